@@ -1,0 +1,49 @@
+"""Lays the chosen task, profile, licence and CI system in place, and prints the next commands."""
+
+import json
+import shutil
+from pathlib import Path
+
+# Whole files that only the full profile has; nothing else imports or needs them.
+FULL_ONLY = """
+configs/logger/tensorboard.yaml
+configs/logger/wandb.yaml
+deploy/compose.yaml
+deploy/grafana
+deploy/kubernetes
+deploy/prometheus
+tests/deploy/test_cluster.py
+""".split()
+CI_FILES = {"github": ".github", "gitlab": ".gitlab-ci.yml"}
+
+
+def remove(name: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def lay(answers: dict[str, str]) -> None:
+    """Arranges the rendered files in the working directory."""
+    task = Path("tasks", answers["task"])
+    (task / "dependencies.txt").unlink(missing_ok=True)  # already in pyproject.toml
+    shutil.copytree(task, ".", dirs_exist_ok=True)
+    shutil.move(Path("licenses", answers["license"]), "LICENSE")
+    unwanted = [file for system, file in CI_FILES.items() if system != answers["ci"]]
+    for name in ["tasks", "licenses", *unwanted, *(FULL_ONLY if answers["profile"] == "lean" else [])]:
+        remove(name)
+
+
+if __name__ == "__main__":
+    answers = json.loads(r"""{{ cookiecutter | tojson }}""")
+    lay(answers)
+    print(f"""
+{answers["project_name"]} is ready in {answers["project_slug"]}/. Next:
+
+    cd {answers["project_slug"]}
+    make pipeline     # set up, train, evaluate, package and promote the first model
+    make serve        # answer requests, with a page to try it
+    make help         # everything else
+""")

@@ -1,0 +1,1 @@
+"""A complete deep-learning system, stage by stage; `python -m` this package lists its verbs."""

@@ -1,0 +1,88 @@
+"""python -m <package> <verb> [key=value ...]: one command line for all stages; a stage is imported when its verb is called."""
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Any
+
+# verb: (module, what it does)
+VERBS = {
+    "ingest": ("data.ingest", "read the source into an immutable snapshot, data/raw"),
+    "validate": ("data.validate", "check every row of the snapshot; exit 1 when data is invalid"),
+    "split": ("data.split", "assign every row to train, val, calibration or test"),
+    "train": ("training.train", "train the network and the baselines"),
+    "evaluate": ("evaluation.evaluate", "run the quality methods on the candidates"),
+    "package": ("packaging.package", "export the better candidate as a bundle and measure it"),
+    "promote": ("packaging.promote", "decide on the bundle: exit 0 promoted, 3 refused, 4 cannot tell"),
+    "rollback": ("packaging.rollback", "make the previous champion the champion again"),
+    "pull": ("packaging.pull", "fetch the champion and the challenger from the registry into live/"),
+    "pipeline": ("pipeline", "compose, run what changed, promote, pull"),
+    "serve": ("serving.serve", "answer HTTP requests with the champion in live/"),
+    "replay": ("serving.replay", "send rows of a split to a running server, corrupted if asked, and check the answers"),
+    "batch": ("serving.batch", "score a file with a bundle"),
+    "monitor": ("monitoring.monitor", "judge stored predictions: exit 0 no alarm, 3 alarm, 4 cannot tell"),
+    "routine": ("monitoring.routine", "monitor and, where that asks for it, retrain through the same gates"),
+    "ui": ("experiments.ui", "open the tracker's web page"),
+    "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
+}
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+
+
+def parser(verb: str | None = None) -> tuple[argparse.ArgumentParser, Any]:
+    """The command line; with a verb, its own options too (which imports the verb's module)."""
+    if verb is None:
+        lines = [f"  {name:<10} {text}" for name, (_, text) in VERBS.items()]
+        epilog = "verbs:\n" + "\n".join(lines) + "\n\n`python -m <package> <verb> --help` explains one."
+        top = argparse.ArgumentParser(
+            prog=f"python -m {__package__}",
+            usage=f"python -m {__package__} <verb> [key=value ...]",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        return top, None
+    module = importlib.import_module(f".{VERBS[verb][0]}", __package__)
+    one = argparse.ArgumentParser(
+        prog=f"python -m {__package__} {verb}",
+        description=f"{VERBS[verb][1]}.",
+        epilog=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as serving.port=9000")
+    module.arguments(one)
+    return one, module
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb and returns its exit code; what a user got wrong is one line and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    for name, value in QUIET.items():  # nothing phones home
+        os.environ.setdefault(name, value)
+    if not argv or argv[0] in ("-h", "--help"):
+        parser()[0].print_help()
+        return 0
+    verb = argv[0]
+    if verb not in VERBS:
+        print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    one, module = parser(verb)
+    explores = hasattr(module, "explore") and "--pipeline" not in argv and not {"-h", "--help"} & {*argv}
+    args = one.parse_intermixed_args(argv[1:] if not explores else [])
+    from .settings import load
+
+    try:
+        if explores:
+            return int(module.explore(argv[1:]))
+        # A verb that composes configs/ itself gets its overrides as they are.
+        settings = None if getattr(module, "COMPOSES", False) else load(args.overrides)
+        return int(module.run(settings, args))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""M10: are probabilities frequencies? Expected calibration error, Brier score, temperature scaling."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from ..modeling.predictions import softmax
+from ..settings import Calibration
+from .verdict import Verdict, outcome
+
+Floats = NDArray[np.floating]
+
+
+def log_loss(probabilities: Floats, label: NDArray[np.int64]) -> float:
+    """Mean of -log p of the true class, in nats."""
+    return float(-np.log(np.clip(probabilities[np.arange(len(label)), label], 1e-15, None)).mean())
+
+
+def fit_temperature(logits: Floats, label: NDArray[np.int64]) -> float:
+    """The temperature of least log loss (Guo et al. 2017, arXiv:1706.04599); 1 where scaling would not help."""
+    found = optimize.minimize_scalar(lambda t: log_loss(softmax(logits, float(np.exp(t))), label), bounds=(-3, 3), method="bounded")
+    temperature = float(np.exp(found.x))
+    return temperature if found.fun < log_loss(softmax(logits), label) else 1.0
+
+
+def bins(probabilities: Floats, label: NDArray[np.int64], count: int) -> dict[str, list[float]]:
+    """Reliability diagram: mean confidence, accuracy and share of rows of each equal-width bin that has rows."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
+    index = np.minimum((confidence * count).astype(int), count - 1)
+    used = np.unique(index)
+    return {
+        "confidence": [float(confidence[index == i].mean()) for i in used],
+        "accuracy": [float(correct[index == i].mean()) for i in used],
+        "share": [float((index == i).mean()) for i in used],
+    }
+
+
+def ece(diagram: dict[str, list[float]]) -> float:
+    """Expected calibration error: mean gap of confidence and accuracy (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602)."""
+    gaps = np.abs(np.array(diagram["confidence"]) - np.array(diagram["accuracy"]))
+    return float(gaps @ np.array(diagram["share"]))
+
+
+def brier(probabilities: Floats, label: NDArray[np.int64]) -> float:
+    """Mean squared distance of the probabilities [n, k] from the one-hot truth, 0 to 2 (Brier 1950)."""
+    return float(((probabilities - np.eye(probabilities.shape[1])[label]) ** 2).sum(axis=1).mean())
+
+
+def judge(logits: Floats, label: NDArray[np.int64], temperature: float, settings: Calibration) -> Verdict:
+    """ECE on test data after temperature scaling against its limit."""
+    before, after = softmax(logits), softmax(logits, temperature)
+    diagram = bins(after, label, settings.bins)
+    found = ece(diagram)
+    details: dict[str, Any] = {
+        "diagram": diagram,
+        "temperature": temperature,
+        "ece_uncalibrated": ece(bins(before, label, settings.bins)),
+        "brier": brier(after, label),
+        "log_loss": log_loss(after, label),
+        "log_loss_uncalibrated": log_loss(before, label),
+    }
+    why = f"probabilities are off by {found:.2%} on average, at temperature {temperature:.2f}"
+    return Verdict("M10", "Calibration", outcome(found <= settings.max_ece), round(found, 4), settings.max_ece, why, details)

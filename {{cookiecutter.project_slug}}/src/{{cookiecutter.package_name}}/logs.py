@@ -1,0 +1,70 @@
+"""Logs that people and machines read: one line on the terminal, one JSON object per line in `logs/<stage>.jsonl`."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+LOGS = Path("logs")
+
+
+class JsonFormatter(logging.Formatter):
+    """Time (UTC, ISO 8601), severity, stage and message, then whatever `extra={"fields": {...}}` adds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "severity": record.levelname,
+            "stage": record.name.rpartition(".")[2],
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def get(stage: str, folder: Path = LOGS) -> logging.Logger:
+    """The logger of a stage, set up on first use; its file rotates at 5 MB and keeps three older ones."""
+    logger = logging.getLogger(f"{__package__}.{stage}")
+    if not logger.handlers:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = RotatingFileHandler(folder / f"{stage}.jsonl", maxBytes=5_000_000, backupCount=3, encoding="utf-8")
+        file.setFormatter(JsonFormatter())
+        terminal = logging.StreamHandler(sys.stderr)
+        terminal.setFormatter(logging.Formatter("  %(message)s"))
+        logger.addHandler(file)
+        logger.addHandler(terminal)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger
+
+
+@contextmanager
+def stage(name: str) -> Iterator[logging.Logger]:
+    """Times a stage; its start, end, outcome and error are JSON lines, its time a line on the terminal."""
+    logger, started = get(name), time.perf_counter()
+    logger.debug("start")
+    _write(logger, "start", {"event": "start"})
+    try:
+        yield logger
+    except BaseException as error:
+        seconds = round(time.perf_counter() - started, 2)
+        _write(logger, f"failed: {error}", {"event": "end", "outcome": "failed", "seconds": seconds, "error": repr(error)})
+        raise
+    seconds = round(time.perf_counter() - started, 2)
+    _write(logger, "done", {"event": "end", "outcome": "ok", "seconds": seconds})
+    print(f"✔ {name} {seconds:.1f} s", file=sys.stderr)
+
+
+def _write(logger: logging.Logger, message: str, fields: dict[str, object]) -> None:
+    """To the file alone: the terminal has its own line for it."""
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, (), None, extra={"fields": fields})
+    for handler in logger.handlers:
+        if isinstance(handler, RotatingFileHandler):
+            handler.handle(record)

@@ -1,0 +1,1 @@
+"""Stage 2a: networks, losses, metrics and baselines."""

@@ -1,0 +1,90 @@
+"""The two models that may go to the gate, behind one face: the network and the classical model."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from sklearn.pipeline import Pipeline
+from torch import nn
+
+from ..settings import Settings
+from .baselines import Inputs, flat
+from .module import build_network
+
+NETWORK, CLASSICAL = "network.safetensors", "classical.skops"
+BATCH = 512
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """logits [n, k]; embedding [n, e], or None for a model that has none."""
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class NetworkCandidate:
+    network: nn.Module
+    name: str = field(default="network", init=False)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def outputs(self, inputs: Inputs) -> Outputs:
+        """Raw outputs for model inputs by name, in batches."""
+        n, parts = len(next(iter(inputs.values()))), []
+        with torch.inference_mode():
+            for start in range(0, n, BATCH):
+                parts.append(self.network(**{k: torch.from_numpy(v[start : start + BATCH]) for k, v in inputs.items()}))
+        logits, embedding = (torch.cat(p).numpy() for p in zip(*parts, strict=True))
+        return Outputs(logits, embedding)
+
+
+@dataclass(frozen=True)
+class ClassicalCandidate:
+    model: Pipeline
+    name: str = field(default="classical", init=False)
+
+    @property
+    def num_parameters(self) -> int:
+        return int(self.model[-1].coef_.size + self.model[-1].intercept_.size)
+
+    def outputs(self, inputs: Inputs) -> Outputs:
+        """Raw outputs for model inputs by name; logits are the scores of each class."""
+        return Outputs(self.model.decision_function(flat(inputs)).astype(np.float32), None)
+
+
+Candidate = NetworkCandidate | ClassicalCandidate
+
+
+def save(folder: Path, network: nn.Module, model: Pipeline) -> None:
+    """Writes both candidates in formats that run no code on load."""
+    import skops.io
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / NETWORK)
+    skops.io.dump(model, folder / CLASSICAL)
+
+
+def load(settings: Settings) -> dict[str, Candidate]:
+    """The candidates that training left in artifacts/model, by name."""
+    import skops.io
+
+    folder = settings.paths.model
+    if not (folder / NETWORK).is_file():
+        raise ValueError(f"no model in {folder}: run `make pipeline` first")
+    fresh = settings.model_copy(update={"model": _without_weights(settings.model)})
+    network = build_network(fresh)
+    network.load_state_dict(load_file(folder / NETWORK))
+    return {"network": NetworkCandidate(network.eval()), "classical": ClassicalCandidate(skops.io.load(folder / CLASSICAL))}
+
+
+def _without_weights(model: dict[str, Any]) -> dict[str, Any]:
+    """The trained weights replace what training started from, so that file need not be there any more."""
+    return {**model, "weights": None} if "weights" in model else model

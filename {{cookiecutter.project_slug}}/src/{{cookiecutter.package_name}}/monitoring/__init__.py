@@ -1,0 +1,1 @@
+"""Stage 7: drift, alarms and the routine that retrains."""

@@ -1,0 +1,110 @@
+"""Retraining: labelled predictions become a new data version, which goes through the pipeline and its gates.
+
+All of it happens in a git worktree and ends as a commit on the branch routine/<time>, to review and merge.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import logs
+from ..provenance import git, read_json, write_json
+from ..serving.store import recent
+from ..settings import Settings
+from .worktree import Worktree, checkout, repository
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = {0: "promoted", 3: "refused by the gates", 4: "cannot tell: the gates have too little to decide on"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: exit code, words, and the branch that holds what it made."""
+
+    code: int
+    words: str
+    error: str | None = None
+    branch: str | None = None
+
+
+def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outcome:
+    """Trains on the labelled predictions and lets the gates decide. Raises ValueError or RuntimeError with one line."""
+    inside = repository()
+    needed = settings.monitoring.retrain_min_labels
+    labelled = len(recent(settings.paths.store, needed, labelled=True))
+    if labelled < needed:
+        return _too_few(labelled, needed)
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    with checkout(settings.paths.state / "routine", time) as folder:
+        tree = Worktree(settings, Path.cwd(), folder / inside, time)
+        tree.prepare()
+        rows = new_rows(settings, tree.feedback)
+        if len(rows) < needed:
+            return _too_few(len(rows), needed)
+        tried, refused = settings.paths.state / "routine-refused.json", _fingerprint(rows)
+        if not again and tried.is_file() and read_json(tried) == refused:
+            return Outcome(3, "refused before: neither labels nor project changed since")
+        code = run_pipeline(tree, rows, reasons)
+        if code == 3:
+            write_json(tried, refused)
+    return Outcome(
+        code, f"{WORDS[code]}, after training with {len(rows)} labelled predictions more", branch=tree.branch
+    )
+
+
+def _too_few(found: int, needed: int) -> Outcome:
+    words = (
+        f"cannot tell: {found} new labelled predictions, a retraining needs {needed} (labels come through /feedback)"
+    )
+    return Outcome(4, words)
+
+
+def _fingerprint(rows: "pd.DataFrame") -> dict[str, str]:
+    ids = "\n".join(sorted(rows["id"]))
+    return {"commit": git("rev-parse", "HEAD"), "rows": hashlib.sha256(ids.encode()).hexdigest()}
+
+
+def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
+    """Raw rows (id, features, label) of labelled predictions whose id and content are in no data version yet.
+
+    Equal inputs count once, and not at all where people disagree about their label.
+    """
+    import pandas as pd
+
+    from ..data.features import Instance, instance_to_row
+    from ..data.ingest import content_hash, feedback_rows, read
+
+    stored = recent(settings.paths.store, settings.serving.store_rows, labelled=True)
+    known = pd.concat([read(settings), *feedback_rows(feedback)], ignore_index=True)
+    known_content = set(content_hash(known))
+    stored = [item for item in stored if item["feedback"] in settings.data.labels]
+    features = [instance_to_row(Instance.model_validate(item["instance"])) for item in stored]
+    pairs = zip(stored, features, strict=True)
+    rows = pd.DataFrame([{"id": item["prediction_id"], **row, "label": item["feedback"]} for item, row in pairs])
+    if rows.empty:
+        return rows
+    content = content_hash(rows)
+    agreed = rows["label"].groupby(content).transform("nunique") == 1
+    fresh = ~content.isin(known_content) & ~rows["id"].isin(set(known["id"])) & ~content.duplicated()
+    return rows[agreed & fresh].reset_index(drop=True)
+
+
+def run_pipeline(tree: Worktree, rows: "pd.DataFrame", reasons: list[str]) -> int:
+    """Adds the rows, runs the pipeline, commits, promotes and pulls; returns the exit code of promote."""
+    log = logs.get("routine")
+    log.info("training with %d labelled predictions more, in %s", len(rows), tree.project)
+    tree.add_feedback(rows)
+    with tree.shared_tracker():
+        tree.call("dvc", "repro")
+    # Before promote: the audit record and the registry name a commit that stays.
+    tree.commit(f"Retrain with {len(rows)} labelled predictions\n\n" + "\n".join(reasons))
+    package, shared = tree.settings.project.package, tree.shared_paths()
+    log.info("trained and committed on %s; now the gates decide", tree.branch)
+    code = tree.call(package, "promote", *shared, accepted=tuple(WORDS))
+    if code == 0:
+        tree.call(package, "pull", *shared)
+    return code

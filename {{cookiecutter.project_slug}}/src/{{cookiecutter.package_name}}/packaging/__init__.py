@@ -1,0 +1,1 @@
+"""Stage 5: one self-describing artefact, and the registry that approves it."""

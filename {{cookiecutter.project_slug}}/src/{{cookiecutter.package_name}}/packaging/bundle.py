@@ -1,0 +1,105 @@
+"""The bundle: one folder with all that serving needs, whose files are checked against its manifest before use."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..modeling.predictions import Decisions, decide
+from ..settings import Kind, Strict
+
+MANIFEST, CARD, MODEL, REFERENCE, EXAMPLES = "manifest.json", "bundle.json", "model.onnx", "reference.npz", "examples.json"
+
+
+class Tensor(Strict):
+    dtype: str
+    shape: list[int]
+
+
+class Card(Strict):
+    """What the model is, takes and answers: the content of bundle.json."""
+
+    name: str
+    kind: Kind
+    task: str
+    labels: list[str]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    features: dict[str, Any]
+    temperature: float
+    abstain_below: float
+    conformal_quantile: float
+    candidate: str
+    owner: str
+    code: str
+    data: str
+    dependencies: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle; its identity is the SHA-256 of its manifest."""
+
+    folder: Path
+    identity: str
+    card: Card
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bundle":
+        """Reads and verifies a bundle. Raises ValueError that names the file which is missing or was changed."""
+        manifest = folder / MANIFEST
+        if not manifest.is_file():
+            raise ValueError(f"no bundle in {folder}: run `make pipeline` first")
+        content = manifest.read_bytes()
+        for name, entry in json.loads(content)["files"].items():
+            path = folder / name
+            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+                raise ValueError(f"{path} is missing or differs from its manifest: fetch or build the bundle again")
+        card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        return cls(folder, hashlib.sha256(content).hexdigest(), card)
+
+    @cached_property
+    def session(self) -> Any:
+        """The ONNX Runtime session: one thread, since under load requests run side by side."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(self.folder / MODEL, options, providers=["CPUExecutionProvider"])
+
+    def infer(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs by name, "logits" [n, k] and for networks "embedding" [n, e]."""
+        names = list(self.card.outputs)
+        return dict(zip(names, self.session.run(names, inputs), strict=True))
+
+    def decide(self, logits: NDArray[np.floating]) -> Decisions:
+        """Probabilities, labels, abstentions and prediction sets for logits [n, k]."""
+        card = self.card
+        return decide(logits, card.temperature, card.abstain_below, card.conformal_quantile)
+
+    @property
+    def reference(self) -> dict[str, NDArray[Any]]:
+        """Held-out outputs and signals that requests are compared with."""
+        with np.load(self.folder / REFERENCE, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    @property
+    def examples(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / EXAMPLES).read_text(encoding="utf-8")))
+
+
+def seal(folder: Path) -> str:
+    """Writes the manifest of all files in the folder and returns the bundle's identity."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    entries = {
+        p.relative_to(folder).as_posix(): {"sha256": hashlib.sha256(p.read_bytes()).hexdigest(), "bytes": p.stat().st_size} for p in files
+    }
+    content = json.dumps({"format": 1, "files": entries}, indent=2) + "\n"
+    (folder / MANIFEST).write_text(content, encoding="utf-8")
+    return hashlib.sha256(content.encode()).hexdigest()

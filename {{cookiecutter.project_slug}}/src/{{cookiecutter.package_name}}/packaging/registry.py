@@ -1,0 +1,104 @@
+"""Model versions and their aliases in MLflow's registry, and the audit log of every decision."""
+
+import getpass
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..experiments import tracking
+from ..provenance import git
+from ..settings import Settings
+from .bundle import MODEL, Bundle
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+def by_alias(settings: Settings, alias: str) -> "ModelVersion | None":
+    """The version that holds an alias, or None where nothing does."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return tracking.client(settings).get_model_version_by_alias(settings.tracking.registered_model, alias)
+    except MlflowException as error:
+        # MLflow's answers to an unknown model and to an unknown alias.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVersion":
+    """A new version of the registered model, loadable with `mlflow.pyfunc`, tagged with the bundle it stands for."""
+    import mlflow
+    import numpy as np
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    name = settings.tracking.registered_model
+    inputs = Schema([TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.inputs.items()])
+    outputs = Schema([TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.outputs.items()])
+    with mlflow.start_run(run_id=run.id):
+        logged = mlflow.onnx.log_model(
+            onnx.load(bundle.folder / MODEL),
+            name="model",
+            signature=ModelSignature(inputs, outputs),
+            pip_requirements=[f"{k}=={v}" for k, v in bundle.card.dependencies.items()],  # asked for, not guessed: that takes minutes
+            metadata={"identity": bundle.identity},
+        )
+        run.artifacts([bundle.folder], f"bundles/{bundle.identity[:12]}")
+    if not run.client.search_registered_models(f"name = '{name}'"):
+        run.client.create_registered_model(name)
+    tags = {"identity": bundle.identity, "code": bundle.card.code, "data": bundle.card.data, "candidate": bundle.card.candidate}
+    return run.client.create_model_version(name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id)
+
+
+def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundle:
+    """Fetches the bundle of a version into an empty folder and verifies it. Raises ValueError where it is not the registered one."""
+    identity = version.tags["identity"]
+    client = tracking.client(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = Path(client.download_artifacts(version.run_id, f"bundles/{identity[:12]}", str(folder)))
+    bundle = Bundle.load(found)
+    if bundle.identity != identity:
+        raise ValueError(f"the tracker's bundle of version {version.version} is not the one that was registered")
+    return bundle
+
+
+def label(version: "ModelVersion") -> str:
+    """Name of a version in live/ and in stored predictions, such as 3-1a2b3c4d."""
+    return f"{version.version}-{version.tags['identity'][:8]}"
+
+
+def audit(settings: Settings, action: str, version: "ModelVersion", previous: "ModelVersion | None", why: list[str]) -> None:
+    """Appends one decision to the audit log, synced to disk, and notes it on the model version."""
+    entry: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "action": action,
+        "version": label(version),
+        "identity": version.tags["identity"],
+        "previous": label(previous) if previous else None,
+        "run_id": version.run_id,
+        "code": version.tags["code"],
+        "data": version.tags["data"],
+        "commit": git("rev-parse", "HEAD") or None,
+        "by": git("config", "user.name") or getpass.getuser(),
+        "why": why,
+    }
+    settings.paths.audit.parent.mkdir(parents=True, exist_ok=True)
+    with settings.paths.audit.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    tracking.client(settings).set_model_version_tag(version.name, version.version, "decision", f"{action}: {'; '.join(why)}"[:4000])
+
+
+def decisions(settings: Settings) -> list[dict[str, Any]]:
+    """The audit log, oldest first."""
+    if not settings.paths.audit.is_file():
+        return []
+    return [json.loads(line) for line in settings.paths.audit.read_text(encoding="utf-8").splitlines() if line]

@@ -1,0 +1,29 @@
+"""Makes the champion before the present one champion again, and fetches it into live/."""
+
+import argparse
+
+from .. import logs
+from ..experiments import tracking
+from ..settings import Settings
+from . import promote, pull, registry
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", default="no reason given", help="goes into the audit log")
+
+
+def run(settings: Settings, args: argparse.Namespace) -> int:
+    """Moves the alias, writes the audit record, pulls."""
+    with logs.stage("rollback") as log:
+        champion = registry.by_alias(settings, registry.CHAMPION)
+        changes = [d for d in registry.decisions(settings) if d["action"] in ("promote", "rollback")]
+        before = next((d["previous"] for d in reversed(changes) if champion and d["version"] == registry.label(champion)), None)
+        if champion is None or before is None:
+            raise ValueError("there is no earlier champion to go back to")
+        client, name = tracking.client(settings), settings.tracking.registered_model
+        version = client.get_model_version(name, before.partition("-")[0])
+        client.set_registered_model_alias(name, registry.CHAMPION, version.version)
+        registry.audit(settings, "rollback", version, champion, [args.reason])
+        (settings.paths.state / promote.MARKER).unlink(missing_ok=True)
+        log.info("champion is %s again, in place of %s", registry.label(version), registry.label(champion))
+    return pull.run(settings, args)

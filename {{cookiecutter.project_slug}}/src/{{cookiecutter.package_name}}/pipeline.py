@@ -1,0 +1,110 @@
+"""Composes configs/ into params.yaml, runs what changed, promotes and pulls: `pipeline experiment=wide model.dropout=0.2`.
+
+The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
+"""
+
+import argparse
+import difflib
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from . import logs
+from .packaging import promote, pull
+from .provenance import git
+from .settings import PARAMS, Settings, load
+
+COMPOSES = True
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", action="store_true", help="run params.yaml as it is, without composing configs/")
+
+
+def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
+    """The composed, resolved configuration as YAML, byte for byte what `dvc exp run -S` writes."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(configs.resolve()), version_base=None):
+            config = hydra_compose("config", overrides=overrides)
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"configs/ and {overrides} do not compose: {error}") from None
+    return OmegaConf.to_yaml(config)
+
+
+def _composed_at_head() -> str | None:
+    """What the committed configs/ compose to; None outside a repository or before the first commit."""
+    archive = subprocess.run(["git", "archive", "HEAD", "configs"], capture_output=True, check=False)
+    if archive.returncode:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        tarfile.open(fileobj=io.BytesIO(archive.stdout)).extractall(folder, filter="data")
+        return compose([], Path(folder) / "configs")
+
+
+def write_params(overrides: list[str]) -> None:
+    """Writes params.yaml, unless that would silently undo an experiment which somebody applied there.
+
+    A difference from configs/ that the edits in configs/ do not explain is an applied experiment: a committed one stays
+    in force, an uncommitted one stops the pipeline until it is committed, dropped or named.
+    """
+    wanted, present = compose(overrides), PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else ""
+    if yaml.safe_load(wanted) == yaml.safe_load(present):
+        PARAMS.write_text(wanted, encoding="utf-8")
+        return
+    base = None if overrides or not present else _composed_at_head()
+    committed = git("show", f"HEAD:./{PARAMS}") + "\n"
+    if base is not None and present not in (base, committed):
+        difference = "".join(difflib.unified_diff(wanted.splitlines(True), present.splitlines(True), "configs/", str(PARAMS), n=1))
+        print(difference, file=sys.stderr)
+        raise ValueError(
+            f"{PARAMS} holds an uncommitted experiment that composing would undo (difference above): commit it, "
+            f"name it (`make pipeline EXPERIMENT=...`), or drop it with `git checkout {PARAMS}`"
+        )
+    if base is not None and present == committed != base:
+        if wanted == base:
+            print(f"  {PARAMS} holds a committed experiment: running it as it is", file=sys.stderr)
+            return
+        raise ValueError(f"configs/ changed, and {PARAMS} holds a committed experiment: name it with `make pipeline EXPERIMENT=...`")
+    PARAMS.write_text(wanted, encoding="utf-8")
+
+
+def repro() -> None:
+    """Runs the stages whose code, data or parameters changed. Raises ValueError when one fails."""
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
+    if done.returncode:
+        raise ValueError("a stage failed: its own message is above; `make pipeline` goes on from there once it is mended")
+
+
+def next_commit() -> str | None:
+    """The exact command that commits what the pipeline changed, None where there is nothing to commit."""
+    paths = ["configs", "params.yaml", "dvc.lock", "audit", "data"]
+    changed = [p for p in paths if Path(p).exists() and git("status", "--porcelain", "--", p)]
+    return f"git add {' '.join(changed)} && git commit -m 'Update the model'" if changed else None
+
+
+def run(_: Settings | None, args: argparse.Namespace) -> int:
+    """compose → dvc repro → promote → pull."""
+    with logs.stage("pipeline") as log:
+        if not args.keep:
+            write_params(args.overrides)
+        settings = load()
+        repro()
+        code = promote.run(settings, argparse.Namespace(override=None))
+        if code == 0 or (settings.paths.live / pull.CURRENT).exists():
+            pull.run(settings, args)
+        command = next_commit()
+        if command:
+            log.info("to keep this: %s", command)
+    return code

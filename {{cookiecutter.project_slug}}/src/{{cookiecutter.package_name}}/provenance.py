@@ -1,0 +1,97 @@
+"""What made an artefact: hashes of code, data and configuration, and the environment, so that a proof can go stale."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from .settings import Settings
+
+PACKAGE = Path(__file__).parent
+# The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a test compares them).
+STAGE_CODE: dict[str, tuple[str, ...]] = {
+    "ingest": ("data/ingest.py", "data/source.py", "data/features.py"),
+    "validate": ("data/validate.py", "data/schema.py"),
+    "split": ("data/split.py",),
+    "train": ("data/datamodule.py", "data/features.py", "data/augment.py", "modeling", "training"),
+    "evaluate": ("data/datamodule.py", "data/features.py", "modeling", "evaluation"),
+    "package": ("data/datamodule.py", "data/features.py", "modeling", "packaging/package.py", "packaging/export.py", "packaging/bundle.py"),
+    "promote": ("packaging", "experiments"),
+    "serve": ("serving", "packaging/bundle.py", "data/features.py"),
+    "monitor": ("monitoring", "serving/store.py"),
+}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stage_code(stage: str) -> str:
+    """SHA-256 over the source files that this stage depends on."""
+    digest = hashlib.sha256()
+    for name in ("settings.py", *STAGE_CODE[stage]):
+        path = PACKAGE / name
+        for file in sorted(p for p in path.rglob("*") if p.suffix in (".py", ".html", ".j2")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def source_code() -> str:
+    """SHA-256 over the whole package, its configuration and its tests, for what the test suite proves."""
+    digest = hashlib.sha256()
+    folders = (PACKAGE, Path("configs"), Path("tests"))
+    for file in sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".html", ".j2", ".yaml")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def data_version(settings: Settings) -> str:
+    """SHA-256 of the raw snapshot's manifest, which itself holds the SHA-256 of each data file."""
+    manifest = settings.paths.raw / "manifest.json"
+    if not manifest.is_file():
+        raise ValueError(f"no data snapshot in {settings.paths.raw}: run `make pipeline` first")
+    return sha256(manifest)
+
+
+def stamp(settings: Settings, stage: str, bundle: str | None = None) -> dict[str, Any]:
+    """What a report carries to prove that it speaks of the current code, data and bundle."""
+    return {"stage": stage, "code": stage_code(stage), "data": data_version(settings), "bundle": bundle}
+
+
+def git(*arguments: str) -> str:
+    """Output of a git command, empty where there is no repository or no git."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
+def environment() -> dict[str, str]:
+    """Python, machine and the installed version of every distribution."""
+    packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "packages": "\n".join(packages),
+        "packages_sha256": hashlib.sha256("\n".join(packages).encode()).hexdigest(),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes beside the target and renames: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a report. Raises ValueError that names the command which makes it."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: run `make pipeline` first")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Stage 6: the packaged model behind HTTP, without the training stack."""

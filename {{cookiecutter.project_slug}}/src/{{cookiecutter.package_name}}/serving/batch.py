@@ -1,0 +1,105 @@
+"""Scores a Parquet file, or a folder of them, larger than memory: record batches stream through a bundle.
+
+    python -m <package> batch data/splits/test.parquet scored.parquet --bundle artifacts/bundle
+
+Adds the columns predicted_label, confidence, abstain and model (the bundle's identity).
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import logs
+from ..data.features import encode
+from ..settings import Settings
+from .predictor import Champion, load, load_live
+
+ROWS = 1024
+READ_BYTES = 1 << 20
+ADDED = ("predicted_label", "confidence", "abstain", "model")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", type=Path, metavar="INPUT", help="a Parquet file, or a folder of them, with the raw columns"
+    )
+    parser.add_argument(
+        "output", type=Path, metavar="OUTPUT", help="the Parquet file to write; it appears when it is complete"
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", help="the bundle to score with (default: the champion in live/)"
+    )
+
+
+def run(settings: Settings, args: argparse.Namespace) -> int:
+    """0 when every row was scored. Raises ValueError that names the file and the rows which cannot be."""
+    with logs.stage("batch") as log:
+        champion = load(args.bundle, "") if args.bundle else load_live(settings.paths.live)
+        files = sorted(args.input.glob("*.parquet")) if args.input.is_dir() else [args.input]
+        if not files or not all(file.is_file() for file in files):
+            raise ValueError(f"{args.input}: no such Parquet file or folder of Parquet files")
+        score(champion, files, args.output, log)
+    return 0
+
+
+def score(champion: Champion, files: list[Path], output: Path, log: logging.Logger) -> int:
+    """Writes beside the target and renames at the end; returns the number of rows."""
+    import pyarrow.parquet as pq
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft, rows, writer = output.with_name(f".{output.name}.tmp"), 0, None
+    try:
+        for table in _scored(champion, files):
+            writer = writer or pq.ParquetWriter(draft, table.schema)
+            writer.write_table(table)
+            rows += table.num_rows
+        if writer is None:
+            raise ValueError(f"{files[0].parent}: no rows to score")
+        writer.close()
+        draft.replace(output)
+    finally:
+        if writer is not None:
+            writer.close()
+        draft.unlink(missing_ok=True)
+    log.info("%d rows scored to %s", rows, output, extra={"fields": {"rows": rows, "bundle": champion.bundle.identity}})
+    return rows
+
+
+def _scored(champion: Champion, files: list[Path]) -> Iterator[Any]:
+    """Arrow tables of up to ROWS rows with the added columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in files:
+        first = 0
+        try:
+            file = pq.ParquetFile(path, buffer_size=READ_BYTES)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path} is not a Parquet file: {error}") from None
+        with file:
+            for batch in file.iter_batches(ROWS):
+                where = f"{path}, rows {first} to {first + batch.num_rows - 1}"
+                yield _add(champion, batch, where)
+                first += batch.num_rows
+
+
+def _add(champion: Champion, batch: Any, where: str) -> Any:
+    import pyarrow as pa
+
+    table = pa.Table.from_batches([batch])
+    if taken := set(ADDED) & set(table.column_names):
+        raise ValueError(f"{where}: the column {sorted(taken)[0]!r} is there already: rename it")
+    try:
+        decisions = champion.predict(encode(batch.to_pydict(), champion.features)).decisions
+    except KeyError as error:
+        raise ValueError(f"{where}: the column {error} is missing") from None
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{where}: cannot be read: {error}") from None
+    labels = pa.array([champion.bundle.card.labels[i] for i in decisions.label], pa.string())
+    model = pa.array([champion.bundle.identity] * len(table), pa.string())
+    values = (labels, pa.array(decisions.confidence), pa.array(decisions.abstain), model)
+    for name, column in zip(ADDED, values, strict=True):
+        table = table.append_column(name, column)
+    return table

@@ -1,0 +1,155 @@
+"""What goes over the wire: strict JSON in, JSON out, and one form of refusal that names the field and the rule."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
+
+from ..data.features import Instance
+
+MAX_DETAILS = 10
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Message(BaseModel):
+    """Strict: "1" is no number, and an unknown field is an error."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class PredictRequest(Message):
+    instances: Annotated[list[Instance], Field(min_length=1)]
+
+
+class FeedbackRequest(Message):
+    """The true label of an earlier prediction."""
+
+    prediction_id: str
+    label: str
+
+
+class Prediction(Message):
+    """`set` holds the labels that the conformal prediction set covers; `abstain` says that a person should decide."""
+
+    prediction_id: str
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    abstain: bool
+    set: list[str]
+
+
+class ModelName(Message):
+    version: str
+    identity: str
+
+
+class PredictAnswer(Message):
+    predictions: list[Prediction]
+    model: ModelName
+
+
+class Detail(Message):
+    field: str
+    rule: str
+
+
+class ErrorAnswer(Message):
+    error: str
+    details: list[Detail] = []
+
+
+class Refused(Exception):
+    """An answer of class 4xx or 503; `details` are (field, rule) pairs."""
+
+    def __init__(
+        self, status: int, error: str, details: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(error)
+        self.status, self.error, self.headers = status, error, headers
+        self.details = [{"field": field, "rule": rule} for field, rule in details]
+
+
+def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON in plain ASCII: what a client sent and we quote may not be encodable otherwise."""
+    return Response(json.dumps(content, allow_nan=False), status, headers, media_type="application/json")
+
+
+def refusal(refused: Refused) -> Response:
+    return answer({"error": refused.error, "details": refused.details}, refused.status, refused.headers)
+
+
+async def read(request: Request, max_bytes: int, needs_type: bool) -> bytes:
+    """The body. Refuses other content types than JSON and more than max_bytes, whether announced or not."""
+    given = request.headers.get("content-type", "" if needs_type else "application/json")
+    kind = given.partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refused(415, "the content-type must be application/json", [("content-type", "must be application/json")])
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refused(415, "the body must not be compressed", [("content-encoding", "must be absent")])
+    too_large = Refused(413, f"the body is larger than {max_bytes} bytes", [("body", f"at most {max_bytes} bytes")])
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                raise too_large
+    except ClientDisconnect:
+        raise Refused(400, "the body is incomplete") from None
+    return bytes(body)
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """A JSON object whose numbers are all finite."""
+    try:
+        content = json.loads(body, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise Refused(400, "the JSON is nested too deeply", [("body", "less nesting")]) from None
+    except ValueError as error:
+        raise Refused(
+            400, f"the body is not valid JSON: {error}", [("body", "must be valid JSON with finite numbers")]
+        ) from None
+    if not isinstance(content, dict):
+        raise Refused(422, "the body must be a JSON object", [("body", "must be a JSON object")])
+    return content
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return value
+
+
+def check(model: type[Model], content: Any) -> Model:
+    """The validated message. Refuses with the first ten wrong fields and the rule each broke."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as invalid:
+        found = invalid.errors(include_url=False, include_context=False, include_input=False)
+    details = [(_field(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in found[:MAX_DETAILS]]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    raise Refused(422, f"{details[0][0]}: {details[0][1]}{more}", details)
+
+
+def _field(location: Sequence[int | str]) -> str:
+    """("instances", 0, "age") -> "instances[0].age"; a client's own long name is cut."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:80]}" for part in location)
+    return text.removeprefix(".") or "body"
+
+
+def instances(content: dict[str, Any], most: int) -> list[Instance]:
+    """The checked items of a /predict request; counts them before it looks into them."""
+    items = content.get("instances")
+    if isinstance(items, list) and len(items) > most:
+        raise Refused(
+            422, f"instances: at most {most} at a time, got {len(items)}", [("instances", f"at most {most} items")]
+        )
+    return check(PredictRequest, content).instances

@@ -1,0 +1,210 @@
+"""The prediction store: every answer and the feedback on it, in one SQLite file that other processes read meanwhile.
+
+Answering never waits for the disk: records go to a bounded queue, and one thread commits whatever has gathered there.
+"""
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypedDict
+
+MAX_QUEUED_ROWS, MAX_QUEUED_BYTES = 10_000, 64_000_000
+TABLES = """
+BEGIN;
+CREATE TABLE IF NOT EXISTS predictions (
+    prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, version TEXT NOT NULL, identity TEXT NOT NULL,
+    instance TEXT NOT NULL, label TEXT NOT NULL, confidence REAL NOT NULL, abstain INTEGER NOT NULL,
+    latency_ms REAL NOT NULL, signals TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS feedback (prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, label TEXT NOT NULL);
+COMMIT;
+"""
+
+
+class Record(TypedDict):
+    """One answered item; `instance` is the request item as sent, `signals` what the monitor compares."""
+
+    prediction_id: str
+    time: float  # Unix seconds
+    version: str
+    identity: str
+    instance: dict[str, Any]
+    label: str
+    confidence: float
+    abstain: bool
+    latency_ms: float
+    signals: dict[str, Any]  # {"probabilities": [...], "embedding": [...] or None, "signals": {name: value}}
+
+
+COLUMNS = tuple(Record.__annotations__)
+ADD = f"INSERT OR IGNORE INTO predictions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+JUDGE = "INSERT OR REPLACE INTO feedback (prediction_id, time, label) VALUES (?, ?, ?)"
+# Rows are only ever added at the end and removed at the start, so row numbers count them.
+COMPLETE = "SELECT count(*) = 2 FROM sqlite_master WHERE name IN ('predictions', 'feedback')"
+OLD = "SELECT prediction_id FROM predictions WHERE rowid <= (SELECT max(rowid) FROM predictions) - ?"
+FIND = "SELECT 1 FROM predictions WHERE prediction_id = :id"
+RECENT = """
+SELECT p.*, f.label AS feedback FROM predictions p LEFT JOIN feedback f USING (prediction_id)
+WHERE (:identity IS NULL OR p.identity = :identity) AND (f.label IS NOT NULL OR NOT :labelled)
+ORDER BY p.rowid DESC LIMIT :limit
+"""
+
+
+def recent(path: Path, limit: int, identity: str | None = None, labelled: bool = False) -> list[dict[str, Any]]:
+    """The newest `limit` predictions, newest last, each with "feedback" (the true label or None); no file, no rows.
+
+    `identity` keeps those of one bundle, `labelled` those with feedback. Works while another process writes.
+    """
+    values = {"identity": identity, "labelled": labelled, "limit": limit}
+    return [_record(row) for row in reversed(_query(path, RECENT, values))]
+
+
+class StoreBusy(Exception):
+    """The queue is full, or the file cannot be read: the disk is slower than the requests, or fails."""
+
+
+class Store:
+    """Its writer thread starts with the first thing to write; the newest `max_rows` predictions are kept."""
+
+    def __init__(self, path: Path, max_rows: int = 100_000, log: logging.Logger | None = None) -> None:
+        self.path, self.max_rows = path, max_rows
+        self.dropped = 0
+        self._log = log or logging.getLogger(__name__)
+        self._ready = threading.Condition()
+        self._queue: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._bytes = 0
+        self._pending: set[str] = set()  # ids that are answered and not yet committed
+        self._writer: threading.Thread | None = None
+        self._closing = False
+
+    @property
+    def depth(self) -> int:
+        """Rows that wait to be committed."""
+        return len(self._queue)
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Queues records without waiting. Returns how many were dropped: all of them or none."""
+        rows = [(ADD, _row(record)) for record in records]
+        with self._ready:
+            if not self._put(rows):
+                self.dropped += len(rows)
+                return len(rows)
+            self._pending.update(row[0] for _, row in rows)
+        return 0
+
+    def feedback(self, prediction_id: str, label: str) -> bool:
+        """Queues the true label of a prediction; False if there is no such prediction. Raises StoreBusy."""
+        with self._ready:
+            pending = prediction_id in self._pending
+        try:
+            if not pending and not _query(self.path, FIND, {"id": prediction_id}):
+                return False
+        except sqlite3.Error as error:
+            raise StoreBusy from error
+        with self._ready:
+            if not self._put([(JUDGE, (prediction_id, time.time(), label))]):
+                raise StoreBusy
+        return True
+
+    def flush(self, seconds: float = 10.0) -> bool:
+        """Waits until everything queued so far is committed; False if that takes longer."""
+        with self._ready:
+            return self._ready.wait_for(lambda: not self._queue and not self._pending, seconds)
+
+    def close(self) -> None:
+        """Commits what is queued and ends the writer."""
+        with self._ready:
+            self._closing = True
+            self._ready.notify_all()
+        if self._writer:
+            self._writer.join()
+
+    def _put(self, rows: list[tuple[str, tuple[Any, ...]]]) -> bool:
+        size = sum(_size(row) for _, row in rows)
+        full = len(self._queue) + len(rows) > MAX_QUEUED_ROWS or self._bytes + size > MAX_QUEUED_BYTES
+        if full or self._closing:
+            return False
+        self._queue.extend(rows)
+        self._bytes += size
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="store")
+            self._writer.start()
+        self._ready.notify_all()
+        return True
+
+    def _write(self) -> None:
+        """The writer thread: commits all there is, again and again; a failing disk costs rows, never the thread."""
+        failing = False
+        while True:
+            with self._ready:
+                self._ready.wait_for(lambda: self._queue or self._closing)
+                rows, size = list(self._queue), self._bytes
+                if not rows:
+                    return
+            try:
+                self._commit(rows)
+                failing = False
+            except (sqlite3.Error, OSError) as error:
+                if not failing:
+                    self._log.error("predictions are not stored: %s: %s", self.path, error)
+                failing = True
+            self._done(rows, size, failing)
+
+    def _commit(self, rows: list[tuple[str, tuple[Any, ...]]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _connect(self.path) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(TABLES)
+            with connection:
+                for statement, values in rows:
+                    connection.execute(statement, values)
+                connection.execute(f"DELETE FROM feedback WHERE prediction_id IN ({OLD})", (self.max_rows,))
+                connection.execute(f"DELETE FROM predictions WHERE prediction_id IN ({OLD})", (self.max_rows,))
+
+    def _done(self, rows: list[tuple[str, tuple[Any, ...]]], size: int, failed: bool) -> None:
+        with self._ready:
+            for _ in rows:
+                self._queue.popleft()
+            self._bytes -= size
+            added = [values[0] for statement, values in rows if statement is ADD]
+            self._pending.difference_update(added)
+            self.dropped += len(added) if failed else 0
+            self._ready.notify_all()
+
+
+def _query(path: Path, query: str, values: dict[str, Any]) -> list[sqlite3.Row]:
+    """Rows of a query; none where there is no file, or one whose tables another process is about to make."""
+    if not path.is_file():
+        return []
+    with _connect(path) as connection:
+        connection.row_factory = sqlite3.Row
+        return connection.execute(query, values).fetchall() if connection.execute(COMPLETE).fetchone()[0] else []
+
+
+@contextmanager
+def _connect(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        yield connection
+
+
+def _size(row: tuple[Any, ...]) -> int:
+    return sum(len(value) for value in row if isinstance(value, str))
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    values: dict[str, Any] = dict(record)
+    values |= {name: json.dumps(values[name], separators=(",", ":")) for name in ("instance", "signals")}
+    return tuple(values[name] for name in COLUMNS)
+
+
+def _record(row: sqlite3.Row) -> dict[str, Any]:
+    values = dict(row)
+    values |= {name: json.loads(values[name]) for name in ("instance", "signals")}
+    return values | {"abstain": bool(values["abstain"])}

@@ -1,0 +1,107 @@
+"""Trains the network and the baselines.
+
+`train --pipeline` is the DVC stage: params.yaml in, artifacts/model out. Without it this is Hydra's own command line, for
+exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`, `--cfg job`; results go to outputs/<time>/.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import logs
+from ..settings import Settings, parse
+from .fit import fit_network
+
+
+
+Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pipeline", action="store_true", help="read params.yaml and write artifacts/model, as `dvc repro` does")
+
+
+def explore(argv: list[str]) -> int:
+    """Hydra's command line over configs/, multirun included; never writes a pipeline output."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig, OmegaConf
+
+    def job(config: DictConfig) -> float:
+        settings = parse(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        paths = settings.paths.model_copy(update={"model": folder / "model", "reports": folder / "reports"})
+        metrics = train(settings.model_copy(update={"paths": paths}))
+        print(f"results in {folder}")
+        return float(metrics["network"]["val"][settings.evaluation.primary_metric])
+
+    sys.argv = ["train", *argv]
+    hydra.main(version_base="1.3", config_path=str(Path("configs").resolve()), config_name="config")(job)()
+    return 0
+
+
+def run(settings: Settings, args: argparse.Namespace) -> int:
+    train(settings)
+    return 0
+
+
+def train(settings: Settings) -> Metrics:
+    """Fits all candidates in one tracking run and its children; returns metrics by candidate and split."""
+    from ..data.datamodule import load
+    from ..experiments import tracking
+
+    started = time.time()
+    with logs.stage("train") as log:
+        record = tracking.start(settings, "train", tags={"candidate": "network"})
+        try:
+            tracking.record_inputs(record, settings)
+            network = fit_network(settings, record.id)
+            splits = {name: load(settings, name) for name in ("train", "val")}
+            metrics, children = _fit_others(settings, network, splits, record)
+            record.metrics(tracking.flatten(metrics["network"]))
+            record.artifacts([settings.paths.model], "model")
+            tracking.remember(settings, record, started, children)
+        except BaseException as error:
+            record.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
+        record.finish()
+        shown = {name: round(m["val"][settings.evaluation.primary_metric], 4) for name, m in metrics.items()}
+        log.info("validation %s: %s", settings.evaluation.primary_metric, ", ".join(f"{k} {v}" for k, v in shown.items()))
+    return metrics
+
+
+def _fit_others(settings: Settings, network: Any, splits: dict[str, Any], parent: Any) -> tuple[Metrics, dict[str, str]]:
+    """Fits the baselines, saves every candidate, and records each baseline as a run of its own: metrics and run ids."""
+    import numpy as np
+
+    from ..experiments import tracking
+    from ..modeling import baselines, candidates
+    from ..modeling.metrics import evaluate
+    from ..modeling.predictions import softmax
+    from ..provenance import stamp, write_json
+
+    train_split, kind = splits["train"], settings.data.kind
+    model = baselines.classical(settings.seed).fit(baselines.flat(train_split.inputs), train_split.label)
+    learned = {"network": candidates.NetworkCandidate(network), "classical": candidates.ClassicalCandidate(model)}
+    metrics: Metrics = {
+        name: {s: evaluate(kind, softmax(c.outputs(e.inputs).logits), e.label) for s, e in splits.items()} for name, c in learned.items()
+    }
+    for name, simple in baselines.simple_baselines().items():
+        simple.fit(train_split.inputs, train_split.label)
+        one_hot = np.eye(len(settings.data.labels))
+        metrics[name] = {s: evaluate(kind, one_hot[simple.predict(e.inputs)], e.label) for s, e in splits.items()}
+    candidates.save(settings.paths.model, network, model)
+    children = {}
+    for name in ("majority", "heuristic", "classical"):
+        child = tracking.start(settings, f"baseline {name}", parent=parent.id, tags={"candidate": name})
+        child.tags(tracking.provenance_tags(settings))
+        child.metrics(tracking.flatten(metrics[name]))
+        if name == "classical":
+            child.artifacts([settings.paths.model / candidates.CLASSICAL], "model")
+        child.finish()
+        children[name] = child.id
+    report = {"provenance": stamp(settings, "train"), "metrics": metrics}
+    write_json(settings.paths.reports / "training.json", report)
+    return metrics, children

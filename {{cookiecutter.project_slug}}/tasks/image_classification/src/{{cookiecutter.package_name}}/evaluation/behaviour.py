@@ -1,0 +1,68 @@
+"""What you demand of the model beyond accuracy, declared in a few lines each: perturbations, invariances, directions, slices."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Inputs = dict[str, NDArray[np.float32]]
+SCALE = {"image": 255.0}  # the range of each input: adversarial steps are a share of it
+
+
+def _image(change: Callable[[NDArray[np.float32], int, Generator], NDArray[np.float32]]) -> Callable[[Inputs, int, Generator], Inputs]:
+    """A perturbation of pictures [n, C, H, W] in 0..255, clipped to that range."""
+    return lambda inputs, severity, rng: {"image": change(inputs["image"], severity, rng).clip(0, 255).astype(np.float32)}
+
+
+def _salt_and_pepper(x: NDArray[np.float32], severity: int, rng: Generator) -> NDArray[np.float32]:
+    hit = rng.random(x.shape) < 0.02 * severity
+    return np.where(hit, rng.choice(np.float32([0, 255]), x.shape), x)
+
+
+def _erase(x: NDArray[np.float32], severity: int, rng: Generator) -> NDArray[np.float32]:
+    """Empties one square of each picture, up to a third of its side."""
+    n, _, height, width = x.shape
+    side = max(1, round(min(height, width) * severity / 15))
+    top, left = rng.integers(0, height - side + 1, (n, 1, 1, 1)), rng.integers(0, width - side + 1, (n, 1, 1, 1))
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    return np.where((rows >= top) & (rows < top + side) & (columns >= left) & (columns < left + side), 0, x)
+
+
+# name: change at severity 1 to 5
+PERTURBATIONS: dict[str, Callable[[Inputs, int, Generator], Inputs]] = {
+    "noise": _image(lambda x, s, rng: x + rng.normal(0, 12 * s, x.shape)),
+    "salt_and_pepper": _image(_salt_and_pepper),
+    "blur": _image(lambda x, s, rng: ndimage.gaussian_filter(x, (0, 0, 0.15 * s, 0.15 * s))),
+    "brightness": _image(lambda x, s, rng: x + 10 * s),
+    "contrast": _image(lambda x, s, rng: x.mean(axis=(2, 3), keepdims=True) * 0.12 * s + x * (1 - 0.12 * s)),
+    "fade": _image(lambda x, s, rng: x * (1 - 0.14 * s)),
+    "rotate": _image(lambda x, s, rng: ndimage.rotate(x, rng.choice([-1, 1]) * 5 * s, axes=(3, 2), reshape=False, order=1)),
+    "erase": _image(_erase),
+}
+
+# name: a change that must not change the predicted class
+INVARIANCES: dict[str, Callable[[Inputs], Inputs]] = {
+    "a fifth less ink": lambda inputs: {"image": inputs["image"] * np.float32(0.8)},
+    "a slightly grey background": lambda inputs: {"image": np.maximum(inputs["image"], 12)},
+    "two degrees of tilt": lambda inputs: {"image": ndimage.rotate(inputs["image"], 2, axes=(3, 2), reshape=False, order=1)},
+}
+
+
+def _blend(share: float) -> Callable[[Inputs, Inputs], Inputs]:
+    return lambda a, b: {"image": ((1 - share) * a["image"] + share * b["image"]).astype(np.float32)}
+
+
+# name: (less, more): from an example and one of another class, two inputs; the other class's probability must not fall
+DIRECTIONS: dict[str, tuple[Callable[[Inputs, Inputs], Inputs], Callable[[Inputs, Inputs], Inputs]]] = {
+    "a quarter against three quarters of another class laid over": (_blend(0.25), _blend(0.75)),
+    "a tenth against nine tenths of another class laid over": (_blend(0.1), _blend(0.9)),
+}
+
+
+def slices(inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
+    """Named subgroups [n] beside the classes themselves: thin and bold writing."""
+    ink = inputs["image"].mean(axis=(1, 2, 3))
+    thin, bold = np.quantile(ink, [0.25, 0.75])
+    return {"thin writing": ink <= thin, "bold writing": ink >= bold}

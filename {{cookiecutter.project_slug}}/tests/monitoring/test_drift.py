@@ -1,0 +1,132 @@
+"""Drift tests against answers known from elsewhere, and their false alarms and detections on made-up streams."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.spatial.distance import cdist
+
+from {{ cookiecutter.package_name }}.monitoring import drift
+from {{ cookiecutter.package_name }}.monitoring.drift import Sample
+
+Draw = Callable[..., Sample]
+LABELS = ["a", "b", "c", "d"]
+
+
+@pytest.fixture
+def labels() -> list[str]:
+    return LABELS
+
+
+def compare(reference: Sample, window: Sample, alpha: float = 0.01, max_rows: int = 120) -> list[drift.Result]:
+    return drift.compare(reference, window, LABELS, alpha=alpha, max_rows=max_rows, seed=3)
+
+
+def alarms(results: list[drift.Result]) -> set[str]:
+    return {result.name for result in results if result.alarm}
+
+
+def test_ks_is_scipys() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, 150), rng.normal(0.3, 1, 90)
+    expected = stats.ks_2samp(a, b, method="exact")
+    statistic, p = drift.ks(a, b)
+    assert statistic == pytest.approx(expected.statistic)
+    assert p == pytest.approx(expected.pvalue, rel=0.15)  # asymptotic
+
+
+def test_differences_of_rounding_are_no_differences() -> None:
+    tiny = np.random.default_rng(0).uniform(0, 1e-7, 300)
+    assert drift.ks(tiny, np.zeros(300)) == (0.0, 1.0)
+
+
+def test_softmax_takes_the_worst_class_times_the_number_of_classes(draw: Draw) -> None:
+    reference, window = draw(300, 0).probabilities, draw(300, 1, only=2).probabilities
+    p = [stats.ks_2samp(reference[:, j], window[:, j], method="asymp").pvalue for j in range(4)]
+    result = drift.softmax_test(reference, window, LABELS)
+    assert result.p == pytest.approx(4 * min(p), rel=1e-3)
+    assert result.detail == "most: probability of c"
+    assert drift.softmax_test(reference, reference, LABELS).p == 1.0
+
+
+def test_label_test_on_a_table_worked_by_hand() -> None:
+    result = drift.label_test(np.array([10, 20]), np.array([20, 10]), ["a", "b"])
+    assert result.statistic == pytest.approx(20 / 3)  # four cells of 5² / 15
+    assert result.p == pytest.approx(math.erfc(math.sqrt(20 / 3 / 2)))  # one degree of freedom
+    assert result.effect == pytest.approx(1 / 3)
+    assert result.detail == "most: share of a +33 points"
+
+
+def test_rare_labels_are_pooled() -> None:
+    table = np.array([[100, 3, 2, 80], [100, 0, 1, 60]])
+    assert sorted(drift.pool(table).sum(axis=0).tolist()) == [146, 200]
+    assert drift.pool(np.array([[50, 40], [50, 40]])).shape == (2, 2)
+    assert drift.label_test(np.array([300, 1]), np.array([300, 0]), ["a", "b"]).p == 1.0
+
+
+def test_mmd_is_the_unbiased_estimate() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0, 1, (20, 3)), rng.normal(0.5, 1, (30, 3))
+    both = np.vstack([x, y])
+    squared = cdist(both, both, "sqeuclidean")
+    kernel = np.exp(-squared / (2 * np.median(squared[np.triu_indices(50, 1)])))
+    xx, yy, xy = kernel[:20, :20], kernel[20:, 20:], kernel[:20, 20:]
+    expected = (xx.sum() - 20) / (20 * 19) + (yy.sum() - 30) / (30 * 29) - 2 * xy.mean()
+    result = drift.mmd_test(x, y, 99, rng, max_rows=100)
+    assert result.statistic == pytest.approx(expected)
+    far = drift.mmd_test(x, y + 9, 99, rng, max_rows=100)
+    assert far.p == 1 / 100  # no permutation is as far apart
+
+
+def test_mmd_caps_the_rows() -> None:
+    many = np.random.default_rng(0).normal(size=(5000, 2))
+    assert drift.mmd_test(many, many[::-1], 49, np.random.default_rng(1), max_rows=50).p > 0.02
+
+
+def test_holm_by_hand() -> None:
+    assert drift.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert drift.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_one_run_rarely_cries_wolf(draw: Draw) -> None:
+    runs, alpha = 150, 0.05
+    found = 0
+    for i in range(runs):
+        results = compare(draw(250, 2 * i), draw(200, 2 * i + 1), alpha, max_rows=40)
+        found += bool(alarms(results))
+    assert found <= stats.binom.ppf(0.999, runs, alpha)
+    assert len(results) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"noise": 2}, {"probabilities", "embedding", "signal size"}),
+        ({"only": 1}, {"probabilities", "embedding", "predicted labels"}),
+    ],
+    ids=["noise", "one label only"],
+)
+def test_a_changed_stream_is_found(draw: Draw, change: dict[str, int], expected: set[str]) -> None:
+    assert alarms(compare(draw(400, 1), draw(250, 7, **change))) == expected
+
+
+def test_a_change_in_one_place_is_named_and_its_size_told(draw: Draw) -> None:
+    reference, window = draw(400, 1), draw(300, 2)
+    moved = Sample(window.probabilities, window.embedding, {**window.signals, "depth": window.signals["depth"] + 3})
+    results = {result.name: result for result in compare(reference, moved)}
+    assert alarms(list(results.values())) == {"signal depth"}
+    assert results["signal depth"].words == "strongly changed"
+    assert "higher" in results["signal depth"].detail
+    assert results["signal size"].words == "no change seen"
+
+
+def test_a_model_without_embedding_is_compared_by_the_rest(draw: Draw) -> None:
+    reference, window = draw(300, 1), draw(300, 2)
+    results = compare(Sample(reference.probabilities, None, reference.signals), window)
+    assert [result.name for result in results] == ["probabilities", "predicted labels", "signal depth", "signal size"]
+
+
+def test_the_same_window_gives_the_same_report(draw: Draw) -> None:
+    assert compare(draw(300, 1), draw(300, 2)) == compare(draw(300, 1), draw(300, 2))

@@ -1,0 +1,50 @@
+"""Error rates, shares and signs of abuse on rows written out by hand."""
+
+from typing import Any
+
+import pytest
+
+from {{ cookiecutter.package_name }}.monitoring import quality
+
+
+def row(label: str, feedback: str | None = None, **changes: Any) -> quality.Row:
+    base = {"label": label, "feedback": feedback, "confidence": 0.75, "abstain": False, "version": "1", "instance": {}}
+    return base | changes
+
+
+def test_wilson_is_the_textbooks() -> None:
+    assert quality.wilson(8, 10, 0.95) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Brown, Cai, DasGupta 2001
+    assert quality.wilson(0, 10, 0.95)[0] == 0
+
+
+def test_errors_count_where_there_is_feedback() -> None:
+    rows = [row("a", "a"), row("a", "b"), row("b"), row("b", abstain=True, confidence=0.25)]
+    found = quality.measure(rows, ["a", "b", "c"], 0.95)
+    assert (found.rows, found.labelled, found.errors, found.error_rate) == (4, 2, 1, 0.5)
+    assert found.error_interval == quality.wilson(1, 2, 0.95)
+    assert found.abstention_rate == 0.25
+    assert found.mean_confidence == found.estimated_accuracy == 0.625
+    assert found.label_shares == {"a": 0.5, "b": 0.5, "c": 0.0}
+
+
+def test_nothing_is_claimed_of_no_rows() -> None:
+    found = quality.measure([], ["a"], 0.95)
+    assert found.error_rate is found.error_interval is found.abstention_rate is found.mean_confidence is None
+
+
+def test_versions_are_told_apart() -> None:
+    found = quality.by_version([row("a", "a"), row("a", "b", version="2"), row("b", version="2")], ["a", "b"], 0.95)
+    assert {version: (q.rows, q.error_rate) for version, q in found.items()} == {"1": (1, 0.0), "2": (2, 1.0)}
+
+
+def test_a_flood_repeats_itself() -> None:
+    assert quality.duplicate_share([row("a", instance={"x": i}) for i in range(4)]) == 0
+    assert quality.duplicate_share([row("a", instance={"x": 1, "y": 2}), row("b", instance={"y": 2, "x": 1})]) == 0.5
+    assert quality.duplicate_share([row("a", instance=None)] * 3) == 0  # not kept, for privacy
+
+
+def test_flipped_labels_contradict_others_on_equal_input() -> None:
+    same, other = {"instance": {"x": 1}}, {"instance": {"x": 2}}
+    rows = [row("a", "a", **same), row("a", "b", **same), row("a", "a", **other), row("a", "a", **other), row("a")]
+    assert quality.contradiction_share(rows) == 0.5
+    assert quality.contradiction_share([]) == 0

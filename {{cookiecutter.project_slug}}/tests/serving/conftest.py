@@ -1,0 +1,174 @@
+"""A small real bundle for any task, fitted by least squares, and a real server on a free port."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+import uvicorn
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from {{ cookiecutter.package_name }} import logs
+from {{ cookiecutter.package_name }}.data import features, source
+from {{ cookiecutter.package_name }}.modeling.predictions import softmax
+from {{ cookiecutter.package_name }}.packaging.bundle import seal
+from {{ cookiecutter.package_name }}.serving.app import create
+from {{ cookiecutter.package_name }}.settings import Settings, parse
+
+ROOT = Path(__file__).parents[2]
+ROWS = 400
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Raw rows of the task with their request items, model inputs and labels."""
+
+    table: Any
+    items: list[Item]
+    inputs: dict[str, Any]
+    labels: list[str]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Fails if the condition does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    return until
+
+
+@pytest.fixture(scope="session")
+def raw_settings() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="session")
+def rows(raw_settings: dict[str, Any]) -> Rows:
+    table = source.bundled().sample(ROWS, random_state=1)
+    records = table.to_dict("records")
+    parsed = features.Features.model_validate(raw_settings["data"]["features"])
+    items = [features.row_to_instance({str(k): v for k, v in record.items()}) for record in records]
+    return Rows(table, items, dict(features.encode(table.to_dict("list"), parsed)), [str(r["label"]) for r in records])
+
+
+@pytest.fixture
+def settings(tmp_path: Path, raw_settings: dict[str, Any]) -> Settings:
+    """The project's settings with every path in a folder of this test's own."""
+    paths = {name: str(tmp_path / path) for name, path in raw_settings["paths"].items()}
+    return parse({**raw_settings, "paths": paths, "serving": {**raw_settings["serving"], "port": 0}})
+
+
+def build(folder: Path, settings: Settings, rows: Rows, temperature: float = 1.0) -> str:
+    """Writes a sealed bundle and returns its identity; another temperature makes another bundle."""
+    folder.mkdir(parents=True)
+    labels, inputs = settings.data.labels, rows.inputs
+    logits = network(folder / "model.onnx", labels, rows)
+    shapes = {name: {"dtype": "float32", "shape": [-1, *array.shape[1:]]} for name, array in inputs.items()}
+    probabilities = softmax(logits, temperature)
+    card = {
+        "name": settings.project.name,
+        "kind": settings.data.kind,
+        "task": "test",
+        "labels": labels,
+        "inputs": shapes,
+        "outputs": {"logits": {"dtype": "float32", "shape": [-1, len(labels)]}},
+        "features": settings.data.features,
+        "temperature": temperature,
+        "abstain_below": float(np.median(probabilities.max(axis=1))),
+        "conformal_quantile": 0.9,
+        "candidate": "classical",
+        "owner": "test",
+        "code": "0",
+        "data": "0",
+        "dependencies": {},
+    }
+    (folder / "bundle.json").write_text(json.dumps(card), encoding="utf-8")
+    examples = {"instances": rows.items[:8], "probabilities": probabilities[:8].tolist()}
+    (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    return seal(folder)
+
+
+def network(path: Path, labels: list[str], rows: Rows) -> Any:
+    """Writes an ONNX model: flatten each input, join, one linear layer. Returns its logits for the rows."""
+    inputs = rows.inputs
+    flat = np.concatenate([array.reshape(len(array), -1) for array in inputs.values()], axis=1)
+    targets = np.asarray([[label == other for other in labels] for label in rows.labels]) * 8.0
+    design = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+    gram = design.T @ design + np.eye(design.shape[1])
+    solution = np.linalg.solve(gram, design.T @ targets).astype(np.float32)
+    weights, bias = solution[:-1], solution[-1]
+    nodes = [helper.make_node("Flatten", [name], [f"flat_{name}"]) for name in inputs]
+    nodes.append(helper.make_node("Concat", [f"flat_{name}" for name in inputs], ["joined"], axis=1))
+    nodes.append(helper.make_node("Gemm", ["joined", "weights", "bias"], ["logits"]))
+    entries = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", *a.shape[1:]]) for n, a in inputs.items()]
+    answer = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)])
+    parameters = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")]
+    graph = helper.make_graph(nodes, "linear", entries, [answer], parameters)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return flat.astype(np.float32) @ weights + bias
+
+
+@pytest.fixture
+def release(settings: Settings, rows: Rows) -> Callable[..., str]:
+    """Builds a bundle and names it the champion, atomically as `pull` does; returns its identity."""
+
+    def one(version: str, temperature: float = 1.0, damaged: bool = False) -> str:
+        identity = build(settings.paths.live / version, settings, rows, temperature)
+        if damaged:
+            (settings.paths.live / version / "model.onnx").write_bytes(b"not a model")
+        entry = {"version": version, "path": version, "identity": identity}
+        draft = settings.paths.live / ".current.json.tmp"
+        draft.write_text(json.dumps({"champion": entry, "challenger": None}), encoding="utf-8")
+        draft.replace(settings.paths.live / "current.json")
+        return identity
+
+    return one
+
+
+@pytest.fixture
+def live(release: Callable[..., str]) -> str:
+    """A champion in live/, version "1"; the value is its identity."""
+    return release("1")
+
+
+@pytest.fixture
+def serve(settings: Settings) -> Iterator[Callable[..., httpx.Client]]:
+    """Starts the application in a thread on a free port, with changes to the serving settings; returns a client."""
+    running: list[tuple[uvicorn.Server, threading.Thread, httpx.Client]] = []
+
+    def start(**changes: Any) -> httpx.Client:
+        serving = settings.serving.model_copy(update=changes)
+        app = create(settings.model_copy(update={"serving": serving}))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        until(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        running.append((server, thread, client))
+        return client
+
+    yield start
+    for server, thread, client in running:
+        client.close()
+        server.should_exit = True
+        thread.join()
+    logger = logs.get("serve", settings.paths.logs)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)  # the next test logs to a folder of its own
+        handler.close()
+    logger.propagate = True

@@ -1,0 +1,310 @@
+"""The HTTP interface on a real server: right answers, and a 4xx with field and rule for every wrong question."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from {{ cookiecutter.package_name }}.serving.predictor import Champion, load_live
+from {{ cookiecutter.package_name }}.serving.store import recent
+from {{ cookiecutter.package_name }}.settings import Settings
+
+JSON = {"Content-Type": "application/json"}
+Serve = Callable[..., httpx.Client]
+
+
+@pytest.fixture
+def client(serve: Serve, live: str) -> httpx.Client:
+    return serve()
+
+
+def send(client: httpx.Client, body: bytes, path: str = "/predict") -> tuple[int, dict[str, Any]]:
+    response = client.post(path, content=body, headers=JSON)
+    return response.status_code, response.json()
+
+
+def tensors(rows: Any, count: int) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "datatype": "FP32", "shape": [count, *array.shape[1:]], "data": array[:count].ravel().tolist()}
+        for name, array in rows.inputs.items()
+    ]
+
+
+def test_predict_gives_the_bundles_own_answer(client: httpx.Client, settings: Settings, rows: Any, live: str) -> None:
+    body = client.post("/predict", json={"instances": rows.items[:20]}).json()
+    champion = load_live(settings.paths.live)
+    decisions = champion.predict({name: array[:20] for name, array in rows.inputs.items()}).decisions
+    assert body["model"] == {"version": "1", "identity": live}
+    for i, answer in enumerate(body["predictions"]):
+        assert answer["label"] == settings.data.labels[decisions.label[i]]
+        assert list(answer["probabilities"]) == settings.data.labels
+        np.testing.assert_allclose(list(answer["probabilities"].values()), decisions.probabilities[i], atol=1e-5)
+        assert answer["confidence"] == max(answer["probabilities"].values())
+        assert answer["abstain"] is bool(decisions.abstain[i])
+        inside = zip(settings.data.labels, decisions.sets[i], strict=True)
+        assert answer["set"] == [name for name, is_in in inside if is_in]
+    right = [a["label"] == label for a, label in zip(body["predictions"], rows.labels, strict=False)]
+    assert sum(right) > 10  # a real model, not chance
+    assert {a["abstain"] for a in body["predictions"]} == {True, False}
+
+
+def test_a_prediction_is_stored_and_takes_feedback(
+    client: httpx.Client, settings: Settings, rows: Any, live: str, wait_for: Callable[..., None]
+) -> None:
+    answer = client.post("/predict", json={"instances": rows.items[:2]}).json()["predictions"][1]
+    label = settings.data.labels[-1]
+    given = {"prediction_id": answer["prediction_id"], "label": label}
+    assert client.post("/feedback", json=given).status_code == 200
+    assert client.post("/feedback", json={**given, "prediction_id": "unknown"}).status_code == 404
+    assert send(client, json.dumps({**given, "prediction_id": "\ud800"}).encode(), "/feedback")[0] == 404
+    status, body = send(client, json.dumps({**given, "label": "no such label"}).encode(), "/feedback")
+    assert status == 422 and body["details"][0]["field"] == "label"
+    wait_for(lambda: bool(recent(settings.paths.store, 2, labelled=True)))
+    first, row = recent(settings.paths.store, 2)
+    assert first["feedback"] is None and row["feedback"] == label
+    assert row["prediction_id"] == answer["prediction_id"]
+    assert row["instance"] == rows.items[1] and row["identity"] == live and row["version"] == "1"
+    assert row["label"] == answer["label"] and row["abstain"] == answer["abstain"] and row["latency_ms"] > 0
+    np.testing.assert_allclose(row["signals"]["probabilities"], list(answer["probabilities"].values()), atol=1e-6)
+    assert row["signals"]["embedding"] is None and all(isinstance(v, float) for v in row["signals"]["signals"].values())
+
+
+HOSTILE = {
+    "nothing": (b"", 400, "body"),
+    "truncated": (b'{"instances": [', 400, "body"),
+    "nan": (b'{"instances": [{"x": NaN}]}', 400, "body"),
+    "infinity": (b'{"instances": [{"x": -Infinity}]}', 400, "body"),
+    "overflow": (b'{"instances": [{"x": 1e999}]}', 400, "body"),
+    "endless number": (b'{"instances": ' + b"9" * 5000 + b"}", 400, "body"),
+    "deep": (b'{"instances": ' + b"[" * 100_000, 400, "body"),
+    "deep and closed": (b'{"instances": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", 400, "body"),
+    "no text": (b'{"instances": "\xff"}', 400, "body"),
+    "array": (b"[]", 422, "body"),
+    "nothing asked": (b"{}", 422, "instances"),
+    "null": (b'{"instances": null}', 422, "instances"),
+    "empty": (b'{"instances": []}', 422, "instances"),
+    "no object": (b'{"instances": [7]}', 422, "instances[0]"),
+    "unknown inner field": (b'{"instances": [{"no such field": 1}]}', 422, "instances[0]"),
+    "half a character": (b'{"instances": [{"\\ud800": 1}]}', 422, "instances[0]"),
+    "too many": (json.dumps({"instances": [{}] * 257}).encode(), 422, "instances"),
+    "too large": (b" " * 1_000_001, 413, "body"),
+}
+
+
+def test_wrong_bodies_are_refused_by_field_and_rule(client: httpx.Client) -> None:
+    for name, (body, status, field) in HOSTILE.items():
+        got, answer = send(client, body)
+        assert got == status, name
+        assert answer["error"] and answer["details"][0]["field"].startswith(field), name
+        assert all(detail["rule"] for detail in answer["details"]), name
+    assert client.get("/healthz").status_code == 200
+
+
+def test_every_field_of_an_item_is_checked(client: httpx.Client, rows: Any) -> None:
+    item = rows.items[0]
+    for name in item:
+        for wrong in ("null", "true", "{}", "[[[]]]", '"?"'):
+            body = json.dumps({"instances": [item, {**item, name: json.loads(wrong)}]})
+            status, answer = send(client, body.encode())
+            assert status == 422 and answer["details"][0]["field"].startswith("instances[1]"), (name, wrong)
+    status, answer = send(client, json.dumps({"instances": [{**item, "extra": 1}]}).encode())
+    assert status == 422 and answer["details"][0]["field"] == "instances[0].extra"
+    status, answer = send(client, json.dumps({"instances": [item], "extra": 1}).encode())
+    assert status == 422 and answer["details"][0]["field"] == "extra"
+
+
+def test_a_large_body_is_refused_without_its_length(client: httpx.Client) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b" " * 50_000
+
+    assert client.post("/predict", content=pieces(), headers=JSON).status_code == 413
+
+
+def test_content_type_method_and_path(client: httpx.Client, rows: Any) -> None:
+    body = json.dumps({"instances": rows.items[:1]}).encode()
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        assert client.post("/predict", content=body, headers={"Content-Type": kind}).status_code == 415
+    assert client.post("/predict", content=body, headers={**JSON, "Content-Encoding": "gzip"}).status_code == 415
+    assert client.get("/predict").status_code == 405
+    for path in ("/nothing", "/predict/", "/docs", "/redoc"):
+        assert client.get(path).status_code == 404
+    assert client.get("/nothing").json()["details"][0]["field"] == "path"
+
+
+def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:
+    for response in (client.get("/"), client.get("/nothing"), client.post("/predict"), client.get("/metrics")):
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert "server" not in response.headers or response.headers["server"] == "uvicorn"  # `serve` leaves it out
+
+
+def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/").text
+    assert "<script>" in page and "/predict" in page and "/feedback" in page
+    assert not [mark for mark in ("http://", "https://", 'src="', "@import", "style=") if mark in page]
+
+
+def test_the_schema_describes_the_requests(client: httpx.Client) -> None:
+    schema = client.get("/openapi.json").json()
+    body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    known = schema["components"]["schemas"]
+    assert known[body.rpartition("/")[2]]["properties"]["instances"]["items"]["$ref"].rpartition("/")[2] in known
+    assert {"InferRequest", "Tensor", "FeedbackRequest", "PredictAnswer", "ErrorAnswer"} <= set(known)
+
+
+def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows: Any) -> None:
+    name = settings.project.name
+    assert client.get("/v2").json()["name"] == name
+    for path in ("health/live", "health/ready", f"models/{name}/ready", f"models/{name}/versions/1/ready"):
+        assert client.get(f"/v2/{path}").status_code == 200, path
+    assert client.get("/v2/models/other/ready").status_code == 404
+    described = client.get(f"/v2/models/{name}").json()
+    shapes = {tensor["name"]: tensor["shape"][1:] for tensor in described["inputs"]}
+    assert shapes == {name: list(array.shape[1:]) for name, array in rows.inputs.items()}
+    asked = {"id": "42", "inputs": tensors(rows, 3), "outputs": [{"name": "probabilities"}]}
+    answer = client.post(f"/v2/models/{name}/infer", json=asked).json()
+    assert answer["id"] == "42" and answer["model_version"] == "1"
+    (output,) = answer["outputs"]
+    assert output["shape"] == [3, len(settings.data.labels)] and output["datatype"] == "FP64"
+    own = client.post("/predict", json={"instances": rows.items[:3]}).json()["predictions"]
+    expected = [p for prediction in own for p in prediction["probabilities"].values()]
+    np.testing.assert_allclose(output["data"], expected, atol=1e-5)
+
+
+def test_v2_takes_nested_data_and_feedback(client: httpx.Client, settings: Settings, rows: Any) -> None:
+    path = f"/v2/models/{settings.project.name}/infer"
+    flat = tensors(rows, 2)
+    nested = [{**tensor, "data": rows.inputs[tensor["name"]][:2].tolist()} for tensor in flat]
+    answers = [client.post(path, json={"inputs": given}).json()["outputs"] for given in (flat, nested)]
+    logits = [next(o["data"] for o in outputs if o["name"] == "logits") for outputs in answers]
+    assert logits[0] == logits[1]
+    ids = next(o["data"] for o in answers[1] if o["name"] == "prediction_id")
+    assert len(ids) == 2
+    given = {"prediction_id": ids[0], "label": settings.data.labels[0]}
+    assert client.post("/feedback", json=given).status_code == 200
+
+
+def test_v2_refuses_wrong_tensors(client: httpx.Client, settings: Settings, rows: Any) -> None:
+    good = tensors(rows, 1)
+    size = len(good[0]["data"])
+    wrong: dict[str, dict[str, Any]] = {
+        "name": {"name": "other"},
+        "datatype": {"datatype": "INT64"},
+        "shape": {"shape": [1, 1, 1, 1, 1, 1]},
+        "negative": {"shape": [-1, *good[0]["shape"][1:]]},
+        "zero": {"shape": [0, *good[0]["shape"][1:]], "data": []},
+        "too many": {"shape": [257, *good[0]["shape"][1:]]},
+        "short": {"data": good[0]["data"][1:]},
+        "text": {"data": ["1"] * size},
+        "truth": {"data": [True] * size},
+        "beyond FP32": {"data": [1e39] * size},
+        "endless": {"data": [10**400] * size},
+        "ragged": {"data": [[0.0] * (size + 1)]},
+        "mixed": {"data": [0.0] * (size - 1) + [[0.0]]},
+        "unknown": {"extra": 1},
+    }
+    for name, change in wrong.items():
+        body = {"inputs": [{**good[0], **change}, *good[1:]]}
+        status, answer = send(client, json.dumps(body).encode(), f"/v2/models/{settings.project.name}/infer")
+        assert status == 422 and answer["details"][0]["field"].startswith("inputs"), (name, answer)
+    unknown = {"inputs": good, "outputs": [{"name": "other"}]}
+    status, answer = send(client, json.dumps(unknown).encode(), f"/v2/models/{settings.project.name}/infer")
+    assert status == 422 and answer["details"][0]["field"] == "outputs[0].name"
+
+
+def test_metrics_count_what_happened(client: httpx.Client, rows: Any) -> None:
+    client.post("/predict", json={"instances": rows.items[:5]})
+    client.get("/made/up/path")
+    lines = client.get("/metrics").text.splitlines()
+    values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+    assert values['http_requests_total{path="/predict",status="200"}'] == 1
+    assert values['http_requests_total{path="other",status="404"}'] == 1
+    assert sum(value for name, value in values.items() if name.startswith("model_predictions_total")) == 5
+    assert values['model_confidence_count{version="1"}'] == 5
+    assert 0 <= values['model_abstentions_total{version="1"}'] <= 5
+    assert values["store_dropped_total"] == 0 and "store_queue_rows" in values and "http_requests_in_flight" in values
+    assert any(name.startswith("model_info{") and value == 1 for name, value in values.items())
+
+
+def test_keys_guard_what_asks_the_model(serve: Serve, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS", "first, second")
+    client = serve()
+    body = {"instances": rows.items[:1]}
+    for key, status in {"": 401, "wrong": 401, "firs": 401, "first, second": 401, "first": 200, "second": 200}.items():
+        assert client.post("/predict", json=body, headers={"X-API-Key": key}).status_code == status, key
+    assert client.post("/feedback", json={}).status_code == 401
+    assert client.post(f"/v2/models/{client.get('/v2').json()['name']}/infer", json={}).status_code == 401
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/openapi.json"):
+        assert client.get(path).status_code == 200, path
+
+
+def test_overload_is_refused_at_once(
+    serve: Serve, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+) -> None:
+    go, predict = threading.Event(), Champion.predict
+
+    def slow(self: Champion, inputs: Any) -> Any:
+        assert go.wait(30)
+        return predict(self, inputs)
+
+    client = serve(queue=3)
+    monkeypatch.setattr(Champion, "predict", slow)
+    body = {"instances": rows.items[:1]}
+    with ThreadPoolExecutor(12) as threads:
+        asked = [threads.submit(client.post, "/predict", json=body) for _ in range(12)]
+        try:
+            wait_for(lambda: sum(future.done() for future in asked) == 9)
+            refused = [future.result() for future in asked if future.done()]
+            assert client.get("/healthz").status_code == 200
+        finally:
+            go.set()
+        answers = [future.result(20) for future in asked]
+    assert all(r.status_code == 503 and r.headers["retry-after"] == "1" for r in refused)
+    assert sorted(r.status_code for r in answers) == [200] * 3 + [503] * 9
+    assert client.post("/predict", json=body).status_code == 200
+
+
+def test_a_new_champion_takes_over_and_a_broken_one_does_not(
+    serve: Serve, live: str, settings: Settings, rows: Any, release: Callable[..., str], wait_for: Callable[..., None]
+) -> None:
+    client = serve()
+    identity = release("2", temperature=2.0)
+    wait_for(lambda: client.get("/readyz").json()["model"]["identity"] == identity)
+    assert client.post("/predict", json={"instances": rows.items[:1]}).json()["model"]["version"] == "2"
+    log = settings.paths.logs / "serve.jsonl"
+    release("3", temperature=3.0, damaged=True)
+    wait_for(lambda: "model not loaded" in log.read_text(encoding="utf-8"))
+    (line,) = [text for text in log.read_text(encoding="utf-8").splitlines() if "not loaded" in text]
+    assert "model.onnx" in line and "2 goes on answering" in line
+    answer = client.post("/predict", json={"instances": rows.items[:1]}).json()
+    assert answer["model"] == {"version": "2", "identity": identity}
+
+
+def test_without_a_model_it_waits_for_one(
+    serve: Serve, settings: Settings, rows: Any, release: Callable[..., str], wait_for: Callable[..., None]
+) -> None:
+    client = serve()
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/readyz").status_code == client.get("/v2/health/ready").status_code == 503
+    assert client.post("/predict", json={"instances": rows.items[:1]}).status_code == 503
+    release("1")
+    wait_for(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_a_bug_is_a_plain_500(client: httpx.Client, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Champion, inputs: Any) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(Champion, "predict", fail)
+    response = client.post("/predict", json={"instances": rows.items[:1]})
+    assert response.status_code == 500 and "secret" not in response.text
+    assert response.headers["x-frame-options"] == "DENY"
