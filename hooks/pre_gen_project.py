@@ -19,7 +19,7 @@ FOLDERS = """artifacts audit configs data deploy docs licenses live logs outputs
 tests""".split()
 DEVICES = "aux con nul prn".split()  # Windows has no folders of these names
 UNPRINTABLE = "Cc Cn Co Cs Zl Zp".split()  # control, unassigned, private, half a character, ends of line and paragraph
-CODE = ("{" * 2, "{" + "%", "{" + "#", "${")  # would run as code of the template, at an update, or of the configuration
+CODE = ("{" * 2, "{" + "%", "{" + "#", "# cc:", "${")  # would run as code, at an update or in Hydra
 
 
 def text_errors(key: str, value: str) -> list[str]:

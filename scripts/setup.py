@@ -18,9 +18,7 @@ def main() -> None:
     assert spec is not None and spec.loader is not None
     project_setup = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(project_setup)  # stops with one line where Python is too old
-    project_setup.ROOT = ROOT
-    project_setup.LOCK = ROOT / "requirements.lock"
-    project_setup.EXTRAS = ("dev",)
+    vars(project_setup).update(ROOT=ROOT, LOCK=ROOT / "requirements.lock", EXTRAS=("dev",))
     project_setup.check_tools()
     if shutil.which("make") is None:
         sys.exit("error: make is needed and was not found: install it first")

@@ -69,6 +69,17 @@ def run(
     return subprocess.run([str(c) for c in command], cwd=ROOT, env=env, text=True, capture_output=quiet, check=False)
 
 
+def show(command: list[str | Path], env: dict[str, str]) -> int:
+    """Runs uv and shows what it says, without the long list of what it has installed; returns the exit code."""
+    with subprocess.Popen(
+        [str(c) for c in command], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        for line in process.stdout or ():
+            if not line.startswith((" + ", " - ", " ~ ")):
+                say(line.rstrip())
+    return process.returncode
+
+
 def project() -> dict[str, object]:
     content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return {"project": content["project"], "build": content["build-system"]}
@@ -88,8 +99,8 @@ def pip_settings(venv: Path) -> dict[str, str]:
     for level in ("global", "install", ":env:"):
         for line in lines:
             key, _, value = line.partition("=")
-            if key.startswith(level + "."):
-                found[key[len(level) + 1 :]] = str(ast.literal_eval(value))
+            if key.startswith(level + ".") and ast.literal_eval(value):
+                found[key[len(level) + 1 :]] = ast.literal_eval(value)
     return found
 
 
@@ -159,7 +170,7 @@ def install(venv: Path) -> None:
     env = uv_environment(venv)
     torch = torch_arguments(venv, uv if has_uv else [], env)
     common = ["--editable", f".[{','.join(EXTRAS)}]", *constraints(venv, torch)]
-    if has_uv and run(*uv, "pip", "install", "--compile-bytecode", *common, *torch, env=env).returncode == 0:
+    if has_uv and show([*uv, "pip", "install", "--compile-bytecode", *common, *torch], env) == 0:
         return
     say("uv could not install everything: trying once more with pip.")
     if run(*pip, "install", *common, *(t for t in torch if not t.startswith("--"))).returncode != 0:

@@ -1,4 +1,4 @@
-"""python -m <package> <verb> [key=value ...]: one command line for all stages; a stage is imported when its verb is called."""
+"""python -m <package> <verb> [key=value ...]: all stages on one command line, each imported when called."""
 
 import argparse
 import importlib
@@ -26,7 +26,13 @@ VERBS = {
     "ui": ("experiments.ui", "open the tracker's web page"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 def parser(verb: str | None = None) -> tuple[argparse.ArgumentParser, Any]:

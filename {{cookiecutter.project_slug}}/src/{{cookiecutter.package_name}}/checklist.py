@@ -1,4 +1,4 @@
-"""Prints every row of checklist.yaml as proven, not yet, unanswered or not applicable, with its proof; `--json` for programs."""
+"""Prints every row of checklist.yaml with its status and its proof; `--json` for programs."""
 
 import argparse
 import hashlib
@@ -14,7 +14,12 @@ from .packaging.pull import CURRENT
 from .provenance import STAGE_CODE, data_version, read_json, sha256, source_code, stage_code
 from .settings import Settings
 
-ROWS, NOT_APPLICABLE, DESIGN, LOCK = Path("checklist.yaml"), Path("not_applicable.yaml"), Path("docs/design.md"), Path("dvc.lock")
+ROWS, NOT_APPLICABLE, DESIGN, LOCK = (
+    Path("checklist.yaml"),
+    Path("not_applicable.yaml"),
+    Path("docs/design.md"),
+    Path("dvc.lock"),
+)
 COMMANDS = {"replay.json": "serve, then replay", "monitor.json": "serve, replay, monitor", "tests.json": "make test"}
 Status = dict[str, str]
 
@@ -44,7 +49,7 @@ def met(value: Any, wanted: Any) -> bool:
 
 
 def check_lock(path: Path, settings: Settings) -> None:
-    """Raises ValueError where a pipeline output was changed by hand or its parameters have changed since it was made."""
+    """Raises ValueError where a pipeline output was changed by hand or its parameters changed since."""
     stages = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.is_file() else {}
     present = settings.model_dump(mode="json")
     for name, stage in stages.items():
@@ -93,7 +98,9 @@ def prove_tests(row: str, proof: dict[str, Any], settings: Settings) -> str:
     outcomes = content["rows"].get(row, {})
     bad = [name for name, outcome in outcomes.items() if outcome != "passed"]
     if bad or not outcomes:
-        raise ValueError(f"did not pass: {', '.join(bad)}" if bad else "no test of this row ran in the last `make test`")
+        raise ValueError(
+            f"did not pass: {', '.join(bad)}" if bad else "no test of this row ran in the last `make test`"
+        )
     return f"{len(outcomes)} tests passed"
 
 
@@ -109,7 +116,11 @@ def prove_champion(row: str, proof: dict[str, Any], settings: Settings) -> str:
     if Bundle.load(settings.paths.live / champion["path"]).identity != champion["identity"]:
         raise ValueError("live/ does not hold what the registry promoted: run `make pipeline`")
     lines = settings.paths.audit.read_text(encoding="utf-8").splitlines()
-    records = [r for r in map(json.loads, lines) if r["identity"] == champion["identity"] and r["action"] in ("promote", "rollback")]
+    records = [
+        r
+        for r in map(json.loads, lines)
+        if r["identity"] == champion["identity"] and r["action"] in ("promote", "rollback")
+    ]
     if not records or champion["identity"] != Bundle.load(settings.paths.bundle).identity:
         raise ValueError("the champion is not the current bundle, or has no audit record: run `make pipeline`")
     return f"{settings.paths.audit} says why {champion['version']} is champion ({sha256(settings.paths.audit)[:8]})"
@@ -120,7 +131,9 @@ def answered(section: str, settings: Settings) -> str | None:
     text = DESIGN.read_text(encoding="utf-8") if DESIGN.is_file() else ""
     about = re.search(r"^Answers for the data set: (.+)$", text, re.M)
     found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    lines = [line for line in (found.group(1).splitlines() if found else []) if line.strip() and not line.startswith(">")]
+    lines = [
+        line for line in (found.group(1).splitlines() if found else []) if line.strip() and not line.startswith(">")
+    ]
     if not about or about.group(1).strip() != settings.data.name or not lines:
         return None
     return " ".join(lines)[:80]
@@ -165,7 +178,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     colours = {"proven": "green", "not yet": "yellow", "unanswered": "red", "not applicable": "dim"}
     for row, status in found.items():
         colour = colours[status["status"]]
-        table.add_row(row, rows[row]["title"], f"[{colour}]{status['status']}[/{colour}]", status["proof"].replace("[", r"\["))
+        table.add_row(
+            row, rows[row]["title"], f"[{colour}]{status['status']}[/{colour}]", status["proof"].replace("[", r"\[")
+        )
     Console().print(table)
     counts = {status: sum(f["status"] == status for f in found.values()) for status in colours}
     print(", ".join(f"{count} {status}" for status, count in counts.items()))

@@ -55,7 +55,9 @@ def stage(name: str) -> Iterator[logging.Logger]:
         yield logger
     except BaseException as error:
         seconds = round(time.perf_counter() - started, 2)
-        _write(logger, f"failed: {error}", {"event": "end", "outcome": "failed", "seconds": seconds, "error": repr(error)})
+        _write(
+            logger, f"failed: {error}", {"event": "end", "outcome": "failed", "seconds": seconds, "error": repr(error)}
+        )
         raise
     seconds = round(time.perf_counter() - started, 2)
     _write(logger, "done", {"event": "end", "outcome": "ok", "seconds": seconds})

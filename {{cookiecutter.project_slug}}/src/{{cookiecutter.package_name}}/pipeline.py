@@ -1,4 +1,4 @@
-"""Composes configs/ into params.yaml, runs what changed, promotes and pulls: `pipeline experiment=wide model.dropout=0.2`.
+"""Composes configs/ into params.yaml, runs what changed, promotes and pulls: `pipeline experiment=wide seed=8`.
 
 The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 """
@@ -49,7 +49,8 @@ def _composed_at_head() -> str | None:
     if archive.returncode:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        tarfile.open(fileobj=io.BytesIO(archive.stdout)).extractall(folder, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+            tar.extractall(folder, filter="data")
         return compose([], Path(folder) / "configs")
 
 
@@ -66,7 +67,9 @@ def write_params(overrides: list[str]) -> None:
     base = None if overrides or not present else _composed_at_head()
     committed = git("show", f"HEAD:./{PARAMS}") + "\n"
     if base is not None and present not in (base, committed):
-        difference = "".join(difflib.unified_diff(wanted.splitlines(True), present.splitlines(True), "configs/", str(PARAMS), n=1))
+        difference = "".join(
+            difflib.unified_diff(wanted.splitlines(True), present.splitlines(True), "configs/", str(PARAMS), n=1)
+        )
         print(difference, file=sys.stderr)
         raise ValueError(
             f"{PARAMS} holds an uncommitted experiment that composing would undo (difference above): commit it, "
@@ -76,7 +79,9 @@ def write_params(overrides: list[str]) -> None:
         if wanted == base:
             print(f"  {PARAMS} holds a committed experiment: running it as it is", file=sys.stderr)
             return
-        raise ValueError(f"configs/ changed, and {PARAMS} holds a committed experiment: name it with `make pipeline EXPERIMENT=...`")
+        raise ValueError(
+            f"configs/ changed, and {PARAMS} holds a committed experiment: name it with `make pipeline EXPERIMENT=...`"
+        )
     PARAMS.write_text(wanted, encoding="utf-8")
 
 
@@ -84,7 +89,9 @@ def repro() -> None:
     """Runs the stages whose code, data or parameters changed. Raises ValueError when one fails."""
     done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
     if done.returncode:
-        raise ValueError("a stage failed: its own message is above; `make pipeline` goes on from there once it is mended")
+        raise ValueError(
+            "a stage failed: its own message is above; `make pipeline` goes on from there once it is mended"
+        )
 
 
 def next_commit() -> str | None:

@@ -11,14 +11,21 @@ from typing import Any
 from .settings import Settings
 
 PACKAGE = Path(__file__).parent
-# The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a test compares them).
+# The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a test).
 STAGE_CODE: dict[str, tuple[str, ...]] = {
     "ingest": ("data/ingest.py", "data/source.py", "data/features.py"),
     "validate": ("data/validate.py", "data/schema.py"),
     "split": ("data/split.py",),
     "train": ("data/datamodule.py", "data/features.py", "data/augment.py", "modeling", "training"),
     "evaluate": ("data/datamodule.py", "data/features.py", "modeling", "evaluation"),
-    "package": ("data/datamodule.py", "data/features.py", "modeling", "packaging/package.py", "packaging/export.py", "packaging/bundle.py"),
+    "package": (
+        "data/datamodule.py",
+        "data/features.py",
+        "modeling",
+        "packaging/package.py",
+        "packaging/export.py",
+        "packaging/bundle.py",
+    ),
     "promote": ("packaging", "experiments"),
     "serve": ("serving", "packaging/bundle.py", "data/features.py"),
     "monitor": ("monitoring", "serving/store.py"),
@@ -35,7 +42,9 @@ def stage_code(stage: str) -> str:
     digest = hashlib.sha256()
     for name in ("settings.py", *STAGE_CODE[stage]):
         path = PACKAGE / name
-        for file in sorted(p for p in path.rglob("*") if p.suffix in (".py", ".html", ".j2")) if path.is_dir() else [path]:
+        for file in (
+            sorted(p for p in path.rglob("*") if p.suffix in (".py", ".html", ".j2")) if path.is_dir() else [path]
+        ):
             digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -44,7 +53,9 @@ def source_code() -> str:
     """SHA-256 over the whole package, its configuration and its tests, for what the test suite proves."""
     digest = hashlib.sha256()
     folders = (PACKAGE, Path("configs"), Path("tests"))
-    for file in sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".html", ".j2", ".yaml")):
+    for file in sorted(
+        p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".html", ".j2", ".yaml")
+    ):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 

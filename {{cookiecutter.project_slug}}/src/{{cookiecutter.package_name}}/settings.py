@@ -240,7 +240,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     for name in parents:
         node = node.get(name) if isinstance(node, dict) else None
     if not separator or not isinstance(node, dict) or last not in node:
-        raise ValueError(f"unknown override {override!r}: write an existing key of {PARAMS}, such as `serving.port=9000`")
+        raise ValueError(
+            f"unknown override {override!r}: write an existing key of {PARAMS}, such as `serving.port=9000`"
+        )
     if isinstance(node[last], dict):
-        raise ValueError(f"{key!r} is a group: choose groups with `pipeline {override}` or `train {override}`, which compose configs/")
+        raise ValueError(
+            f"{key!r} is a group: choose groups with `pipeline {override}` or `train {override}`, which compose"
+        )
     node[last] = yaml.safe_load(value)

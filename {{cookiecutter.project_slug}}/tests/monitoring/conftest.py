@@ -2,6 +2,7 @@
 
 import json
 import logging
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
+        logger.propagate = True  # pytest adds a handler of its own to loggers that do not
 
 
 def sample(labels: int, rows: int, seed: int, noise: float = 0.0, only: int | None = None) -> Sample:
@@ -95,7 +97,7 @@ def identity(settings: Settings) -> str:
 
 @pytest.fixture
 def ask(settings: Settings, identity: str) -> Stream:
-    """Stores predictions as the server does, and feedback on the first `labelled`, of which `wrong` contradict the model."""
+    """Stores predictions as the server does, and feedback on the first `labelled`; `wrong` of it disagrees."""
 
     def ask(
         sample: Sample, instances: list[Any] | None = None, labelled: int = 0, wrong: int = 0, **changes: Any
@@ -106,9 +108,9 @@ def ask(settings: Settings, identity: str) -> Stream:
             embedding = None if sample.embedding is None else sample.embedding[i].round(5).tolist()
             stored = {"probabilities": row.round(8).tolist(), "embedding": embedding}
             stored["signals"] = {name: float(values[i]) for name, values in sample.signals.items()}
-            base: dict[str, Any] = {"prediction_id": f"{len(sample)}-{id(sample)}-{i}", "time": 1.7e9 + i, "version": "1-test"}
+            base: dict[str, Any] = {"prediction_id": uuid.uuid4().hex, "time": 1.7e9 + i, "version": "1-test"}
             base |= {"identity": identity, "instance": instances[i] if instances else {"x": i}, "latency_ms": 1.0}
-            base |= {"label": labels[int(row.argmax())], "confidence": float(row.max()), "abstain": bool(row.max() < 0.5)}
+            base |= {"label": labels[int(row.argmax())], "confidence": row.max(), "abstain": bool(row.max() < 0.5)}
             records.append(Record(**{**base, "signals": stored, **changes}))  # type: ignore[typeddict-item]
         store = Store(settings.paths.store)
         store.append(records)

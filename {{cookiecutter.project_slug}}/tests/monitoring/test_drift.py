@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.spatial.distance import cdist
 from {{ cookiecutter.package_name }}.monitoring import drift
 from {{ cookiecutter.package_name }}.monitoring.drift import Sample
 
+pytestmark = pytest.mark.row("O4")
 Draw = Callable[..., Sample]
 LABELS = ["a", "b", "c", "d"]
 
@@ -43,11 +45,12 @@ def test_differences_of_rounding_are_no_differences() -> None:
 
 
 def test_softmax_takes_the_worst_class_times_the_number_of_classes(draw: Draw) -> None:
-    reference, window = draw(300, 0).probabilities, draw(300, 1, only=2).probabilities
+    reference, window = draw(300, 0).probabilities, draw(300, 1).probabilities
     p = [stats.ks_2samp(reference[:, j], window[:, j], method="asymp").pvalue for j in range(4)]
     result = drift.softmax_test(reference, window, LABELS)
+    assert 0.01 < min(p) < 0.25
     assert result.p == pytest.approx(4 * min(p), rel=1e-3)
-    assert result.detail == "most: probability of c"
+    assert result.detail == f"most: probability of {LABELS[int(np.argmin(p))]}"
     assert drift.softmax_test(reference, reference, LABELS).p == 1.0
 
 
@@ -80,9 +83,18 @@ def test_mmd_is_the_unbiased_estimate() -> None:
     assert far.p == 1 / 100  # no permutation is as far apart
 
 
-def test_mmd_caps_the_rows() -> None:
-    many = np.random.default_rng(0).normal(size=(5000, 2))
-    assert drift.mmd_test(many, many[::-1], 49, np.random.default_rng(1), max_rows=50).p > 0.02
+def test_mmd_caps_the_rows_of_each_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    kernel = drift._rbf
+
+    def counting(rows: Any) -> Any:
+        sizes.append(len(rows))
+        return kernel(rows)
+
+    monkeypatch.setattr(drift, "_rbf", counting)
+    many = np.random.default_rng(0).normal(size=(900, 2))
+    assert drift.mmd_test(many, many[:40], 49, np.random.default_rng(1), max_rows=50).p > 0.02
+    assert sizes == [50 + 40]
 
 
 def test_holm_by_hand() -> None:

@@ -7,8 +7,18 @@ import pytest
 from {{ cookiecutter.package_name }}.monitoring import quality
 
 
+pytestmark = pytest.mark.row("O3", "O5")
+
+
 def row(label: str, feedback: str | None = None, **changes: Any) -> quality.Row:
-    base = {"label": label, "feedback": feedback, "confidence": 0.75, "abstain": False, "version": "1", "instance": {}}
+    base: quality.Row = {
+        "label": label,
+        "feedback": feedback,
+        "confidence": 0.75,
+        "abstain": False,
+        "version": "1",
+        "instance": {},
+    }
     return base | changes
 
 
@@ -29,7 +39,7 @@ def test_errors_count_where_there_is_feedback() -> None:
 
 def test_nothing_is_claimed_of_no_rows() -> None:
     found = quality.measure([], ["a"], 0.95)
-    assert found.error_rate is found.error_interval is found.abstention_rate is found.mean_confidence is None
+    assert (found.error_rate, found.error_interval, found.abstention_rate, found.mean_confidence) == (None,) * 4
 
 
 def test_versions_are_told_apart() -> None:

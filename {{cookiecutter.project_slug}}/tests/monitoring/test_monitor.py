@@ -15,6 +15,7 @@ from {{ cookiecutter.package_name }}.monitoring import monitor
 from {{ cookiecutter.package_name }}.monitoring.drift import Sample
 from {{ cookiecutter.package_name }}.settings import Settings
 
+pytestmark = pytest.mark.row("O3", "O4")
 Draw = Callable[..., Sample]
 Stream = Callable[..., list[str]]
 
@@ -69,6 +70,7 @@ def test_errors_alarm_where_they_are_surely_over_the_limit(
     assert all(reason.startswith("error rate") for reason in report["reasons"])
 
 
+@pytest.mark.row("O5")
 def test_signs_of_abuse_warn_and_do_not_alarm(settings: Settings, ask: Stream, draw: Draw) -> None:
     ask(draw(300, seed=2), instances=[{"x": i % 5} for i in range(300)], labelled=100)
     code, report = run(settings)
@@ -76,12 +78,15 @@ def test_signs_of_abuse_warn_and_do_not_alarm(settings: Settings, ask: Stream, d
     assert ["flood" in warning or "flipped" in warning for warning in report["warnings"]] == [True, True]
 
 
+@pytest.mark.row("O6")
 def test_prometheus_reads_the_same_numbers(settings: Settings, ask: Stream, draw: Draw) -> None:
     ask(draw(300, seed=2, noise=2), labelled=100, wrong=50)
     report = run(settings)[1]
     text = (settings.paths.reports / "monitor.prom").read_text(encoding="utf-8")
     samples = {
-        (s.name, s.labels.get("test")): s.value for family in text_string_to_metric_families(text) for s in family.samples
+        (s.name, s.labels.get("test")): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
     }
     assert samples["model_drift_alarm", None] == 1
     assert samples["model_error_rate", None] == 0.5
@@ -97,6 +102,7 @@ def test_what_is_unknown_is_no_zero_for_prometheus(settings: Settings, ask: Stre
     assert "model_error_rate" not in (settings.paths.reports / "monitor.prom").read_text(encoding="utf-8")
 
 
+@pytest.mark.row("O6")
 @pytest.mark.parametrize(("rows", "pictures"), [(300, 4), (1, 2)])
 def test_the_page_stands_alone(settings: Settings, ask: Stream, draw: Draw, rows: int, pictures: int) -> None:
     ask(draw(rows, seed=2, noise=2), version="<b>1</b>")

@@ -140,6 +140,22 @@ def test_a_failing_disk_is_logged_once_and_counted(tmp_path: Path, caplog: pytes
     assert len([r for r in caplog.records if "not stored" in r.message]) == 1
 
 
+FORGETFUL = """
+import sys, json
+from pathlib import Path
+from {{ cookiecutter.package_name }}.serving.store import Store
+Store(Path(sys.argv[1])).append([json.loads(sys.argv[2])])
+raise SystemExit(3)
+"""
+
+
+def test_a_process_that_forgets_to_close_ends_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.db"
+    command = [sys.executable, "-c", FORGETFUL, str(path), json.dumps(record(0))]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 3
+    assert len(recent(path, 10)) == 1
+
+
 WRITER = """
 import sys, json
 from pathlib import Path

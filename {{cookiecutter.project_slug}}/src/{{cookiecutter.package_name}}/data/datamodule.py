@@ -1,5 +1,6 @@
-"""Splits as tensors in memory, and whole batches cut from them: no per-row collation, an order that follows from seed and epoch."""
+"""Splits as tensors in memory, and batches cut from them whole, in an order that follows from seed and epoch."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +37,13 @@ def load(settings: Settings, split: str) -> Examples:
     if not path.is_file():
         raise ValueError(f"{path} does not exist: run `make pipeline` first")
     rows = pd.read_parquet(path)
-    inputs = encode(rows, Features.model_validate(settings.data.features))  # type: ignore[arg-type]
+    inputs = encode(rows, Features.model_validate(settings.data.features))
     index = {label: i for i, label in enumerate(settings.data.labels)}
     return Examples(inputs, rows["label"].map(index).to_numpy(np.int64, copy=True), rows)
 
 
 class Batches:
-    """Batches of {"inputs": {name: tensor}, "label": tensor}; each rank of a distributed run gets every world-th row."""
+    """Batches of {"inputs": {name: tensor}, "label": tensor}; of a distributed run, a rank gets every world-th row."""
 
     def __init__(self, examples: Examples, size: int, seed: int | None = None, rank: int = 0, world: int = 1) -> None:
         self.inputs = {name: torch.from_numpy(values) for name, values in examples.inputs.items()}
@@ -51,7 +52,8 @@ class Batches:
         self.epoch = 0
 
     def __len__(self) -> int:
-        return -(-(-(-len(self.label) // self.world)) // self.size)
+        rows = math.ceil(len(self.label) / self.world)
+        return math.ceil(rows / self.size)
 
     def order(self) -> Tensor:
         """Row numbers of this rank: shuffled by seed and epoch, or as they are where there is no seed."""
@@ -66,7 +68,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         order = self.order()
         self.epoch += 1
-        for rows in order.split(self.size):
+        for rows in torch.split(order, self.size):
             yield {"inputs": {name: values[rows] for name, values in self.inputs.items()}, "label": self.label[rows]}
 
 
@@ -86,7 +88,8 @@ class DataModule(L.LightningDataModule):
         return Batches(examples, self.settings.training.batch_size, seed, rank, world)
 
     def train_dataloader(self) -> Batches:
-        return self._batches(self.train, self.settings.seed)
+        # Overfitting one batch needs the same rows in every epoch.
+        return self._batches(self.train, None if self.settings.trainer.overfit_batches else self.settings.seed)
 
     def val_dataloader(self) -> Batches:
         return self._batches(self.val, None)

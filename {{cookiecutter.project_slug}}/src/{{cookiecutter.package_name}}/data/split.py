@@ -1,9 +1,9 @@
-"""Assigns every row to train, val, calibration or test by a hash of its key: a row keeps its split when data is added."""
+"""Assigns every row to train, val, calibration or test by a hash of its key, which it keeps when data is added."""
 
 import argparse
 import hashlib
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from ..provenance import stamp, write_json
 from ..settings import Settings, Split
 from .ingest import read
 
-NAMES = ("train", "val", "calibration", "test")
+NAMES: tuple[Literal["train", "val", "calibration", "test"], ...] = ("train", "val", "calibration", "test")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,10 @@ def leakage(rows: pd.DataFrame, names: pd.Series) -> dict[str, int]:
 def class_deviation(rows: pd.DataFrame, names: pd.Series) -> dict[str, float]:
     """Per split, the largest difference of a class share inside it from that share over all rows."""
     overall = rows["label"].value_counts(normalize=True)
-    inside = {n: rows.loc[names == n, "label"].value_counts(normalize=True).reindex(overall.index, fill_value=0) for n in NAMES}
+    inside = {
+        n: rows.loc[names == n, "label"].value_counts(normalize=True).reindex(overall.index, fill_value=0)
+        for n in NAMES
+    }
     return {name: round(float((share - overall).abs().max()), 4) for name, share in inside.items()}
 
 
@@ -62,7 +65,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         if any(leaks.values()):
             raise ValueError(f"equal rows in two splits {leaks}: set data.split.key=content, which keeps them together")
         if min(report["rows"].values()) == 0 or max(deviation.values()) > settings.data.split.max_class_deviation:
-            raise ValueError(f"splits are empty or lopsided {report['rows']} {deviation}: change `seed` or the fractions")
+            raise ValueError(
+                f"splits are empty or lopsided {report['rows']} {deviation}: change `seed` or the fractions"
+            )
         settings.paths.splits.mkdir(parents=True, exist_ok=True)
         for name in NAMES:
             rows[names == name].to_parquet(settings.paths.splits / f"{name}.parquet", index=False)

@@ -1,4 +1,4 @@
-"""Checks every row and the snapshot as a whole; invalid data ends the pipeline here, with all failures in one report."""
+"""Checks every row and the snapshot as a whole; invalid data ends the pipeline, all failures in one report."""
 
 import argparse
 from typing import Any
@@ -52,7 +52,12 @@ def snapshot_checks(rows: pd.DataFrame, labels: list[str], limits: Checks) -> li
         "share of the smallest class": (float(shares.min()), limits.min_class_share, "at least"),
     }
     return [
-        {"check": name, "found": round(value, 6), "rule": f"{rule} {limit:g}", "ok": value <= limit if rule == "at most" else value >= limit}
+        {
+            "check": name,
+            "found": round(value, 6),
+            "rule": f"{rule} {limit:g}",
+            "ok": value <= limit if rule == "at most" else value >= limit,
+        }
         for name, (value, limit, rule) in found.items()
     ]
 
@@ -72,7 +77,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             "failures": total,
             "first_failures": failures,
             "checks": checks,
-            "class_counts": {k: int(v) for k, v in rows["label"].value_counts().sort_index().items()} if "label" in rows else {},
+            "class_counts": {k: int(v) for k, v in rows["label"].value_counts().sort_index().items()}
+            if "label" in rows
+            else {},
             "schema": str(schema(settings.data)),
         }
         write_json(settings.paths.reports / "validation.json", report)
@@ -80,7 +87,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         if not ok:
             broken = [f"{c['check']}: {c['found']:g}, must be {c['rule']}" for c in checks if not c["ok"]]
             first = [f"row {f['row']}, {f['column']}: {f['rule']}" for f in failures[:3]]
-            log.error("invalid data, %d failures: %s (all in reports/validation.html)", total, "; ".join(first + broken))
+            log.error(
+                "invalid data, %d failures: %s (all in reports/validation.html)", total, "; ".join(first + broken)
+            )
             return 1
         log.info("%d rows valid, %d checks passed", len(rows), len(checks))
     return 0
@@ -94,7 +103,8 @@ def html(report: dict[str, Any], settings: Settings) -> None:
     text = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         "<title>Data validation</title><style>body{font:16px system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "td,th{padding:.3rem .8rem;text-align:left;border-bottom:1px solid #ddd}table{border-collapse:collapse;margin:1rem 0}</style>"
+        "td,th{padding:.3rem .8rem;text-align:left;border-bottom:1px solid #ddd}"
+        "table{border-collapse:collapse;margin:1rem 0}</style>"
         f"<h1>Data validation: {verdict}</h1><p>{report['rows']} rows of {settings.data.name}.</p>{body}</html>\n"
     )
     (settings.paths.reports / "validation.html").write_text(text, encoding="utf-8")

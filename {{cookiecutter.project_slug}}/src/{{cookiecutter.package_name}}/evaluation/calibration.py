@@ -20,7 +20,9 @@ def log_loss(probabilities: Floats, label: NDArray[np.int64]) -> float:
 
 def fit_temperature(logits: Floats, label: NDArray[np.int64]) -> float:
     """The temperature of least log loss (Guo et al. 2017, arXiv:1706.04599); 1 where scaling would not help."""
-    found = optimize.minimize_scalar(lambda t: log_loss(softmax(logits, float(np.exp(t))), label), bounds=(-3, 3), method="bounded")
+    found = optimize.minimize_scalar(
+        lambda t: log_loss(softmax(logits, float(np.exp(t))), label), bounds=(-3, 3), method="bounded"
+    )
     temperature = float(np.exp(found.x))
     return temperature if found.fun < log_loss(softmax(logits), label) else 1.0
 
@@ -38,7 +40,7 @@ def bins(probabilities: Floats, label: NDArray[np.int64], count: int) -> dict[st
 
 
 def ece(diagram: dict[str, list[float]]) -> float:
-    """Expected calibration error: mean gap of confidence and accuracy (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602)."""
+    """Expected calibration error, the mean gap (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602)."""
     gaps = np.abs(np.array(diagram["confidence"]) - np.array(diagram["accuracy"]))
     return float(gaps @ np.array(diagram["share"]))
 
@@ -62,4 +64,6 @@ def judge(logits: Floats, label: NDArray[np.int64], temperature: float, settings
         "log_loss_uncalibrated": log_loss(before, label),
     }
     why = f"probabilities are off by {found:.2%} on average, at temperature {temperature:.2f}"
-    return Verdict("M10", "Calibration", outcome(found <= settings.max_ece), round(found, 4), settings.max_ece, why, details)
+    return Verdict(
+        "M10", "Calibration", outcome(found <= settings.max_ece), round(found, 4), settings.max_ece, why, details
+    )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ..settings import Comparison
-from .verdict import Verdict
+from .verdict import Outcome, Verdict
 
 Bools = NDArray[np.bool_]
 Answer = Literal["better", "worse", "cannot tell"]
@@ -52,8 +52,8 @@ def select(correct: dict[str, Bools], num_parameters: dict[str, int], alpha: flo
     found = test.answer(alpha)
     chosen = dear if found == "better" else cheap
     relation = {"better": "is better than", "worse": "is worse than", "cannot tell": "cannot be told from"}[found]
-    why = f"{dear} {relation} {cheap}, the cheaper one (right alone on {test.only_a} and {test.only_b} rows, p = {test.p:.3g})"
-    return chosen, f"{why}: {chosen} goes to the gate"
+    numbers = f"right alone on {test.only_a} and {test.only_b} rows, p = {test.p:.3g}"
+    return chosen, f"{dear} {relation} {cheap}, the cheaper one ({numbers}): {chosen} goes to the gate"
 
 
 def judge(correct: dict[str, Bools], chosen: str, settings: Comparison) -> Verdict:
@@ -61,9 +61,13 @@ def judge(correct: dict[str, Bools], chosen: str, settings: Comparison) -> Verdi
     tests = {name: mcnemar(correct[chosen], c, settings.alpha) for name, c in correct.items() if name != chosen}
     answers = {name: t.answer(settings.alpha) for name, t in tests.items()}
     learned = {"network", "classical"}
-    bad = [f"{answers[n]} against {n}" for n in tests if answers[n] != "better" and (n not in learned or answers[n] == "worse")]
+    bad = [
+        f"{answers[n]} against {n}"
+        for n in tests
+        if answers[n] != "better" and (n not in learned or answers[n] == "worse")
+    ]
     passed = "better than the simple baselines, not worse than the other candidate"
     details: dict[str, Any] = {name: {**asdict(t), "answer": answers[name]} for name, t in tests.items()}
     worst = max(t.p for t in tests.values())
-    outcome = "pass" if not bad else ("fail" if any("worse" in b for b in bad) else "cannot tell")
+    outcome: Outcome = "pass" if not bad else ("fail" if any("worse" in b for b in bad) else "cannot tell")
     return Verdict("M6", "Comparison", outcome, worst, settings.alpha, "; ".join(bad) or passed, details)

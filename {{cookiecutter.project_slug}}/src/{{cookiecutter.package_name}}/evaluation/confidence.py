@@ -14,14 +14,17 @@ Floats = NDArray[np.floating]
 
 
 def risk_coverage(confidence: Floats, correct: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Coverage and error rate [n] when only the most confident rows are answered (Geifman and El-Yaniv 2017, arXiv:1705.08500)."""
+    """Coverage and error rate [n] when the most confident rows alone are answered.
+
+    Geifman and El-Yaniv 2017, arXiv:1705.08500.
+    """
     wrong = ~correct[np.argsort(-confidence, kind="stable")]
     answered = np.arange(1, len(wrong) + 1)
     return answered / len(wrong), np.cumsum(wrong) / answered
 
 
 def abstention_threshold(confidence: Floats, correct: NDArray[np.bool_], target_error: float) -> float:
-    """The lowest confidence at which the error rate of the answered rows is at most the target; 0 answers everything."""
+    """The lowest confidence at which the answered rows' error rate is at most the target; 0 answers everything."""
     order = np.argsort(-confidence, kind="stable")
     _, risk = risk_coverage(confidence, correct)
     good = np.flatnonzero(risk <= target_error)
@@ -54,5 +57,14 @@ def judge(decisions: Decisions, label: NDArray[np.int64], settings: Confidence) 
         "abstained": float(decisions.abstain.mean()),
         "error_when_answering": float(1 - correct[answered].mean()) if answered.any() else None,
     }
-    why = f"sets hold the truth on {covered / len(label):.1%} of rows (promised {1 - settings.alpha:.0%}); abstains on {details['abstained']:.1%}"
-    return Verdict("M11", "Confidence", outcome(aurc <= settings.max_aurc and p_low >= 0.01), round(aurc, 5), settings.max_aurc, why, details)
+    why = f"sets hold the truth on {covered / len(label):.1%} of rows (promised {1 - settings.alpha:.0%})"
+    why += f"; abstains on {details['abstained']:.1%}"
+    return Verdict(
+        "M11",
+        "Confidence",
+        outcome(aurc <= settings.max_aurc and p_low >= 0.01),
+        round(aurc, 5),
+        settings.max_aurc,
+        why,
+        details,
+    )

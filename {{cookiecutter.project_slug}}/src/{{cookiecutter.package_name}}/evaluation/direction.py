@@ -26,14 +26,19 @@ def partners(label: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
 
 
 def violations(
-    probabilities: Callable[[Inputs], NDArray[np.floating]], inputs: Inputs, label: NDArray[np.int64], directions: dict[str, Any], rng: Generator
+    probabilities: Callable[[Inputs], NDArray[np.floating]],
+    inputs: Inputs,
+    label: NDArray[np.int64],
+    directions: dict[str, Any],
+    rng: Generator,
 ) -> dict[str, NDArray[np.bool_]]:
     """For each declared direction, the rows [n] on which the other class's probability falls although it must rise."""
     other = partners(label, rng)
     others, target = {k: v[other] for k, v in inputs.items()}, label[other]
     rows = np.arange(len(label))
     return {
-        name: probabilities(more(inputs, others))[rows, target] < probabilities(less(inputs, others))[rows, target] - TOLERANCE
+        name: probabilities(more(inputs, others))[rows, target]
+        < probabilities(less(inputs, others))[rows, target] - TOLERANCE
         for name, (less, more) in directions.items()
     }
 
@@ -43,5 +48,16 @@ def judge(found: dict[str, NDArray[np.bool_]], settings: Rate, examples: int) ->
     rates = {name: float(rows.mean()) for name, rows in found.items()}
     worst = max(rates, key=lambda name: rates[name])
     why = f"{worst}: wrong way on {rates[worst]:.1%} of the rows"
-    details = {"rates": rates, "violating_rows": {name: np.flatnonzero(rows)[:examples].tolist() for name, rows in found.items()}}
-    return Verdict("M9", "Direction", outcome(rates[worst] <= settings.max_violations), round(rates[worst], 4), settings.max_violations, why, details)
+    details = {
+        "rates": rates,
+        "violating_rows": {name: np.flatnonzero(rows)[:examples].tolist() for name, rows in found.items()},
+    }
+    return Verdict(
+        "M9",
+        "Direction",
+        outcome(rates[worst] <= settings.max_violations),
+        round(rates[worst], 4),
+        settings.max_violations,
+        why,
+        details,
+    )

@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def score(candidate: Candidate, splits: dict[str, Examples], settings: Settings) -> Scored:
-    """Raw outputs on every split; temperature and abstention from validation data, the conformal quantile from calibration data."""
+    """Raw outputs per split; temperature and abstention from validation, conformal quantile from calibration data."""
     logits = {name: candidate.outputs(e.inputs).logits for name, e in splits.items()}
     temperature = calibration.fit_temperature(logits["val"], splits["val"].label)
     on_val, on_calibration = softmax(logits["val"], temperature), softmax(logits["calibration"], temperature)
@@ -54,7 +54,9 @@ def score(candidate: Candidate, splits: dict[str, Examples], settings: Settings)
     return Scored(candidate, logits, temperature, threshold, quantile)
 
 
-def judge(chosen: Scored, correct: dict[str, NDArray[np.bool_]], splits: dict[str, Examples], settings: Settings) -> list[Verdict]:
+def judge(
+    chosen: Scored, correct: dict[str, NDArray[np.bool_]], splits: dict[str, Examples], settings: Settings
+) -> list[Verdict]:
     """One verdict per method, and the floor of the primary metric."""
     limits, test, candidate = settings.evaluation, splits["test"], chosen.candidate
     rng = np.random.default_rng(settings.seed)
@@ -64,23 +66,40 @@ def judge(chosen: Scored, correct: dict[str, NDArray[np.bool_]], splits: dict[st
         return softmax(candidate.outputs(inputs).logits, chosen.temperature)
 
     def predict(inputs: dict[str, Any]) -> NDArray[np.int64]:
-        return probabilities(inputs).argmax(axis=1)
+        return np.asarray(probabilities(inputs).argmax(axis=1), dtype=np.int64)
 
     attacked: dict[str, float] = {}
     if isinstance(candidate, NetworkCandidate):
         for name, steps in {"FGSM": 1, "PGD": limits.perturbation.steps}.items():
-            moved = perturbation.attack(candidate.network, test.inputs, test.label, behaviour.SCALE, limits.perturbation.epsilon, steps)
+            moved = perturbation.attack(
+                candidate.network, test.inputs, test.label, behaviour.SCALE, limits.perturbation.epsilon, steps
+            )
             attacked[name] = float((predict(moved) == test.label).mean())
     curves = perturbation.curves(predict, test.inputs, test.label, behaviour.PERTURBATIONS, rng)
-    masks = {f"class {name}": test.label == i for i, name in enumerate(settings.data.labels)} | behaviour.slices(test.inputs)
+    masks = {f"class {name}": test.label == i for i, name in enumerate(settings.data.labels)} | behaviour.slices(
+        test.inputs
+    )
     right = decisions.label == test.label
     primary = evaluate(settings.data.kind, decisions.probabilities, test.label)[limits.primary_metric]
     return [
-        Verdict("M3", "Metrics", outcome(primary >= limits.min_primary), round(primary, 4), limits.min_primary, f"test {limits.primary_metric} {primary:.4f}"),
+        Verdict(
+            "M3",
+            "Metrics",
+            outcome(primary >= limits.min_primary),
+            round(primary, 4),
+            limits.min_primary,
+            f"test {limits.primary_metric} {primary:.4f}",
+        ),
         comparison.judge(correct, candidate.name, limits.comparison),
         perturbation.judge(float(right.mean()), curves, attacked, limits.perturbation),
-        invariance.judge(invariance.violations(predict, test.inputs, behaviour.INVARIANCES), limits.invariance, limits.examples),
-        direction.judge(direction.violations(probabilities, test.inputs, test.label, behaviour.DIRECTIONS, rng), limits.direction, limits.examples),
+        invariance.judge(
+            invariance.violations(predict, test.inputs, behaviour.INVARIANCES), limits.invariance, limits.examples
+        ),
+        direction.judge(
+            direction.violations(probabilities, test.inputs, test.label, behaviour.DIRECTIONS, rng),
+            limits.direction,
+            limits.examples,
+        ),
         calibration.judge(chosen.logits["test"], test.label, chosen.temperature, limits.calibration),
         confidence.judge(decisions, test.label, limits.confidence),
         slices.judge(right, masks, limits.slices),
@@ -104,8 +123,13 @@ def assess(settings: Settings) -> tuple[dict[str, Any], Scored, dict[str, Exampl
     correct |= {n: answers["test"] == label for n, answers in simple.items()}
     verdicts = judge(scored[name], correct, splits, settings)
     kind, one_hot = settings.data.kind, np.eye(len(settings.data.labels))
-    metrics = {n: {k: evaluate(kind, softmax(x, s.temperature), splits[k].label) for k, x in s.logits.items()} for n, s in scored.items()}
-    metrics |= {n: {k: evaluate(kind, one_hot[a], splits[k].label) for k, a in answers.items()} for n, answers in simple.items()}
+    metrics = {
+        n: {k: evaluate(kind, softmax(x, s.temperature), splits[k].label) for k, x in s.logits.items()}
+        for n, s in scored.items()
+    }
+    metrics |= {
+        n: {k: evaluate(kind, one_hot[a], splits[k].label) for k, a in answers.items()} for n, answers in simple.items()
+    }
     chosen = scored[name]
     outcomes = {v.outcome for v in verdicts}
     content = {
@@ -115,7 +139,11 @@ def assess(settings: Settings) -> tuple[dict[str, Any], Scored, dict[str, Exampl
         "verdict": "fail" if "fail" in outcomes else ("cannot tell" if "cannot tell" in outcomes else "pass"),
         "methods": {v.method: v.record() for v in verdicts},
         "metrics": metrics,
-        "decision": {"temperature": chosen.temperature, "abstain_below": chosen.abstain_below, "conformal_quantile": chosen.conformal_quantile},
+        "decision": {
+            "temperature": chosen.temperature,
+            "abstain_below": chosen.abstain_below,
+            "conformal_quantile": chosen.conformal_quantile,
+        },
         "confusion": confusion(softmax(chosen.logits["test"]), label).tolist(),
         "num_parameters": sizes,
     }
@@ -128,12 +156,21 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         content, chosen, splits = assess(settings)
         reports = settings.paths.reports
         shutil.rmtree(reports / "plots", ignore_errors=True)
-        drawn = plots.draw_all(content, chosen.decisions(chosen.logits["test"]), splits["test"], settings, reports / "plots")
+        drawn = plots.draw_all(
+            content, chosen.decisions(chosen.logits["test"]), splits["test"], settings, reports / "plots"
+        )
         write_json(reports / "evaluation.json", content)
         report.write(content, drawn, settings, reports / "evaluation.html")
         record = tracking.current(settings, "evaluate")
         record.metrics(tracking.flatten(content["metrics"][content["candidate"]]))
-        record.metrics({f"{m}.{v['title'].lower()}": v["number"] for m, v in content["methods"].items() if v["number"] is not None}, "gate.")
+        record.metrics(
+            {
+                f"{m}.{v['title'].lower()}": v["number"]
+                for m, v in content["methods"].items()
+                if v["number"] is not None
+            },
+            "gate.",
+        )
         record.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
         record.artifacts([reports / "evaluation.json", reports / "evaluation.html", reports / "plots"], "evaluation")
         report.table(content)

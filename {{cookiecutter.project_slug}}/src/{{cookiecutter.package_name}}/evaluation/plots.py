@@ -14,7 +14,9 @@ from ..settings import Settings
 BLUE, RED, GREY = "#2563eb", "#dc2626", "#9ca3af"
 
 
-def draw_all(content: dict[str, Any], decisions: Decisions, test: Examples, settings: Settings, folder: Path) -> dict[str, Path]:
+def draw_all(
+    content: dict[str, Any], decisions: Decisions, test: Examples, settings: Settings, folder: Path
+) -> dict[str, Path]:
     """Draws every plot into the folder and returns the files by method."""
     import matplotlib
 
@@ -39,7 +41,9 @@ def draw_all(content: dict[str, Any], decisions: Decisions, test: Examples, sett
         figure = plt.figure(figsize=size, layout="constrained")
         drawer(figure)
         files[name] = folder / f"{name}.png"
-        figure.savefig(files[name], dpi=110, metadata={"Software": None})  # no version: the same data give the same bytes
+        figure.savefig(
+            files[name], dpi=110, metadata={"Software": None}
+        )  # no version: the same data give the same bytes
         plt.close(figure)
     return files
 
@@ -49,7 +53,15 @@ def confusion(figure: Any, counts: list[list[int]], labels: list[str]) -> None:
     axes.imshow(np.sqrt(table), cmap="Blues")
     for (i, j), count in np.ndenumerate(table):
         if count:
-            axes.text(j, i, int(count), ha="center", va="center", color="white" if count > table.max() / 3 else "black", fontsize=8)
+            axes.text(
+                j,
+                i,
+                int(count),
+                ha="center",
+                va="center",
+                color="white" if count > table.max() / 3 else "black",
+                fontsize=8,
+            )
     axes.set(xticks=range(len(labels)), yticks=range(len(labels)), xlabel="predicted", ylabel="true")
     axes.set_xticklabels(labels)
     axes.set_yticklabels(labels)
@@ -85,7 +97,9 @@ def rates(figure: Any, verdict: dict[str, Any]) -> None:
 def reliability(figure: Any, diagram: dict[str, list[float]]) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=GREY, ls="--")
-    axes.scatter(diagram["confidence"], diagram["accuracy"], s=20 + 300 * np.array(diagram["share"]), color=BLUE, alpha=0.7)
+    axes.scatter(
+        diagram["confidence"], diagram["accuracy"], s=20 + 300 * np.array(diagram["share"]), color=BLUE, alpha=0.7
+    )
     axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
 
 
@@ -113,4 +127,6 @@ def worst(figure: Any, decisions: Decisions, test: Examples, settings: Settings)
         draw(axes, test.inputs, i)
         names = settings.data.labels
         right = decisions.label[i] == test.label[i]
-        axes.set_title(f"{names[test.label[i]]}, said {names[decisions.label[i]]}", fontsize=9, color="black" if right else RED)
+        axes.set_title(
+            f"{names[test.label[i]]}, said {names[decisions.label[i]]}", fontsize=9, color="black" if right else RED
+        )

@@ -32,11 +32,17 @@ def write(content: dict[str, Any], drawn: dict[str, Path], settings: Settings, p
     """Renders report.html.j2 with the plots inside, so that the file can be sent to anybody."""
     import jinja2
 
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
-        Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    )
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
     pictures = {name: base64.b64encode(file.read_bytes()).decode() for name, file in drawn.items()}
-    text = template.render(content=content, pictures=pictures, questions=QUESTIONS, summary=summary(content, settings), project=settings.project)
+    text = template.render(
+        content=content,
+        pictures=pictures,
+        questions=QUESTIONS,
+        summary=summary(content, settings),
+        project=settings.project,
+    )
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -52,5 +58,11 @@ def table(content: dict[str, Any]) -> None:
     for v in content["methods"].values():
         number = "" if v["number"] is None else f"{v['number']:.4g}"
         colour = colours[v["outcome"]]
-        shown.add_row(f"{v['method']} {v['title']}", number, f"{v['threshold']:g}", f"[{colour}]{v['outcome']}[/{colour}]", v["why"])
+        shown.add_row(
+            f"{v['method']} {v['title']}",
+            number,
+            f"{v['threshold']:g}",
+            f"[{colour}]{v['outcome']}[/{colour}]",
+            v["why"],
+        )
     Console(stderr=True).print(shown)

@@ -22,7 +22,9 @@ def table(correct: Bools, masks: dict[str, Bools], settings: Slices) -> list[dic
     for name, mask in large.items():
         n, right = int(mask.sum()), int(correct[mask].sum())
         interval = stats.binomtest(right, n).proportion_ci(1 - settings.alpha / len(large), method="wilson")
-        found.append({"slice": name, "rows": n, "accuracy": right / n, "low": float(interval.low), "high": float(interval.high)})
+        found.append(
+            {"slice": name, "rows": n, "accuracy": right / n, "low": float(interval.low), "high": float(interval.high)}
+        )
     return sorted(found, key=lambda row: row["accuracy"])
 
 
@@ -34,4 +36,12 @@ def judge(correct: Bools, masks: dict[str, Bools], settings: Slices) -> Verdict:
     worst = rows[0]
     gap = overall - worst["accuracy"]
     why = f"worst is {worst['slice']} with {worst['accuracy']:.1%} of {worst['rows']} rows, {overall:.1%} over all"
-    return Verdict("M12", "Slices", outcome(gap <= settings.max_gap), round(gap, 4), settings.max_gap, why, {"slices": rows, "overall": overall})
+    return Verdict(
+        "M12",
+        "Slices",
+        outcome(gap <= settings.max_gap),
+        round(gap, 4),
+        settings.max_gap,
+        why,
+        {"slices": rows, "overall": overall},
+    )

@@ -24,15 +24,22 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 RUN_FILE = "run.json"
 
 
+def tracker_uri(settings: Settings) -> str:
+    """`tracking.uri` with a SQLite file's path made absolute: MLflow keeps stores open by the text of their address."""
+    path = settings.tracking.uri.removeprefix("sqlite:///")
+    return settings.tracking.uri if path == settings.tracking.uri else f"sqlite:///{Path(path).resolve().as_posix()}"
+
+
 def client(settings: Settings) -> "MlflowClient":
     """A client of the tracker in `tracking.uri`; a new SQLite store is made by one process while others wait."""
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # no lines about tables and migrations
-    mlflow.set_tracking_uri(settings.tracking.uri)
+    uri = tracker_uri(settings)
+    mlflow.set_tracking_uri(uri)
     settings.paths.state.mkdir(parents=True, exist_ok=True)
     with FileLock(settings.paths.state / "tracker.lock"):
-        made = mlflow.MlflowClient(settings.tracking.uri)
+        made = mlflow.MlflowClient(uri)
         if made.get_experiment_by_name(settings.tracking.experiment) is None:
             local = settings.tracking.uri.startswith("sqlite")
             made.create_experiment(settings.tracking.experiment, Path("mlruns").resolve().as_uri() if local else None)
@@ -98,12 +105,14 @@ def start(settings: Settings, name: str, parent: str | None = None, tags: dict[s
     experiment = made.get_experiment_by_name(settings.tracking.experiment)
     assert experiment is not None
     nested = {"mlflow.parentRunId": parent} if parent else {}
-    run = made.create_run(experiment.experiment_id, run_name=name, tags={**nested, **{k: str(v) for k, v in (tags or {}).items()}})
+    run = made.create_run(
+        experiment.experiment_id, run_name=name, tags={**nested, **{k: str(v) for k, v in (tags or {}).items()}}
+    )
     return Run(made, run.info.run_id)
 
 
 def provenance_tags(settings: Settings) -> dict[str, str]:
-    """Code, data and environment of a run: commit, uncommitted changes, hashes of the data and of each DVC dependency."""
+    """Code and data of a run: commit, uncommitted changes or not, hashes of the data and of each DVC output."""
     tags = {
         "code.commit": git("rev-parse", "HEAD") or "none",
         "code.dirty": str(bool(git("status", "--porcelain"))),
@@ -112,17 +121,28 @@ def provenance_tags(settings: Settings) -> dict[str, str]:
     lock = Path("dvc.lock")
     if lock.is_file():
         stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"].values()
-        tags |= {f"dvc.{out['path']}": out["md5"] for s in stages for out in s.get("outs", []) if out["path"].startswith("data/")}
+        tags |= {
+            f"dvc.{out['path']}": out["md5"]
+            for s in stages
+            for out in s.get("outs", [])
+            if out["path"].startswith("data/")
+        }
     return tags
 
 
 def record_inputs(run: Run, settings: Settings) -> None:
-    """Once per trained model: parameters, provenance, environment, uncommitted changes and the composed configuration."""
+    """Once per trained model: parameters, provenance, environment, uncommitted changes, composed configuration."""
     run.params(settings.model_dump(mode="json"))
     run.tags(provenance_tags(settings))
     found = environment()
     lock = Path("requirements.lock")
-    run.tags({"env.packages_sha256": found["packages_sha256"], "env.python": found["python"], "env.hardware": found["platform"]})
+    run.tags(
+        {
+            "env.packages_sha256": found["packages_sha256"],
+            "env.python": found["python"],
+            "env.hardware": found["platform"],
+        }
+    )
     run.tags({"env.lock_sha256": sha256(lock) if lock.is_file() else "none", "command": " ".join(sys.argv)})
     run.text(json.dumps(found, indent=2), "environment/environment.json")
     run.text(found["packages"], "environment/packages.txt")
@@ -133,7 +153,9 @@ def record_inputs(run: Run, settings: Settings) -> None:
 def remember(settings: Settings, run: Run, started: float, baselines: dict[str, str]) -> None:
     """Which runs made the models in artifacts/model; nothing depends on this file."""
     runs = {"network": run.id, **baselines}
-    write_json(settings.paths.reports / RUN_FILE, {"run_id": run.id, "runs": runs, "started": started, "ended": time.time()})
+    write_json(
+        settings.paths.reports / RUN_FILE, {"run_id": run.id, "runs": runs, "started": started, "ended": time.time()}
+    )
 
 
 def current(settings: Settings, stage: str) -> Run:

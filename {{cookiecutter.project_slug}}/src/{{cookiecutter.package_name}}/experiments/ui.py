@@ -18,7 +18,16 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         print(f"the tracker is a server: open {settings.tracking.uri}")
         return 0
     print(f"tracker on http://127.0.0.1:{args.port}, Ctrl-C ends it")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", settings.tracking.uri, "--port", str(args.port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        settings.tracking.uri,
+        "--port",
+        str(args.port),
+    ]
     try:
         return subprocess.run(command, env=os.environ, check=False).returncode
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a network has to beat (M2): the most frequent class, a rule a person would write, and the simplest learned model."""
+"""What a network has to beat (M2): the most frequent class, a person's rule, and the simplest learned model."""
 
 from typing import Any
 
@@ -27,7 +27,9 @@ class Majority:
 
 def flat(inputs: Inputs) -> NDArray[np.float32]:
     """All inputs side by side as one matrix [n, d], in the order of their names."""
-    return np.concatenate([inputs[name].reshape(len(inputs[name]), -1) for name in sorted(inputs)], axis=1).astype(np.float32)
+    return np.concatenate([inputs[name].reshape(len(inputs[name]), -1) for name in sorted(inputs)], axis=1).astype(
+        np.float32
+    )
 
 
 def classical(seed: int) -> Pipeline:

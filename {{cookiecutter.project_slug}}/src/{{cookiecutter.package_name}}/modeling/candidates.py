@@ -82,7 +82,10 @@ def load(settings: Settings) -> dict[str, Candidate]:
     fresh = settings.model_copy(update={"model": _without_weights(settings.model)})
     network = build_network(fresh)
     network.load_state_dict(load_file(folder / NETWORK))
-    return {"network": NetworkCandidate(network.eval()), "classical": ClassicalCandidate(skops.io.load(folder / CLASSICAL))}
+    return {
+        "network": NetworkCandidate(network.eval()),
+        "classical": ClassicalCandidate(skops.io.load(folder / CLASSICAL)),
+    }
 
 
 def _without_weights(model: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 
 class FocalLoss(nn.Module):
-    """Mean of (1 - p)^gamma * -log p over the true class (Lin et al. 2017, arXiv:1708.02002); gamma 0 is cross-entropy."""
+    """Mean of (1 - p)^gamma * -log p of the true class (Lin et al. 2017, arXiv:1708.02002); 0 is cross-entropy."""
 
     def __init__(self, gamma: float) -> None:
         super().__init__()

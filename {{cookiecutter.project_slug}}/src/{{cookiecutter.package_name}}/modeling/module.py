@@ -66,4 +66,7 @@ class Module(L.LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": build(optimizer), "monitor": "val/loss"}}
         own = build.func.__module__.startswith(__package__.partition(".")[0])
         arguments = {"total_steps": int(self.trainer.estimated_stepping_batches)} if own else {}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": build(optimizer, **arguments), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": build(optimizer, **arguments), "interval": "step"},
+        }

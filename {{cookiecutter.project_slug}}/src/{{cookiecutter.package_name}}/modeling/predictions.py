@@ -10,7 +10,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Decisions:
-    """probabilities [n, k]; label [n] index; confidence [n]; abstain [n] bool; sets [n, k] bool (conformal prediction sets)."""
+    """probabilities [n, k]; label [n] index; confidence [n]; abstain [n] bool; conformal sets [n, k] bool."""
 
     probabilities: Floats
     label: NDArray[np.int64]
@@ -23,7 +23,8 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
     """Probabilities [n, k] of logits [n, k] divided by the temperature (Guo et al. 2017, arXiv:1706.04599)."""
     scaled = logits.astype(np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def decide(logits: Floats, temperature: float, abstain_below: float, conformal_quantile: float) -> Decisions:

@@ -8,6 +8,8 @@ is one line in logs/routine.jsonl. Your checkout is not touched: a retraining ma
 
 import argparse
 import json
+import signal
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     from filelock import FileLock, Timeout
 
     started = datetime.now(UTC)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that `finally` is done
     settings.paths.state.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(settings.paths.state / "routine.lock", timeout=0):
@@ -44,6 +47,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
                 raise
     except Timeout:
         number, outcome = None, Outcome(FAILED, "failed", error="another routine is running: wait for it to end")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     _record(outcome, number, started, args.scheduled)
     return outcome.code
 

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ..settings import Settings
 
@@ -64,13 +65,10 @@ class Worktree:
         output = self.main / self.settings.paths.logs / f"routine-{self.time}.txt"
         output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("a", encoding="utf-8") as file:
-            command = [sys.executable, "-m", module, *arguments]
-            done = subprocess.run(
-                command, cwd=self.project, env=self._environment(), stdout=file, stderr=file, check=False
-            )
-        if done.returncode not in accepted:
-            raise RuntimeError(f"`{module} {arguments[0]}` failed with exit code {done.returncode}: read {output}")
-        return done.returncode
+            code = _wait([sys.executable, "-m", module, *arguments], self.project, self._environment(), file)
+        if code not in accepted:
+            raise RuntimeError(f"`{module} {arguments[0]}` failed with exit code {code}: read {output}")
+        return code
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
@@ -131,6 +129,21 @@ class Worktree:
         _git("add", "--all", cwd=self.project)
         _git(*identity, "commit", "--quiet", "-m", message, cwd=self.project)
         self.branch = branch
+
+
+def _wait(command: list[str], folder: Path, environment: dict[str, str], output: TextIO) -> int:
+    """Exit code of a command. If this process is interrupted meanwhile, all that the command started ends too."""
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+    ) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def repository() -> Path:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from ..modeling.predictions import Decisions, decide
 from ..settings import Kind, Strict
 
-MANIFEST, CARD, MODEL, REFERENCE, EXAMPLES = "manifest.json", "bundle.json", "model.onnx", "reference.npz", "examples.json"
+MANIFEST, CARD, MODEL, REFERENCE, EXAMPLES = (
+    "manifest.json",
+    "bundle.json",
+    "model.onnx",
+    "reference.npz",
+    "examples.json",
+)
 
 
 class Tensor(Strict):
@@ -98,7 +104,11 @@ def seal(folder: Path) -> str:
     """Writes the manifest of all files in the folder and returns the bundle's identity."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     entries = {
-        p.relative_to(folder).as_posix(): {"sha256": hashlib.sha256(p.read_bytes()).hexdigest(), "bytes": p.stat().st_size} for p in files
+        p.relative_to(folder).as_posix(): {
+            "sha256": hashlib.sha256(p.read_bytes()).hexdigest(),
+            "bytes": p.stat().st_size,
+        }
+        for p in files
     }
     content = json.dumps({"format": 1, "files": entries}, indent=2) + "\n"
     (folder / MANIFEST).write_text(content, encoding="utf-8")

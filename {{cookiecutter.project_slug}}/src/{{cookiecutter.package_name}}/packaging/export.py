@@ -1,4 +1,4 @@
-"""Candidates as ONNX files: a format that runs no code on load, and that the server reads without the training stack."""
+"""Candidates as ONNX files: a format that runs no code on load and needs no training stack."""
 
 import logging
 import warnings
@@ -17,7 +17,7 @@ Inputs = dict[str, NDArray[Any]]
 
 
 def export(candidate: Candidate, example: Inputs, path: Path) -> None:
-    """Writes the candidate to `path`; inputs by name with a free first dimension, outputs logits and, of a network, embedding."""
+    """Writes the candidate to `path`: inputs by name, any number of rows; outputs logits and a network's embedding."""
     model = _network(candidate, example) if isinstance(candidate, NetworkCandidate) else _classical(candidate, example)
     _strip(model.graph)
     onnx.checker.check_model(model)
@@ -51,7 +51,9 @@ def _classical(candidate: ClassicalCandidate, example: Inputs) -> onnx.ModelProt
     """skl2onnx takes one matrix, so the inputs are flattened and joined in front of it as `flat` does."""
     from skl2onnx import to_onnx
 
-    inner = to_onnx(candidate.model, flat(example)[:1], options={id(candidate.model): {"zipmap": False, "raw_scores": True}})
+    inner = to_onnx(
+        candidate.model, flat(example)[:1], options={id(candidate.model[-1]): {"zipmap": False, "raw_scores": True}}
+    )
     graph, names = inner.graph, sorted(example)
     matrix, scores = graph.input[0].name, graph.output[1].name
     nodes = [helper.make_node("Flatten", [name], [f"{name}_flat"]) for name in names]

@@ -1,4 +1,4 @@
-"""Exports the candidate that goes to the gate as a bundle, and measures it: parity with the training model, size, latency."""
+"""Exports the candidate that goes to the gate as a bundle; measures parity, size and latency."""
 
 import argparse
 import json
@@ -25,7 +25,20 @@ from ..settings import Settings
 from .bundle import CARD, EXAMPLES, MODEL, REFERENCE, Bundle, Card, Tensor, seal
 from .export import described, export, rows_of
 
-CONFIG = ("seed", "project", "data", "augmentation", "model", "optimizer", "scheduler", "loss", "trainer", "training", "evaluation", "packaging")
+CONFIG = (
+    "seed",
+    "project",
+    "data",
+    "augmentation",
+    "model",
+    "optimizer",
+    "scheduler",
+    "loss",
+    "trainer",
+    "training",
+    "evaluation",
+    "packaging",
+)
 SERVED_WITH = ("numpy", "onnxruntime", "pydantic")
 
 
@@ -33,7 +46,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """No options beyond the settings."""
 
 
-def card(settings: Settings, evaluation: dict[str, Any], example: dict[str, NDArray[Any]], outputs: dict[str, Tensor]) -> Card:
+def card(
+    settings: Settings, evaluation: dict[str, Any], example: dict[str, NDArray[Any]], outputs: dict[str, Tensor]
+) -> Card:
     """What the model is, takes and answers."""
     made = stamp(settings, "package")
     return Card(
@@ -53,7 +68,9 @@ def card(settings: Settings, evaluation: dict[str, Any], example: dict[str, NDAr
     )
 
 
-def reference(candidate: Candidate, held_out: list[Examples], temperature: float, limit: int, seed: int) -> dict[str, NDArray[Any]]:
+def reference(
+    candidate: Candidate, held_out: list[Examples], temperature: float, limit: int, seed: int
+) -> dict[str, NDArray[Any]]:
     """Outputs and signals on rows that the model was not fitted to, for the drift monitor."""
     inputs = {k: np.concatenate([e.inputs[k] for e in held_out]) for k in held_out[0].inputs}
     label = np.concatenate([e.label for e in held_out])
@@ -82,7 +99,9 @@ def build(settings: Settings, folder: Path) -> None:
     write_json(folder / CARD, content.model_dump(mode="json"))
     instances = [row_to_instance(row) for row in test.rows.head(8).to_dict("records")]
     expected = softmax(sample.logits, content.temperature)
-    (folder / EXAMPLES).write_text(json.dumps({"instances": instances, "probabilities": expected.tolist()}), encoding="utf-8")
+    (folder / EXAMPLES).write_text(
+        json.dumps({"instances": instances, "probabilities": expected.tolist()}), encoding="utf-8"
+    )
     held_out = [load(settings, "val"), load(settings, "calibration")]
     arrays = reference(candidate, held_out, content.temperature, settings.packaging.reference_rows, settings.seed)
     np.savez(folder / REFERENCE, allow_pickle=False, **arrays)
@@ -121,7 +140,10 @@ def verdicts(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
         "megabytes": (size, limits.max_megabytes),
         "latency ratio": (latency_ratio(bundle, load(settings, "test").inputs), limits.max_latency_ratio),
     }
-    return [{"name": k, "number": v, "threshold": limit, "outcome": "pass" if v <= limit else "fail"} for k, (v, limit) in found.items()]
+    return [
+        {"name": k, "number": v, "threshold": limit, "outcome": "pass" if v <= limit else "fail"}
+        for k, (v, limit) in found.items()
+    ]
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -136,10 +158,17 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         draft.replace(settings.paths.bundle)
         bundle = Bundle.load(settings.paths.bundle)
         found = verdicts(bundle, settings)
-        write_json(settings.paths.reports / "package.json", {"provenance": stamp(settings, "package", bundle.identity), "verdicts": found})
+        write_json(
+            settings.paths.reports / "package.json",
+            {"provenance": stamp(settings, "package", bundle.identity), "verdicts": found},
+        )
         record = tracking.current(settings, "package")
         record.metrics({f"package.{v['name'].replace(' ', '_')}": v["number"] for v in found})
         record.tags({"stage.package": bundle.identity})
         record.artifacts([settings.paths.bundle], f"bundles/{bundle.identity[:12]}")
-        log.info("bundle %s: %s", bundle.identity[:12], ", ".join(f"{v['name']} {v['number']:.3g} ({v['outcome']})" for v in found))
+        log.info(
+            "bundle %s: %s",
+            bundle.identity[:12],
+            ", ".join(f"{v['name']} {v['number']:.3g} ({v['outcome']})" for v in found),
+        )
     return 0

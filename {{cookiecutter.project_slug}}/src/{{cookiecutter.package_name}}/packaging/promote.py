@@ -31,11 +31,13 @@ class Decision:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--override", metavar="REASON", help="promote whatever the gate says; the reason goes into the audit log")
+    parser.add_argument(
+        "--override", metavar="REASON", help="promote whatever the gate says; the reason goes into the audit log"
+    )
 
 
 def against_champion(settings: Settings, bundle: Bundle, champion: Bundle) -> tuple[str, str]:
-    """Verdict and reason: both models on the candidate's test rows, non-inferiority by the interval of the difference."""
+    """Verdict and reason: both models on the candidate's test rows, judged by the interval of the difference."""
     from ..data.datamodule import load
     from ..data.features import Features, encode
     from ..evaluation.comparison import mcnemar
@@ -45,19 +47,28 @@ def against_champion(settings: Settings, bundle: Bundle, champion: Bundle) -> tu
     test, limits = load(settings, "test"), settings.evaluation.comparison
     correct = []
     for model in (bundle, champion):
-        inputs = encode(test.rows, Features.model_validate(model.card.features))  # type: ignore[arg-type]
+        inputs = encode(test.rows, Features.model_validate(model.card.features))
         correct.append(model.infer(inputs)["logits"].argmax(axis=1) == test.label)
     found = mcnemar(correct[0], correct[1], limits.alpha)
-    numbers = f"accuracy differs from the champion's by {found.difference:+.4f} ({found.low:+.4f} to {found.high:+.4f}, margin {limits.margin:g})"
+    interval = f"{found.low:+.4f} to {found.high:+.4f}, margin {limits.margin:g}"
+    numbers = f"accuracy differs from the champion's by {found.difference:+.4f} ({interval})"
     if found.low > -limits.margin:
         return "pass", f"not worse than the champion: {numbers}"
-    return ("fail", f"worse than the champion: {numbers}") if found.high < 0 else ("cannot tell", f"may be worse than the champion: {numbers}")
+    return (
+        ("fail", f"worse than the champion: {numbers}")
+        if found.high < 0
+        else ("cannot tell", f"may be worse than the champion: {numbers}")
+    )
 
 
-def decide(evaluation: dict[str, Any], packaging: dict[str, Any], champion: tuple[str, str] | None, override: str | None) -> Decision:
-    """The gate: every method's outcome, the bundle's verdicts, and the comparison with the champion where there is one."""
+def decide(
+    evaluation: dict[str, Any], packaging: dict[str, Any], champion: tuple[str, str] | None, override: str | None
+) -> Decision:
+    """The gate: every method's outcome, the bundle's verdicts, and the comparison with a champion."""
     outcomes = [(v["outcome"], f"{v['method']} {v['title']}: {v['why']}") for v in evaluation["methods"].values()]
-    outcomes += [(v["outcome"], f"P2 {v['name']}: {v['number']:.4g}, limit {v['threshold']:g}") for v in packaging["verdicts"]]
+    outcomes += [
+        (v["outcome"], f"P2 {v['name']}: {v['number']:.4g}, limit {v['threshold']:g}") for v in packaging["verdicts"]
+    ]
     outcomes += [champion] if champion else []
     failed = [why for outcome, why in outcomes if outcome == "fail"]
     unsure = [why for outcome, why in outcomes if outcome == "cannot tell"]
@@ -93,11 +104,15 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         if unchanged(settings, bundle):
             log.info("nothing new: bundle %s is the champion", bundle.identity[:12])
             return PROMOTED
-        evaluation, packaging = (read_json(settings.paths.reports / f"{name}.json") for name in ("evaluation", "package"))
+        evaluation, packaging = (
+            read_json(settings.paths.reports / f"{name}.json") for name in ("evaluation", "package")
+        )
         check_fresh(evaluation, packaging, bundle)
         champion = registry.by_alias(settings, registry.CHAMPION)
         if champion and champion.tags["identity"] == bundle.identity:
-            log.info("nothing new: bundle %s is the champion, version %s", bundle.identity[:12], registry.label(champion))
+            log.info(
+                "nothing new: bundle %s is the champion, version %s", bundle.identity[:12], registry.label(champion)
+            )
             _mark(settings, bundle)
             return PROMOTED
         compared = _compare(settings, bundle, champion)
@@ -129,7 +144,9 @@ def _carry_out(settings: Settings, bundle: Bundle, champion: Any, decision: Deci
     words = {PROMOTED: "promoted to champion", REFUSED: "refused", CANNOT_TELL: "cannot tell, the champion stays"}
     log.info("version %s %s: %s", registry.label(version), words[decision.code], "; ".join(decision.why))
     if settings.tracking.uri.startswith("sqlite"):
-        log.info("this registry is local, so it decides for this clone alone; a team promotes from CI against one server")
+        log.info(
+            "this registry is local, so it decides for this clone alone; a team promotes from CI against one server"
+        )
 
 
 def _mark(settings: Settings, bundle: Bundle) -> None:

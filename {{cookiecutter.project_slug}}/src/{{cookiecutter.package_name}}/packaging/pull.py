@@ -56,6 +56,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         if champion is None:
             raise ValueError("no champion in the registry: run `make pipeline` first")
         settings.paths.live.mkdir(parents=True, exist_ok=True)
-        write_json(settings.paths.live / CURRENT, {"champion": champion, "challenger": fetch(settings, registry.CHALLENGER)})
+        write_json(
+            settings.paths.live / CURRENT, {"champion": champion, "challenger": fetch(settings, registry.CHALLENGER)}
+        )
         log.info("live champion is %s", champion["version"])
     return 0

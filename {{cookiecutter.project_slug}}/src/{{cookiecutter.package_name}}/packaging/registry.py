@@ -47,21 +47,29 @@ def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVer
             onnx.load(bundle.folder / MODEL),
             name="model",
             signature=ModelSignature(inputs, outputs),
-            pip_requirements=[f"{k}=={v}" for k, v in bundle.card.dependencies.items()],  # asked for, not guessed: that takes minutes
+            pip_requirements=[
+                f"{k}=={v}" for k, v in bundle.card.dependencies.items()
+            ],  # asked for, not guessed: that takes minutes
             metadata={"identity": bundle.identity},
         )
         run.artifacts([bundle.folder], f"bundles/{bundle.identity[:12]}")
     if not run.client.search_registered_models(f"name = '{name}'"):
         run.client.create_registered_model(name)
-    tags = {"identity": bundle.identity, "code": bundle.card.code, "data": bundle.card.data, "candidate": bundle.card.candidate}
+    tags = {
+        "identity": bundle.identity,
+        "code": bundle.card.code,
+        "data": bundle.card.data,
+        "candidate": bundle.card.candidate,
+    }
     return run.client.create_model_version(name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id)
 
 
 def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundle:
-    """Fetches the bundle of a version into an empty folder and verifies it. Raises ValueError where it is not the registered one."""
+    """Fetches the bundle of a version into an empty folder. Raises ValueError where it is not the registered one."""
     identity = version.tags["identity"]
     client = tracking.client(settings)
     folder.mkdir(parents=True, exist_ok=True)
+    assert version.run_id is not None
     found = Path(client.download_artifacts(version.run_id, f"bundles/{identity[:12]}", str(folder)))
     bundle = Bundle.load(found)
     if bundle.identity != identity:
@@ -74,7 +82,9 @@ def label(version: "ModelVersion") -> str:
     return f"{version.version}-{version.tags['identity'][:8]}"
 
 
-def audit(settings: Settings, action: str, version: "ModelVersion", previous: "ModelVersion | None", why: list[str]) -> None:
+def audit(
+    settings: Settings, action: str, version: "ModelVersion", previous: "ModelVersion | None", why: list[str]
+) -> None:
     """Appends one decision to the audit log, synced to disk, and notes it on the model version."""
     entry: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -94,7 +104,9 @@ def audit(settings: Settings, action: str, version: "ModelVersion", previous: "M
         file.write(json.dumps(entry) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    tracking.client(settings).set_model_version_tag(version.name, version.version, "decision", f"{action}: {'; '.join(why)}"[:4000])
+    tracking.client(settings).set_model_version_tag(
+        version.name, version.version, "decision", f"{action}: {'; '.join(why)}"[:4000]
+    )
 
 
 def decisions(settings: Settings) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     with logs.stage("rollback") as log:
         champion = registry.by_alias(settings, registry.CHAMPION)
         changes = [d for d in registry.decisions(settings) if d["action"] in ("promote", "rollback")]
-        before = next((d["previous"] for d in reversed(changes) if champion and d["version"] == registry.label(champion)), None)
+        before = next(
+            (d["previous"] for d in reversed(changes) if champion and d["version"] == registry.label(champion)), None
+        )
         if champion is None or before is None:
             raise ValueError("there is no earlier champion to go back to")
         client, name = tracking.client(settings), settings.tracking.registered_model

@@ -5,6 +5,7 @@ python -m <package> serve serving.port=9000
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from .. import logs
 from ..settings import Settings
 
 GRACE_SECONDS = 10
+BACKLOG = 2048
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +55,17 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    # The protocol is named because asyncio looks at it: without, answers wait 40 ms for the client's acknowledgement.
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
+        listener.close()
         raise ValueError(f"cannot listen on {host}:{port} ({error}): choose another with serving.port=...") from None
+    return listener
 
 
 def _url(listener: socket.socket) -> str:

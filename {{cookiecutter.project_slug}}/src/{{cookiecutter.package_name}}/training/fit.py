@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from torch import nn
 
 from ..data.datamodule import DataModule
+from ..experiments.tracking import tracker_uri
 from ..modeling.module import Module, build_network
 from ..settings import Settings
 
@@ -25,7 +26,8 @@ class EpochLines(Callback):
     def __init__(self, show: bool) -> None:
         self.show, self.losses = show, list[float]()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, module: Module) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, Module)
         loss, _, n = module.seen.tolist()  # the module logs this as train/loss just after this hook
         self.losses.append(loss / n)
         if self.show:
@@ -35,7 +37,7 @@ class EpochLines(Callback):
 
 
 def quiet() -> None:
-    """Lightning's advertising tips and hardware lines are off; its warnings stay, but for two that do not apply here."""
+    """Lightning's advertising tips and hardware lines are off; warnings stay, but for those that do not apply here."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Batches are cut from tensors in memory: worker processes would only cost.
@@ -46,7 +48,7 @@ def quiet() -> None:
 
 def loggers(settings: Settings, run_id: str) -> list[Logger]:
     """MLflow, in the run that is already open, and the second logger of `configs/logger` where one is chosen."""
-    made: list[Logger] = [MLFlowLogger(settings.tracking.experiment, tracking_uri=settings.tracking.uri, run_id=run_id)]
+    made: list[Logger] = [MLFlowLogger(settings.tracking.experiment, tracking_uri=tracker_uri(settings), run_id=run_id)]
     if settings.logger.extra:
         made.append(instantiate(settings.logger.extra))
     return made
@@ -84,7 +86,10 @@ def fit_network(settings: Settings, run_id: str) -> nn.Module:
     if trainer.interrupted:
         raise KeyboardInterrupt
     if settings.training.must_overfit and not lines.losses[-1] < 0.1 * lines.losses[0]:
-        raise ValueError(f"loss went from {lines.losses[0]:.3f} to {lines.losses[-1]:.3f} on one batch: the network cannot learn; look at its loss, learning rate and shapes")
+        raise ValueError(
+            f"loss went from {lines.losses[0]:.3f} to {lines.losses[-1]:.3f} on one batch: the network cannot learn; "
+            "look at its loss, learning rate and shapes"
+        )
     restore_best(network, folder, settings.paths.model)
     return network.eval().cpu()
 

@@ -1,7 +1,7 @@
 """Trains the network and the baselines.
 
-`train --pipeline` is the DVC stage: params.yaml in, artifacts/model out. Without it this is Hydra's own command line, for
-exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`, `--cfg job`; results go to outputs/<time>/.
+`train --pipeline` is the DVC stage: params.yaml in, artifacts/model out. Without it this is Hydra's own command line,
+for exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`, `--cfg job`; results go to outputs/<time>/.
 """
 
 import argparse
@@ -14,13 +14,13 @@ from .. import logs
 from ..settings import Settings, parse
 from .fit import fit_network
 
-
-
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pipeline", action="store_true", help="read params.yaml and write artifacts/model, as `dvc repro` does")
+    parser.add_argument(
+        "--pipeline", action="store_true", help="read params.yaml and write artifacts/model, as `dvc repro` does"
+    )
 
 
 def explore(argv: list[str]) -> int:
@@ -68,11 +68,15 @@ def train(settings: Settings) -> Metrics:
             raise
         record.finish()
         shown = {name: round(m["val"][settings.evaluation.primary_metric], 4) for name, m in metrics.items()}
-        log.info("validation %s: %s", settings.evaluation.primary_metric, ", ".join(f"{k} {v}" for k, v in shown.items()))
+        log.info(
+            "validation %s: %s", settings.evaluation.primary_metric, ", ".join(f"{k} {v}" for k, v in shown.items())
+        )
     return metrics
 
 
-def _fit_others(settings: Settings, network: Any, splits: dict[str, Any], parent: Any) -> tuple[Metrics, dict[str, str]]:
+def _fit_others(
+    settings: Settings, network: Any, splits: dict[str, Any], parent: Any
+) -> tuple[Metrics, dict[str, str]]:
     """Fits the baselines, saves every candidate, and records each baseline as a run of its own: metrics and run ids."""
     import numpy as np
 
@@ -84,9 +88,13 @@ def _fit_others(settings: Settings, network: Any, splits: dict[str, Any], parent
 
     train_split, kind = splits["train"], settings.data.kind
     model = baselines.classical(settings.seed).fit(baselines.flat(train_split.inputs), train_split.label)
-    learned = {"network": candidates.NetworkCandidate(network), "classical": candidates.ClassicalCandidate(model)}
+    learned: dict[str, candidates.Candidate] = {
+        "network": candidates.NetworkCandidate(network),
+        "classical": candidates.ClassicalCandidate(model),
+    }
     metrics: Metrics = {
-        name: {s: evaluate(kind, softmax(c.outputs(e.inputs).logits), e.label) for s, e in splits.items()} for name, c in learned.items()
+        name: {s: evaluate(kind, softmax(c.outputs(e.inputs).logits), e.label) for s, e in splits.items()}
+        for name, c in learned.items()
     }
     for name, simple in baselines.simple_baselines().items():
         simple.fit(train_split.inputs, train_split.label)

@@ -71,7 +71,9 @@ def encode(columns: Mapping[str, Sequence[Any]], features: Features) -> Inputs:
         with Image.open(io.BytesIO(content)) as opened:
             image = opened.convert(mode)
         if image.size != size:
-            image = image.resize(size, Image.Resampling.BOX if min(image.size) > max(size) else Image.Resampling.BILINEAR)
+            image = image.resize(
+                size, Image.Resampling.BOX if min(image.size) > max(size) else Image.Resampling.BILINEAR
+            )
         out[i] = np.moveaxis(np.atleast_3d(np.asarray(image)), -1, 0)
     return {"image": out}
 

@@ -20,11 +20,13 @@ def readable(content: object) -> bool:
 
 
 def schema(data: Data) -> pa.DataFrameSchema:
-    """Columns, in order, and no others; `label` may be empty here, the share of unlabeled rows is a check of its own."""
+    """Columns, in order, and no others; `label` may be empty: the share of unlabeled rows is a check of its own."""
     return pa.DataFrameSchema(
         {
             "id": pa.Column(str, pa.Check.str_length(1, 200), unique=True),
-            "image": pa.Column(object, pa.Check(lambda s: s.map(readable), name="readable_picture", error="a whole PNG or JPEG file")),
+            "image": pa.Column(
+                object, pa.Check(lambda s: s.map(readable), name="readable_picture", error="a whole PNG or JPEG file")
+            ),
             "label": pa.Column(str, pa.Check.isin(data.labels), nullable=True),
             "content": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
         },

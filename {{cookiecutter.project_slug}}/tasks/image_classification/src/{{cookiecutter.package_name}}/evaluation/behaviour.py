@@ -1,4 +1,4 @@
-"""What you demand of the model beyond accuracy, declared in a few lines each: perturbations, invariances, directions, slices."""
+"""What you demand of the model beyond accuracy, in a few lines each: perturbations, invariances, directions, slices."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,18 @@ Inputs = dict[str, NDArray[np.float32]]
 SCALE = {"image": 255.0}  # the range of each input: adversarial steps are a share of it
 
 
-def _image(change: Callable[[NDArray[np.float32], int, Generator], NDArray[np.float32]]) -> Callable[[Inputs, int, Generator], Inputs]:
+def _image(
+    change: Callable[[NDArray[np.float32], int, Generator], NDArray[np.floating]],
+) -> Callable[[Inputs, int, Generator], Inputs]:
     """A perturbation of pictures [n, C, H, W] in 0..255, clipped to that range."""
-    return lambda inputs, severity, rng: {"image": change(inputs["image"], severity, rng).clip(0, 255).astype(np.float32)}
+    return lambda inputs, severity, rng: {
+        "image": change(inputs["image"], severity, rng).clip(0, 255).astype(np.float32)
+    }
 
 
-def _salt_and_pepper(x: NDArray[np.float32], severity: int, rng: Generator) -> NDArray[np.float32]:
+def _salt_and_pepper(x: NDArray[np.float32], severity: int, rng: Generator) -> NDArray[np.floating]:
     hit = rng.random(x.shape) < 0.02 * severity
-    return np.where(hit, rng.choice(np.float32([0, 255]), x.shape), x)
+    return np.where(hit, rng.choice([0.0, 255.0], x.shape), x)
 
 
 def _erase(x: NDArray[np.float32], severity: int, rng: Generator) -> NDArray[np.float32]:
@@ -38,7 +42,9 @@ PERTURBATIONS: dict[str, Callable[[Inputs, int, Generator], Inputs]] = {
     "brightness": _image(lambda x, s, rng: x + 10 * s),
     "contrast": _image(lambda x, s, rng: x.mean(axis=(2, 3), keepdims=True) * 0.12 * s + x * (1 - 0.12 * s)),
     "fade": _image(lambda x, s, rng: x * (1 - 0.14 * s)),
-    "rotate": _image(lambda x, s, rng: ndimage.rotate(x, rng.choice([-1, 1]) * 5 * s, axes=(3, 2), reshape=False, order=1)),
+    "rotate": _image(
+        lambda x, s, rng: ndimage.rotate(x, rng.choice([-1, 1]) * 5 * s, axes=(3, 2), reshape=False, order=1)
+    ),
     "erase": _image(_erase),
 }
 
@@ -46,7 +52,9 @@ PERTURBATIONS: dict[str, Callable[[Inputs, int, Generator], Inputs]] = {
 INVARIANCES: dict[str, Callable[[Inputs], Inputs]] = {
     "a fifth less ink": lambda inputs: {"image": inputs["image"] * np.float32(0.8)},
     "a slightly grey background": lambda inputs: {"image": np.maximum(inputs["image"], 12)},
-    "two degrees of tilt": lambda inputs: {"image": ndimage.rotate(inputs["image"], 2, axes=(3, 2), reshape=False, order=1)},
+    "two degrees of tilt": lambda inputs: {
+        "image": ndimage.rotate(inputs["image"], 2, axes=(3, 2), reshape=False, order=1)
+    },
 }
 
 

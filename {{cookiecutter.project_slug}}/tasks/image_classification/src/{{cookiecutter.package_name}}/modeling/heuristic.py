@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 class Heuristic:
-    """Guesses the class whose pictures have the most similar ink: how much of it, how high, how far left, how hollow."""
+    """Guesses the class whose pictures have the most similar ink: how much, how high, how far left, how hollow."""
 
     def fit(self, inputs: dict[str, NDArray[np.float32]], label: NDArray[np.int64]) -> "Heuristic":
         marks = self._marks(inputs)
@@ -16,7 +16,8 @@ class Heuristic:
     def predict(self, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.int64]:
         """Class indices [n]."""
         distance = (self._marks(inputs)[:, None] - self.centres[None]) / self.scale
-        return (distance**2).sum(axis=2).argmin(axis=1)
+        nearest: NDArray[np.int64] = (distance**2).sum(axis=2).argmin(axis=1)
+        return nearest
 
     @staticmethod
     def _marks(inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:

@@ -11,9 +11,14 @@ class Cnn(nn.Module):
     def __init__(self, num_classes: int, channels: int, width: int, dropout: float, weights: str | None = None) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            *self._block(channels, width), *self._block(width, 2 * width), nn.MaxPool2d(2), *self._block(2 * width, 2 * width),
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout),
-        )  # fmt: skip
+            *self._block(channels, width),
+            *self._block(width, 2 * width),
+            nn.MaxPool2d(2),
+            *self._block(2 * width, 2 * width),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+        )
         self.embed = nn.Sequential(nn.Linear(32 * width, 2 * width), nn.ReLU())
         self.head = nn.Linear(2 * width, num_classes)
         if weights is not None:

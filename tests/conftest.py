@@ -1,0 +1,173 @@
+"""Bakes for the tests. One environment serves all of them: build/test/.venv, made by the generated scripts/setup.py."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
+BUILD = ROOT / "build" / "test"
+PROMPTS = {
+    k: v for k, v in json.loads((ROOT / "cookiecutter.json").read_text("utf-8")).items() if not k.startswith("_")
+}
+# Without what would lead a child to other environments, repositories or answers.
+STRIPPED = ("VENV", "VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "LOCK", "TORCH")
+IDENTITY = {f"GIT_{role}_{key}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+NOTHING: Mapping[str, str] = {}
+Baker = Callable[..., "Project"]
+
+
+def load(path: str) -> ModuleType:
+    """A Python file of the template as a module, without leaving a cache beside it."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    dont_write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    spec.loader.exec_module(module)
+    sys.dont_write_bytecode = dont_write
+    return module
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k not in STRIPPED} | IDENTITY | extra
+
+
+@dataclass(frozen=True)
+class Project:
+    """A generated project, and the environment in which its commands run."""
+
+    path: Path
+    env: dict[str, str]
+
+    def run(
+        self, *command: object, check: bool = True, extra: Mapping[str, str] = NOTHING
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command in the project; its output is in the failure's message."""
+        done = subprocess.run(
+            list(map(str, command)),
+            cwd=self.path,
+            env=self.env | dict(extra),
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"exit code {done.returncode} from {command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}")
+        return done
+
+    def python(
+        self, *arguments: object, check: bool = True, extra: Mapping[str, str] = NOTHING
+    ) -> subprocess.CompletedProcess[str]:
+        """The shared environment's Python, which finds this project's package."""
+        return self.run(environment_python(), *arguments, check=check, extra=extra)
+
+    @contextlib.contextmanager
+    def started(self, *command: object) -> Iterator[subprocess.Popen[str]]:
+        """A process in a group of its own, which is gone when the block ends."""
+        with (self.path / "process.log").open("w", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                list(map(str, command)),
+                cwd=self.path,
+                env=self.env,
+                text=True,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            try:
+                yield process
+            finally:
+                for number in (signal.SIGTERM, signal.SIGKILL):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, number)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(15)
+
+    def text_files(self) -> list[Path]:
+        """Everything that was generated, sorted."""
+        hidden = {".git", ".venv", "__pycache__"}
+        return sorted(
+            p for p in self.path.rglob("*") if p.is_file() and not hidden & set(p.relative_to(self.path).parts)
+        )
+
+    def names(self) -> set[str]:
+        return {p.relative_to(self.path).as_posix() for p in self.text_files()}
+
+
+def environment_python() -> Path:
+    return BUILD / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def bake_into(folder: Path, config: Path, **answers: str) -> Project:
+    """Generates a project as a person would who changes these answers only."""
+    path = Path(
+        cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=str(folder), config_file=str(config))
+    )
+    bin_folder = str(environment_python().parent)
+    env = clean_environment(PYTHONPATH=str(path / "src"), PATH=bin_folder + os.pathsep + os.environ["PATH"])
+    return Project(path, env)
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cookiecutter's user configuration, so that a person's own defaults and records stay out of it."""
+    folder = tmp_path_factory.mktemp("user")
+    path = folder / "config.yaml"
+    path.write_text(f"cookiecutters_dir: '{folder}'\nreplay_dir: '{folder}'\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def bake(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Baker:
+    """`bake(profile="lean")` is a project to read; equal answers give the same one. Copy it before changing it."""
+    made: dict[tuple[tuple[str, str], ...], Project] = {}
+
+    def bake(**answers: str) -> Project:
+        key = tuple(sorted(answers.items()))
+        if key not in made:
+            made[key] = bake_into(tmp_path_factory.mktemp("bake"), config, **answers)
+        return made[key]
+
+    return bake
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, config: Path) -> Baker:
+    """As `bake`, for tests that change the project."""
+    return lambda **answers: bake_into(tmp_path, config, **answers)
+
+
+@pytest.fixture(scope="session")
+def shared(config: Path) -> Project:
+    """The default project with a working environment, which is kept from one session to the next."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for leftover in [path for path in BUILD.glob("*") if path.name != ".venv"]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    project = bake_into(BUILD, config)
+    project.env["VENV"] = str(BUILD / ".venv")
+    project.run(sys.executable, "scripts/setup.py")
+    return project
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+    """With REQUIRE_ALL=1 a skipped test is a failed one, unless it wants a GPU."""
+    report = yield
+    if report.skipped and os.environ.get("REQUIRE_ALL") == "1" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "GPU" not in reason:
+            report.outcome, report.longrepr = "failed", f"REQUIRE_ALL=1 and yet: {reason}"
+    return report

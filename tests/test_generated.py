@@ -1,0 +1,63 @@
+"""What is generated passes its own checks unmodified, in the environment that it makes for itself."""
+
+import pytest
+from conftest import ROOT, Baker, Project
+
+pytestmark = pytest.mark.slow
+CHECKS = {
+    "ruff": ("ruff", "check", "."),
+    "format": ("ruff", "format", "--check", "."),
+    "mypy": ("mypy",),
+    "yamllint": ("yamllint", "--strict", "."),
+}
+COMPOSE = """
+import yaml
+from my_model.pipeline import compose
+shipped = open("params.yaml", encoding="utf-8").read()
+assert yaml.safe_load(shipped) == yaml.safe_load(compose([]))
+"""
+
+
+@pytest.fixture(params=["full", "lean"])
+def project(request: pytest.FixtureRequest, shared: Project, bake: Baker) -> Project:
+    return bake(profile=request.param)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_its_own_checks(project: Project, check: str) -> None:
+    project.python("-m", *CHECKS[check])
+
+
+def test_params_are_what_the_configuration_composes_to(project: Project) -> None:
+    project.python("-c", COMPOSE)
+
+
+def test_its_own_tests(project: Project) -> None:
+    done = project.python("-m", "pytest", "-q")
+    assert " passed" in done.stdout
+
+
+def test_an_author_who_needs_escaping_composes(shared: Project, fresh: Baker) -> None:
+    project = fresh(author='O\'Brien "the\\one" {x}: # 😀')
+    project.python("-c", COMPOSE)
+
+
+def test_every_verb_has_help(shared: Project, project: Project) -> None:
+    listing = project.python("-m", "my_model", "--help").stdout
+    verbs = [line.split()[0] for line in listing.partition("verbs:\n")[2].splitlines() if line.startswith("  ")]
+    assert len(verbs) > 10
+    for verb in verbs:
+        assert f"my_model {verb}" in project.python("-m", "my_model", verb, "--help").stdout
+
+
+@pytest.mark.parametrize("target", ["setup", "lint", "checklist"])
+def test_make_targets_work_as_typed(shared: Project, target: str) -> None:
+    shared.run("make", target)
+
+
+def test_the_workflows_pass_their_linter(project: Project) -> None:
+    zizmor = ROOT / ".venv" / "bin" / "zizmor"
+    if not zizmor.exists():
+        pytest.skip("zizmor is not installed here")
+    project.run(zizmor, "--offline", ".github")
+    Project(ROOT, project.env).run(zizmor, "--offline", ".github")

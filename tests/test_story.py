@@ -1,0 +1,167 @@
+"""The whole run with the user's own commands: data, model, server, feedback, monitor, retraining, and a colleague's clone."""
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from conftest import BUILD, Project
+
+pytestmark = pytest.mark.slow
+READY_SECONDS = 60
+
+
+def read(project: Project, name: str) -> Any:
+    return json.loads((project.path / name).read_text(encoding="utf-8"))
+
+
+def identity(project: Project) -> str:
+    return cast(str, read(project, "live/current.json")["champion"]["identity"])
+
+
+def ask(url: str, body: Any = None) -> Any:
+    """Answer to a GET, or to a POST of JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read() or "null")
+
+
+@contextlib.contextmanager
+def server(project: Project) -> Iterator[str]:
+    """The project's server as a real process on a free port; its address, once it is ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    python = Path(project.env["VENV"]) / "bin" / "python"
+    with project.started(python, "-m", "my_model", "serve", f"serving.port={port}") as process:
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + READY_SECONDS
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/readyz", timeout=2):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"not ready:\n{(project.path / 'process.log').read_text(encoding='utf-8')}")
+            time.sleep(0.05)
+        yield url
+
+
+def replay(project: Project, url: str, *options: str) -> None:
+    project.python("-m", "my_model", "replay", "--split", "test", "--rows", "300", "--url", url, *options)
+
+
+def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The pipeline's stages that DVC ran."""
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="module")
+def trained(shared: Project) -> Project:
+    """The default project after `make pipeline`."""
+    done = shared.run("make", "pipeline")
+    assert ran(done) == ["ingest", "validate", "split", "train", "evaluate", "package"]
+    return shared
+
+
+@pytest.fixture(scope="module")
+def monitored(trained: Project) -> Project:
+    """The project after requests that look like the training data, feedback on them, and requests that do not."""
+    shutil.rmtree(trained.path / "store", ignore_errors=True)
+    with server(trained) as url:
+        examples = read(trained, "artifacts/bundle/examples.json")
+        answer = ask(f"{url}/predict", {"instances": examples["instances"][:2]})["predictions"]
+        probabilities = [list(prediction["probabilities"].values()) for prediction in answer]
+        assert probabilities == [pytest.approx(row, abs=1e-4) for row in examples["probabilities"][:2]]
+        ask(f"{url}/feedback", {"prediction_id": answer[0]["prediction_id"], "label": answer[0]["label"]})
+        replay(trained, url)
+        clean = trained.run("make", "monitor", check=False)
+        assert clean.returncode == 0, clean.stdout + clean.stderr
+        replay(trained, url, "--corrupt", "noise:4", "--feedback")
+        corrupted = trained.python("-m", "my_model", "monitor", check=False)
+        assert corrupted.returncode == 3, corrupted.stdout + corrupted.stderr
+    return trained
+
+
+def test_the_model_is_good_and_better_than_the_baselines(trained: Project) -> None:
+    report = read(trained, "reports/evaluation.json")
+    accuracy = {name: found["test"]["accuracy"] for name, found in report["metrics"].items()}
+    best = accuracy.pop(report["candidate"])
+    assert best >= 0.97 and set(accuracy) == {"majority", "heuristic", "classical"} and best > max(accuracy.values())
+    assert report["verdict"] == "pass" and {"M6", "M7", "M8", "M9", "M10", "M11", "M12"} <= set(report["methods"])
+
+
+def test_the_champion_is_what_was_packaged(trained: Project) -> None:
+    import hashlib
+
+    manifest = (trained.path / "artifacts/bundle/manifest.json").read_bytes()
+    assert identity(trained) == hashlib.sha256(manifest).hexdigest()
+    (record,) = (trained.path / "audit/promotions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(record)["identity"] == identity(trained)
+
+
+def test_a_second_pipeline_runs_nothing(trained: Project) -> None:
+    before = identity(trained)
+    done = trained.run("make", "pipeline")
+    assert ran(done) == [] and "nothing new" in done.stdout + done.stderr
+    assert identity(trained) == before
+
+
+def test_a_serving_setting_retrains_nothing_and_a_model_setting_does(trained: Project) -> None:
+    done = trained.python("-m", "dvc", "status", "--json")
+    assert json.loads(done.stdout) == {}
+    params = trained.path / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    try:
+        params.write_text(text.replace("port: 8000", "port: 8001"), encoding="utf-8")
+        assert json.loads(trained.python("-m", "dvc", "status", "--json").stdout) == {}
+        params.write_text(text.replace("width: 32", "width: 33"), encoding="utf-8")
+        assert set(json.loads(trained.python("-m", "dvc", "status", "--json").stdout)) == {
+            "train",
+            "evaluate",
+            "package",
+        }
+    finally:
+        params.write_text(text, encoding="utf-8")
+
+
+def test_clean_requests_raise_no_alarm_and_corrupted_ones_do(monitored: Project) -> None:
+    assert read(monitored, "reports/monitor.json")["alarm"] is True
+    assert "alarm" in (monitored.path / "reports/monitor.html").read_text(encoding="utf-8").lower()
+
+
+def test_a_clone_with_pulled_data_retrains_nothing_and_serves_the_same_model(trained: Project) -> None:
+    trained.run("git", "add", "--all")
+    trained.run("git", "commit", "--quiet", "--allow-empty", "--message", "The first model")
+    trained.run("make", "push")
+    clone = Project(BUILD / "clone", {k: v for k, v in trained.env.items() if k != "PYTHONPATH"})
+    shutil.rmtree(clone.path, ignore_errors=True)
+    trained.run("git", "clone", "--quiet", trained.path, clone.path)
+    clone.env.update(PYTHONPATH=str(clone.path / "src"))
+    assert not (clone.path / "mlflow.db").exists() and not (clone.path / "data/raw").exists()
+    clone.python("-m", "dvc", "pull")
+    done = clone.python("-m", "my_model", "pipeline")
+    assert ran(done) == []
+    assert identity(clone) == identity(trained)
+    assert (clone.path / "mlflow.db").exists()
+    with server(clone) as url:
+        assert ask(f"{url}/v2/models/my-model")["name"] == "my-model"
+
+
+def test_the_routine_retrains_with_feedback_through_the_same_gates(monitored: Project) -> None:
+    """Last, since it may move the champion."""
+    monitored.run("git", "add", "--all")
+    monitored.run("git", "commit", "--quiet", "--allow-empty", "--message", "Before the routine")
+    done = monitored.python("-m", "my_model", "routine", check=False)
+    assert done.returncode in (0, 3, 4), done.stdout + done.stderr
+    line = json.loads((monitored.path / "logs/routine.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert line["exit_code"] == done.returncode and line["branch"], line
+    files = monitored.run("git", "diff", "--name-only", "HEAD", line["branch"]).stdout.split()
+    assert "dvc.lock" in files and any("feedback" in name for name in files)
+    assert monitored.run("git", "status", "--porcelain").stdout == ""

@@ -1,0 +1,41 @@
+"""The trained model's behaviour, on the bundle that the last `make pipeline` made."""
+
+import numpy as np
+import pytest
+from harness import ROOT, module
+
+from_root = ROOT / "artifacts" / "bundle" / "manifest.json"
+pytestmark = pytest.mark.skipif(not from_root.is_file(), reason="no bundle yet: run `make pipeline` first")
+
+
+@pytest.fixture(scope="module")
+def bundle():  # type: ignore[no-untyped-def]
+    return module("packaging.bundle").Bundle.load(from_root.parent)
+
+
+@pytest.fixture(scope="module")
+def bundled(bundle):  # type: ignore[no-untyped-def]
+    rows = module("data.source").bundled()
+    features = module("data.features")
+    return features.encode(rows, features.Features.model_validate(bundle.card.features)), rows["label"].astype(
+        int
+    ).to_numpy()
+
+
+def test_it_reads_nearly_every_digit(bundle, bundled) -> None:  # type: ignore[no-untyped-def]
+    inputs, label = bundled
+    assert (bundle.infer(inputs)["logits"].argmax(axis=1) == label).mean() > 0.97
+
+
+def test_an_empty_picture_gets_no_confident_answer(bundle) -> None:  # type: ignore[no-untyped-def]
+    shape = [1, *bundle.card.inputs["image"].shape[1:]]
+    clear = bundle.decide(bundle.infer({"image": np.zeros(shape, np.float32)})["logits"])
+    assert clear.confidence[0] < 0.999
+
+
+def test_fainter_ink_keeps_the_answer(bundle, bundled) -> None:  # type: ignore[no-untyped-def]
+    inputs, _ = bundled
+    before, after = (
+        bundle.infer({"image": inputs["image"] * np.float32(f)})["logits"].argmax(axis=1) for f in (1.0, 0.85)
+    )
+    assert (before != after).mean() < 0.02

@@ -1,0 +1,73 @@
+"""Shared fixtures: a small trained project made once per session, and the record of which checklist rows passed."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import ROOT, SMALL, Project, lay_out, module
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after ingest … package, trained for a few epochs; copied, never used as it is."""
+    folder, before = tmp_path_factory.mktemp("trained"), Path.cwd()
+    try:
+        lay_out(folder)
+        for verb in ("ingest", "validate", "split", "train", "evaluate", "package"):
+            assert Project(folder, SMALL).run(verb) == 0, verb
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """An empty project in a folder of its own, which is the working directory."""
+    before = Path.cwd()
+    lay_out(tmp_path)
+    yield Project(tmp_path, SMALL)
+    os.chdir(before)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, trained_once: Path) -> Iterator[Project]:
+    """A copy of the trained project, which is the working directory; its runs are recorded where they were made."""
+    before = Path.cwd()
+    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    os.chdir(tmp_path)
+    yield Project(tmp_path, SMALL)
+    os.chdir(before)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[ROWS] = {}
+
+
+ROWS = pytest.StashKey[dict[str, dict[str, str]]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    report = yield
+    if report.when == "call" or report.outcome != "passed":
+        for mark in item.iter_markers("row"):
+            for row in mark.args:
+                item.config.stash[ROWS].setdefault(row, {})[item.nodeid] = report.outcome
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run of the whole suite leaves its outcome per checklist row in reports/tests.json; a part of it does not."""
+    config = session.config
+    whole = (
+        not config.option.keyword and not config.option.markexpr and all(Path(a).name == "tests" for a in config.args)
+    )
+    if whole and session.testscollected and Path.cwd() == ROOT:
+        reports = ROOT / yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paths"]["reports"]
+        reports.mkdir(exist_ok=True)
+        content = {"code": module("provenance").source_code(), "rows": config.stash[ROWS]}
+        (reports / "tests.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,28 @@
+"""The serving image's file and the form of every YAML file under deploy/."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.row("P4")
+
+
+def test_dockerfile_passes_its_linter(deploy: Path, tool: Callable[..., str]) -> None:
+    tool("hadolint", "--failure-threshold", "style", deploy / "Dockerfile")
+
+
+def test_the_image_is_not_root_and_holds_no_training_stack(deploy: Path) -> None:
+    text = (deploy / "Dockerfile").read_text(encoding="utf-8")
+    users = re.findall(r"^USER\s+(\S+)", text, re.MULTILINE)
+    assert users and users[-1].split(":")[0] not in ("root", "0")
+    assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+    assert not re.search(r"\[(train|all|dev)\]", text)
+
+
+def test_yaml_passes_its_linter(deploy: Path, tool: Callable[..., str]) -> None:
+    files = sorted([*deploy.rglob("*.yaml"), *deploy.rglob("*.yml")])
+    if not files:
+        pytest.skip("this profile has no YAML under deploy/")
+    tool("yamllint", "--strict", *files)

@@ -1,0 +1,50 @@
+"""What the tests share: the package under its own name, and a folder laid out as a project."""
+
+import os
+import shutil
+from argparse import Namespace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = next(p.parent.name for p in (ROOT / "src").glob("*/settings.py"))
+NONE = Namespace(override=None, reason="a test")
+SMALL = [
+    "trainer.max_epochs=6",
+    "trainer.enable_progress_bar=false",
+    "evaluation.min_primary=0.5",
+    "evaluation.perturbation.steps=2",
+]
+
+
+def module(name: str) -> ModuleType:
+    """A module of the package, whatever the package is called."""
+    return import_module(f"{PACKAGE}.{name}")
+
+
+class Project:
+    """A folder laid out as a project, with its settings; stages run in this process."""
+
+    def __init__(self, folder: Path, overrides: list[str]) -> None:
+        self.folder, self.overrides = folder, overrides
+
+    def settings(self, *overrides: str) -> Any:
+        return module("settings").load([*self.overrides, *overrides])
+
+    def run(self, verb: str, *overrides: str) -> int:
+        stage = module(module("__main__").VERBS[verb][0])
+        return int(stage.run(self.settings(*overrides), NONE))
+
+
+def lay_out(folder: Path) -> None:
+    """What a stage needs beside the package: configuration, pipeline and an empty feedback folder."""
+    for name in ("configs", "docs"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("dvc.yaml", "checklist.yaml", "requirements.lock"):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "data" / "feedback").mkdir(parents=True)
+    os.chdir(folder)
+    (folder / "params.yaml").write_text(module("pipeline").compose([]), encoding="utf-8")

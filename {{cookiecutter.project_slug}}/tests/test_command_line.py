@@ -1,0 +1,52 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import PACKAGE, ROOT, Project, module
+
+VERBS = list(module("__main__").VERBS)
+
+
+def call(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", PACKAGE, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        module("__main__").main([verb, "--help"])
+    assert done.value.code == 0
+    assert module("__main__").VERBS[verb][1] in " ".join(capsys.readouterr().out.split())
+
+
+def test_help_imports_no_stage() -> None:
+    heavy = "{'torch', 'mlflow', 'hydra', 'pandas'}"
+    code = f"import sys, {PACKAGE}.__main__ as m; m.main(['--help']); print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
+def test_unknown_verb_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert module("__main__").main(["trian"]) == 2
+    assert "choose one of ingest, validate" in capsys.readouterr().err
+
+
+def test_outside_a_project_one_line_says_where_to_run(tmp_path: Path) -> None:
+    done = call("split", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: no params.yaml here: run this in the project's root folder\n")
+
+
+def test_stages_before_their_inputs_say_what_to_run(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("validate", "promote", "evaluate"):
+        assert module("__main__").main([verb]) == 2
+        assert "run `make pipeline` first" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_train_without_pipeline_is_hydras_own_command_line() -> None:
+    done = call("train", "--cfg", "job", "optimizer=sgd")
+    assert done.returncode == 0, done.stderr
+    assert "torch.optim.SGD" in done.stdout

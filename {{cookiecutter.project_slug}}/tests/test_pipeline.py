@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import PACKAGE, ROOT, Project, module
+
+
+def git(*arguments: str) -> None:
+    subprocess.run(
+        ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments],
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture
+def repository(project: Project) -> Project:
+    git("init", "--quiet", "-b", "main")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "first")
+    return project
+
+
+def write(*overrides: str) -> str:
+    module("pipeline").write_params(list(overrides))
+    return Path("params.yaml").read_text(encoding="utf-8")
+
+
+def test_stages_depend_on_the_code_that_their_proof_hashes() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    source = f"src/{PACKAGE}/"
+    for name, stage in stages.items():
+        listed = {d.removeprefix(source) for d in stage["deps"] if d.startswith(source)}
+        assert listed == {"settings.py", *module("provenance").STAGE_CODE[name]}, name
+        assert all((ROOT / d).exists() for d in stage["deps"] if d.startswith("src/")), name
+
+
+def test_stages_list_keys_that_exist(project: Project) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    for stage in yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"].values():
+        for key in stage["params"]:
+            module("checklist").at(params, key)
+            assert key.partition(".")[0] not in ("serving", "monitoring", "logger", "tracking")
+
+
+def test_edited_configs_are_composed(repository: Project) -> None:
+    path = Path("configs/training/default.yaml")
+    path.write_text(path.read_text(encoding="utf-8").replace("batch_size: 32", "batch_size: 16"), encoding="utf-8")
+    assert "batch_size: 16" in write()
+
+
+def test_an_uncommitted_experiment_is_not_undone_silently(
+    repository: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    applied = write("training.batch_size=8")
+    with pytest.raises(ValueError, match="uncommitted experiment"):
+        write()
+    assert "+  batch_size: 8" in capsys.readouterr().err
+    assert Path("params.yaml").read_text(encoding="utf-8") == applied
+
+
+def test_a_committed_experiment_stays_in_force(repository: Project) -> None:
+    applied = write("training.batch_size=8")
+    git("commit", "--all", "--quiet", "--message", "experiment")
+    assert write() == applied
+    path = Path("configs/training/default.yaml")
+    path.write_text(path.read_text(encoding="utf-8").replace("patience: 8", "patience: 9"), encoding="utf-8")
+    with pytest.raises(ValueError, match="committed experiment"):
+        write()
+
+
+def test_composition_errors_are_one_message(repository: Project) -> None:
+    with pytest.raises(ValueError, match="do not compose"):
+        write("optimizer=nonsense")
+
+
+@pytest.mark.slow
+def test_dvc_composes_the_same_bytes(repository: Project) -> None:
+    ours = module("pipeline").compose(["optimizer=sgd", "training.batch_size=8"])
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "config", "hydra.enabled", "true"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "config", "hydra.config_dir", "configs"], check=True)
+    Path("dvc.yaml").write_text(
+        "stages:\n  show:\n    cmd: python -c 'print()'\n    params: [seed]\n", encoding="utf-8"
+    )
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "dvc")
+    command = [sys.executable, "-m", "dvc", "exp", "run", "-S", "optimizer=sgd", "-S", "training.batch_size=8"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert Path("params.yaml").read_text(encoding="utf-8") == ours

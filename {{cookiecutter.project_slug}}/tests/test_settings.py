@@ -1,0 +1,62 @@
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from harness import ROOT, Project, module
+from hydra.utils import instantiate
+
+CHOICES = [f"{p.parent.name}={p.stem}" for p in sorted((ROOT / "configs").glob("*/*.yaml"))]
+
+
+def composed(*overrides: str):  # type: ignore[no-untyped-def]
+    return module("settings").parse(yaml.safe_load(module("pipeline").compose(list(overrides))))
+
+
+@pytest.mark.row("T6")
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_shipped_configuration_composes_into_valid_settings(choice: str, project: Project) -> None:
+    settings = composed(choice)
+    for component in (settings.augmentation, settings.loss):
+        assert component is None or isinstance(instantiate(component), torch.nn.Module)
+
+
+@pytest.mark.row("T6")
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"),
+    list(itertools.product(["adamw", "sgd", "nadam"], ["cosine", "onecycle", "plateau", "none"])),
+)
+def test_optimizers_and_schedules_are_built_together(optimizer: str, scheduler: str, project: Project) -> None:
+    settings = composed(f"optimizer={optimizer}", f"scheduler={scheduler}", "model.weights=null")
+    part = module("modeling.module")
+    made = part.Module(settings, part.build_network(settings))
+    made.trainer = type("T", (), {"estimated_stepping_batches": 40})()
+    found = made.configure_optimizers()
+    assert found["optimizer"].param_groups[0]["initial_lr" if scheduler != "plateau" else "lr"] > 0
+    assert ("monitor" in found["lr_scheduler"]) == (scheduler == "plateau")
+
+
+def test_unknown_key_is_refused_by_name(project: Project) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    raw["training"]["batchsize"] = 8
+    with pytest.raises(ValueError, match=r"training\.batchsize: Extra inputs"):
+        module("settings").parse(raw)
+
+
+@pytest.mark.parametrize("override", ["serving.prt=1", "nonsense", "serving.port.deep=1"])
+def test_unknown_override_says_what_to_write(override: str, project: Project) -> None:
+    with pytest.raises(ValueError, match="write an existing key"):
+        project.settings(override)
+
+
+def test_group_override_points_to_the_verbs_that_compose(project: Project) -> None:
+    with pytest.raises(ValueError, match="choose groups with `pipeline serving=big`"):
+        project.settings("serving=big")
+
+
+def test_shipped_params_have_the_keys_of_configs(project: Project) -> None:
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    wanted = yaml.safe_load(module("pipeline").compose([]))
+    flatten = module("experiments.tracking").flatten
+    assert set(flatten(shipped)) == set(flatten(wanted)), "params.yaml is stale: run `make pipeline`"
