@@ -23,7 +23,7 @@ DEMO = ROOT / "build" / "demo"
 PROJECT = DEMO / "my-model"
 PYTHON = PROJECT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 READY_SECONDS, STOP_SECONDS = 60, 15
-METRICS = ("accuracy", "macro_f1", "log_loss")
+METRICS = ("accuracy", "f1_macro", "log_loss")
 
 
 class StageFailed(Exception):

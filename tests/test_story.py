@@ -1,4 +1,4 @@
-"""The whole run with the user's own commands: data, model, server, feedback, monitor, retraining, and a colleague's clone."""
+"""The whole run with the user's own commands: data, model, server, feedback, monitor, retraining, a colleague's clone."""
 
 import contextlib
 import json
@@ -164,4 +164,5 @@ def test_the_routine_retrains_with_feedback_through_the_same_gates(monitored: Pr
     assert line["exit_code"] == done.returncode and line["branch"], line
     files = monitored.run("git", "diff", "--name-only", "HEAD", line["branch"]).stdout.split()
     assert "dvc.lock" in files and any("feedback" in name for name in files)
-    assert monitored.run("git", "status", "--porcelain").stdout == ""
+    changed = monitored.run("git", "status", "--porcelain").stdout.split()
+    assert set(changed) <= {"M", "audit/promotions.jsonl"}  # the checkout itself is not touched but for the record

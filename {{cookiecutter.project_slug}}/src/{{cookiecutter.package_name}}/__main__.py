@@ -24,6 +24,7 @@ VERBS = {
     "monitor": ("monitoring.monitor", "judge stored predictions: exit 0 no alarm, 3 alarm, 4 cannot tell"),
     "routine": ("monitoring.routine", "monitor and, where that asks for it, retrain through the same gates"),
     "ui": ("experiments.ui", "open the tracker's web page"),
+    "bench": ("bench", "measure the speed of one part: bench serve"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
 QUIET = {

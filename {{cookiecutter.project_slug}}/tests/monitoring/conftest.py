@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,17 +11,51 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from hydra.utils import instantiate
 
+from {{ cookiecutter.package_name }}.data.features import row_to_instance
+from {{ cookiecutter.package_name }}.data.ingest import content_hash
 from {{ cookiecutter.package_name }}.modeling.predictions import softmax
 from {{ cookiecutter.package_name }}.monitoring.drift import Sample
 from {{ cookiecutter.package_name }}.packaging.bundle import seal
+from {{ cookiecutter.package_name }}.provenance import sha256, write_json
 from {{ cookiecutter.package_name }}.serving.store import Record, Store
 from {{ cookiecutter.package_name }}.settings import Settings, parse
 
 ROOT = Path(__file__).parents[2]
 Stream = Callable[..., list[str]]
+Feed = Callable[..., None]
+STAND_IN = """
+import os, sys, time
+from pathlib import Path
+from filelock import FileLock
+verb, settings = sys.argv[1], dict(word.split("=", 1) for word in sys.argv[2:])
+if verb == "ingest":
+    if os.environ.get("BROKEN"):
+        sys.exit("no disk left")
+    if "SLOW" in os.environ:
+        with FileLock(os.environ["SLOW"] + ".lock"):
+            Path(os.environ["SLOW"]).touch()
+            time.sleep(120)
+    Path("count.txt").write_text(str(len(list(Path("data/feedback").glob("*.parquet")))))
+if verb == "promote":
+    with open(settings["paths.audit"], "a") as file:
+        file.write(Path("count.txt").read_text() + " " + settings["tracking.uri"] + "\\n")
+    sys.exit(int(os.environ.get("GATE", "0")))
+if verb == "pull":
+    Path(settings["paths.live"], "pulled").touch()
+"""
+PIPELINE = f"""
+stages:
+  ingest:
+    cmd: '"{sys.executable}" -m stand_in ingest'
+    deps: [data/feedback]
+    outs: [count.txt]
+"""
+IGNORED = "live\nlogs\nstore\n.state\nreports\naudit\ndata/raw\n"
 
 
 @pytest.fixture(scope="session")
@@ -122,3 +158,65 @@ def ask(settings: Settings, identity: str) -> Stream:
         return [record["prediction_id"] for record in records]
 
     return ask
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No git identity but the one for the first commit, and no repository around the test's folder."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.delenv("GATE", raising=False)
+
+
+def git(*words: str) -> str:
+    return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(project: Path, settings: Settings) -> Path:
+    """The project as a git and DVC repository with a stand-in for its package."""
+    for folder in ("src/stand_in", "data/feedback", "live", "audit"):
+        (project / folder).mkdir(parents=True)
+    (project / "src/stand_in/__main__.py").write_text(STAND_IN, encoding="utf-8")
+    (project / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
+    (project / ".gitignore").write_text(IGNORED, encoding="utf-8")
+    (project / "data/feedback/.gitkeep").touch()
+    git("init", "--quiet", "--initial-branch=main")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "first")
+    return project
+
+
+@pytest.fixture
+def table(settings: Settings) -> pd.DataFrame:
+    """Distinct raw rows of the task; the first ten are the snapshot in data/raw."""
+    rows: pd.DataFrame = instantiate(settings.data.source)[:200]
+    rows = rows[~content_hash(rows).duplicated()].reset_index(drop=True)
+    assert len(rows) > 60
+    rows[:10].to_parquet(settings.paths.raw / "data.parquet")
+    entry = {"sha256": sha256(settings.paths.raw / "data.parquet")}
+    write_json(settings.paths.raw / "manifest.json", {"files": {"data.parquet": entry}})
+    return rows
+
+
+@pytest.fixture
+def feed(settings: Settings, table: pd.DataFrame) -> Feed:
+    """Stores rows of the table as answered requests with feedback."""
+
+    def feed(start: int, stop: int, prefix: str = "p", label: str | None = None) -> None:
+        store, records = Store(settings.paths.store), []
+        rows = table[start:stop].to_dict("records")
+        for i, row in enumerate(rows, start):
+            base: dict[str, Any] = {"prediction_id": f"{prefix}{i}", "time": 1.0, "version": "1", "identity": "x"}
+            base |= {"instance": row_to_instance(row), "label": row["label"], "confidence": 1.0, "abstain": False}
+            records.append(Record(**{**base, "latency_ms": 1.0, "signals": {}}))  # type: ignore[typeddict-item]
+        store.append(records)
+        for record, row in zip(records, rows, strict=True):
+            assert store.feedback(record["prediction_id"], label or row["label"])
+        assert store.flush()
+        store.close()
+
+    return feed

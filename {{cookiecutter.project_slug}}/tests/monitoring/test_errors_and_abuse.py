@@ -6,7 +6,6 @@ import pytest
 
 from {{ cookiecutter.package_name }}.monitoring import quality
 
-
 pytestmark = pytest.mark.row("O3", "O5")
 
 

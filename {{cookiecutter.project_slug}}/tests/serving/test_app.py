@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from {{ cookiecutter.package_name }}.packaging.bundle import seal
 from {{ cookiecutter.package_name }}.serving.predictor import Champion, load_live
 from {{ cookiecutter.package_name }}.serving.store import recent
 from {{ cookiecutter.package_name }}.settings import Settings
@@ -287,6 +288,16 @@ def test_a_new_champion_takes_over_and_a_broken_one_does_not(
     assert "model.onnx" in line and "2 goes on answering" in line
     answer = client.post("/predict", json={"instances": rows.items[:1]}).json()
     assert answer["model"] == {"version": "2", "identity": identity}
+
+
+def test_a_bundle_that_fails_its_own_examples_is_not_loaded(live: str, settings: Settings) -> None:
+    folder = settings.paths.live / "1"
+    examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    examples["probabilities"] = [row[::-1] for row in examples["probabilities"]]
+    (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    seal(folder)
+    with pytest.raises(ValueError, match="its own examples"):
+        load_live(settings.paths.live)
 
 
 def test_without_a_model_it_waits_for_one(

@@ -65,3 +65,15 @@ def test_what_cannot_be_scored_is_named_and_leaves_nothing(settings: Settings, l
         with pytest.raises(ValueError, match=message):
             score(settings, name, "out.parquet")
         assert not Path("out.parquet").exists() and not list(Path().glob(".out*")), name
+
+
+def test_a_failure_in_the_middle_keeps_the_old_output(settings: Settings, live: str, rows: Any) -> None:
+    features = [name for name in rows.table.columns if name not in ("id", "label")]
+    Path("in").mkdir()
+    rows.table[:10].to_parquet("in/a.parquet")
+    rows.table.assign(**{features[0]: None}).to_parquet("in/b.parquet")
+    Path("out.parquet").write_text("older", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"b\.parquet, rows 0 to"):
+        score(settings, "in", "out.parquet")
+    assert Path("out.parquet").read_text(encoding="utf-8") == "older"
+    assert sorted(path.name for path in Path().glob("*out*")) == ["out.parquet"]
