@@ -116,9 +116,7 @@ def bake_into(folder: Path, config: Path, **answers: str) -> Project:
     path = Path(
         cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=str(folder), config_file=str(config))
     )
-    bin_folder = str(environment_python().parent)
-    env = clean_environment(PYTHONPATH=str(path / "src"), PATH=bin_folder + os.pathsep + os.environ["PATH"])
-    return Project(path, env)
+    return Project(path, clean_environment(PYTHONPATH=str(path / "src")))
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,8 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(
     folder.mkdir(parents=True)
     done = command_line(folder, config, answers)
     assert done.returncode != 0
-    assert any(message in line for line in done.stderr.splitlines()), done.stderr
+    said = done.stderr + done.stdout
+    assert any(message in line for line in said.splitlines()), said
     assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["in", "in/out"]
 
 

@@ -1,4 +1,4 @@
-"""The whole run with the user's own commands: data, model, server, feedback, monitor, retraining, a colleague's clone."""
+"""The whole run with the user's own commands: data, model, server, feedback, monitor, routine, a colleague's clone."""
 
 import contextlib
 import json

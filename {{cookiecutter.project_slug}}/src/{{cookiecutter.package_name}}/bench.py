@@ -1,6 +1,6 @@
 """Speed of one part, as ratios measured side by side in one run: `bench serve`.
 
-serve: requests per second of /predict, one row each, beside /healthz of the same server, which is what the web framework
+serve: requests per second of /predict, one row each, beside /healthz of the same server, which is what the framework
 alone costs. Prints a table and writes reports/bench-<name>.json.
 """
 

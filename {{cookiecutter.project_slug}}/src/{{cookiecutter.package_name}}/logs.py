@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 def get(stage: str, folder: Path = LOGS) -> logging.Logger:
     """The logger of a stage, set up on first use; its file rotates at 5 MB and keeps three older ones."""
     logger = logging.getLogger(f"{__package__}.{stage}")
-    if not logger.handlers:
+    if not any(isinstance(handler, RotatingFileHandler) for handler in logger.handlers):
         folder.mkdir(parents=True, exist_ok=True)
         file = RotatingFileHandler(folder / f"{stage}.jsonl", maxBytes=5_000_000, backupCount=3, encoding="utf-8")
         file.setFormatter(JsonFormatter())

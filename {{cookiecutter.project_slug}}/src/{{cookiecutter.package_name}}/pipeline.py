@@ -6,6 +6,7 @@ The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 import argparse
 import difflib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -87,7 +88,9 @@ def write_params(overrides: list[str]) -> None:
 
 def repro() -> None:
     """Runs the stages whose code, data or parameters changed. Raises ValueError when one fails."""
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
+    # The stages call plain `python`: that must be this one, also where the environment is not activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False, env={**os.environ, "PATH": path})
     if done.returncode:
         raise ValueError(
             "a stage failed: its own message is above; `make pipeline` goes on from there once it is mended"

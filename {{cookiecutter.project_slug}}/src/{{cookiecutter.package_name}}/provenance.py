@@ -27,7 +27,7 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "packaging/bundle.py",
     ),
     "promote": ("packaging", "experiments"),
-    "serve": ("serving", "packaging/bundle.py", "data/features.py"),
+    "serve": ("serving", "packaging/bundle.py", "modeling/predictions.py", "data/features.py"),
     "monitor": ("monitoring", "serving/store.py"),
 }
 

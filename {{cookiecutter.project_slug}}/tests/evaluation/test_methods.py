@@ -122,6 +122,13 @@ def test_temperature_recovers_the_scale_and_never_worsens_the_loss(rng: np.rando
 
 
 @pytest.mark.row("M10")
+def test_a_small_validation_set_without_errors_is_not_taken_for_certainty() -> None:
+    label = np.arange(100) % 3
+    logits = 4.0 * np.eye(3)[label]
+    assert calibration.fit_temperature(logits, label) > 0.5
+
+
+@pytest.mark.row("M10")
 def test_calibration_error_and_brier_score_have_their_known_values(rng: np.random.Generator) -> None:
     probabilities = np.tile([0.9, 0.1], (1000, 1))
     label = (np.arange(1000) % 10 >= 6).astype(int)  # says .9, right on .6

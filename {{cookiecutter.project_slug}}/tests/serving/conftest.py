@@ -172,3 +172,8 @@ def serve(settings: Settings) -> Iterator[Callable[..., httpx.Client]]:
         logger.removeHandler(handler)  # the next test logs to a folder of its own
         handler.close()
     logger.propagate = True
+
+
+@pytest.fixture
+def client(serve: Callable[..., httpx.Client], live: str) -> httpx.Client:
+    return serve()

@@ -90,7 +90,7 @@ def rates(figure: Any, verdict: dict[str, Any]) -> None:
     axes, found = figure.subplots(), verdict["details"]["rates"]
     axes.barh(list(found), list(found.values()), color=BLUE)
     axes.axvline(verdict["threshold"], color=RED, ls="--", label="limit")
-    axes.set(xlabel="share of rows that violate it")
+    axes.set(xlabel="share of rows that violate it", xlim=(0, 1.2 * max(verdict["threshold"], *found.values())))
     axes.legend(fontsize=8)
 
 

@@ -79,6 +79,7 @@ def load(settings: Settings) -> dict[str, Candidate]:
     folder = settings.paths.model
     if not (folder / NETWORK).is_file():
         raise ValueError(f"no model in {folder}: run `make pipeline` first")
+    torch.set_num_threads(settings.training.num_threads)  # the same sums, and so the same bytes, on every machine
     fresh = settings.model_copy(update={"model": _without_weights(settings.model)})
     network = build_network(fresh)
     network.load_state_dict(load_file(folder / NETWORK))

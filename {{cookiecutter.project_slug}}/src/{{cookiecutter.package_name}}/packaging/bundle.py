@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +73,7 @@ class Bundle:
     @cached_property
     def session(self) -> Any:
         """The ONNX Runtime session: one thread, since under load requests run side by side."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime reports its use to its maker
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -5,7 +5,6 @@ The order is setup (load, smoke-test), decode (items to tensors), predict (tenso
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,6 @@ class Champion:
 
 def load(folder: Path, version: str) -> Champion:
     """A bundle, verified and smoke-tested, ready to answer. Raises ValueError."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime reports its use to its maker
     bundle = Bundle.load(folder)
     champion = Champion(version, bundle, Features.model_validate(bundle.card.features))
     champion.smoke()

@@ -75,25 +75,27 @@ def router(service: Service) -> APIRouter:
     @routes.post(ROOT + "/infer", openapi_extra=body)
     @routes.post(ROOT + "/versions/{version}/infer", openapi_extra=body)
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
-        champion, started = _named(service, name, version), time.perf_counter()
+        started, champion = time.perf_counter(), _named(service, name, version)
         if "inference-header-content-length" in request.headers:
             raise Refused(400, "binary tensors are not supported: send binary_data=False", [("inputs", "JSON data")])
 
-        def job(content: dict[str, Any]) -> Response:
-            asked = check(InferRequest, content)
-            wanted = _wanted(asked)
-            inputs = tensors(asked.inputs, champion, service.limits.max_instances)
-            try:
-                scored = champion.predict(inputs)
-            except ValueError as error:
-                raise Refused(422, f"inputs: {error}", [("inputs", str(error))]) from None
-            ids = service.record(champion, scored, inputs_to_instances(inputs), started)
-            head = {"model_name": name, "model_version": champion.version, "id": asked.id or ids[0]}
-            return answer({**head, "outputs": [_output(one, scored, ids) for one in wanted]})
-
-        return await service.work(request, job, needs_type=False)  # the usual client names no content type
+        # The usual client names no content type.
+        return await service.work(request, lambda body: _infer(service, champion, body, started), needs_type=False)
 
     return routes
+
+
+def _infer(service: Service, champion: Champion, body: dict[str, Any], started: float) -> Response:
+    asked = check(InferRequest, body)
+    wanted = _wanted(asked)
+    inputs = tensors(asked.inputs, champion, service.limits.max_instances)
+    try:
+        scored = champion.predict(inputs)
+    except ValueError as error:
+        raise Refused(422, f"inputs: {error}", [("inputs", str(error))]) from None
+    ids = service.record(champion, scored, inputs_to_instances(inputs), started)
+    head = {"model_name": champion.bundle.card.name, "model_version": champion.version, "id": asked.id or ids[0]}
+    return answer({**head, "outputs": [_output(one, scored, ids) for one in wanted]})
 
 
 def describe(champion: Champion) -> dict[str, Any]:

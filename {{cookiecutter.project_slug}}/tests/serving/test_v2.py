@@ -1,0 +1,77 @@
+"""The Open Inference Protocol v2 on a real server."""
+
+import json
+from typing import Any
+
+import httpx
+import numpy as np
+
+from {{ cookiecutter.package_name }}.settings import Settings
+
+
+def tensors(rows: Any, count: int) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "datatype": "FP32", "shape": [count, *array.shape[1:]], "data": array[:count].ravel().tolist()}
+        for name, array in rows.inputs.items()
+    ]
+
+
+def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows: Any) -> None:
+    name = settings.project.name
+    assert client.get("/v2").json()["name"] == name
+    for path in ("health/live", "health/ready", f"models/{name}/ready", f"models/{name}/versions/1/ready"):
+        assert client.get(f"/v2/{path}").status_code == 200, path
+    assert client.get("/v2/models/other/ready").status_code == 404
+    described = client.get(f"/v2/models/{name}").json()
+    shapes = {tensor["name"]: tensor["shape"][1:] for tensor in described["inputs"]}
+    assert shapes == {name: list(array.shape[1:]) for name, array in rows.inputs.items()}
+    asked = {"id": "42", "inputs": tensors(rows, 3), "outputs": [{"name": "probabilities"}]}
+    answer = client.post(f"/v2/models/{name}/infer", json=asked).json()
+    assert answer["id"] == "42" and answer["model_version"] == "1"
+    (output,) = answer["outputs"]
+    assert output["shape"] == [3, len(settings.data.labels)] and output["datatype"] == "FP64"
+    own = client.post("/predict", json={"instances": rows.items[:3]}).json()["predictions"]
+    expected = [p for prediction in own for p in prediction["probabilities"].values()]
+    np.testing.assert_allclose(output["data"], expected, atol=1e-5)
+
+
+def test_v2_takes_nested_data_and_feedback(client: httpx.Client, settings: Settings, rows: Any) -> None:
+    path = f"/v2/models/{settings.project.name}/infer"
+    flat = tensors(rows, 2)
+    nested = [{**tensor, "data": rows.inputs[tensor["name"]][:2].tolist()} for tensor in flat]
+    answers = [client.post(path, json={"inputs": given}).json()["outputs"] for given in (flat, nested)]
+    logits = [next(o["data"] for o in outputs if o["name"] == "logits") for outputs in answers]
+    assert logits[0] == logits[1]
+    ids = next(o["data"] for o in answers[1] if o["name"] == "prediction_id")
+    assert len(ids) == 2
+    given = {"prediction_id": ids[0], "label": settings.data.labels[0]}
+    assert client.post("/feedback", json=given).status_code == 200
+
+
+def test_v2_refuses_wrong_tensors(client: httpx.Client, settings: Settings, rows: Any) -> None:
+    good, path = tensors(rows, 1), f"/v2/models/{settings.project.name}/infer"
+    size = len(good[0]["data"])
+    wrong: dict[str, dict[str, Any]] = {
+        "name": {"name": "other"},
+        "datatype": {"datatype": "INT64"},
+        "shape": {"shape": [1, 1, 1, 1, 1, 1]},
+        "negative": {"shape": [-1, *good[0]["shape"][1:]]},
+        "zero": {"shape": [0, *good[0]["shape"][1:]], "data": []},
+        "too many": {"shape": [257, *good[0]["shape"][1:]]},
+        "short": {"data": good[0]["data"][1:]},
+        "text": {"data": ["1"] * size},
+        "truth": {"data": [True] * size},
+        "beyond FP32": {"data": [1e39] * size},
+        "endless": {"data": [10**400] * size},
+        "ragged": {"data": [[0.0] * (size + 1)]},
+        "mixed": {"data": [0.0] * (size - 1) + [[0.0]]},
+        "unknown": {"extra": 1},
+    }
+    for name, change in wrong.items():
+        body = {"inputs": [{**good[0], **change}, *good[1:]]}
+        response = client.post(path, content=json.dumps(body))  # the usual client names no content type
+        status, answer = response.status_code, response.json()
+        assert status == 422 and answer["details"][0]["field"].startswith("inputs"), (name, answer)
+    unknown = {"inputs": good, "outputs": [{"name": "other"}]}
+    response = client.post(path, json=unknown)
+    assert response.status_code == 422 and response.json()["details"][0]["field"] == "outputs[0].name"
