@@ -8,10 +8,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 unexport VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format bake clean
+.PHONY: help setup demo test quick lint format bake bench-bake clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "error: Python 3.11 or newer is needed, and $(PYTHON) was not found" >&2; exit 1; }
@@ -38,6 +38,9 @@ format: setup  ## put the template's own source into its style
 
 bake: setup  ## generate a project into OUT=build/bake, asking nothing
 	@$(PY) -m cookiecutter --no-input --overwrite-if-exists --default-config --output-dir "$(OUT)" .
+
+bench-bake: setup  ## time to generate a project
+	@$(PY) benchmarks/bake.py
 
 clean:  ## remove what demo, test and bake have made
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache

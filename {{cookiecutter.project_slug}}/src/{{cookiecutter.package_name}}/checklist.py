@@ -139,7 +139,17 @@ def answered(section: str, settings: Settings) -> str | None:
     return " ".join(lines)[:80]
 
 
-PROVERS = {"report": prove_report, "tests": prove_tests, "bundle": prove_bundle, "champion": prove_champion}
+def prove_answer(row: str, proof: dict[str, Any], settings: Settings) -> str:
+    return f"{DESIGN}: {proof['answer']}"
+
+
+PROVERS = {
+    "answer": prove_answer,
+    "report": prove_report,
+    "tests": prove_tests,
+    "bundle": prove_bundle,
+    "champion": prove_champion,
+}
 
 
 def judge(row: str, entry: dict[str, Any], settings: Settings, excused: dict[str, str]) -> Status:
@@ -152,8 +162,7 @@ def judge(row: str, entry: dict[str, Any], settings: Settings, excused: dict[str
         answer = answered(entry["ask"], settings)
         if answer is None:
             return {"status": "unanswered", "proof": f"answer “{entry['ask']}” in {DESIGN}"}
-        if "missing" not in entry:
-            return {"status": "proven", "proof": f"{DESIGN}: {answer}"}
+        entry = {**entry, "proof": [*entry.get("proof", []), {"answer": answer}]}
     if "missing" in entry:
         return {"status": "not yet", "proof": f"missing: {entry['missing']}"}
     try:

@@ -28,7 +28,7 @@ def test_a_failing_source_leaves_the_last_snapshot(project: Project) -> None:
     project.run("ingest")
     before = module("provenance").data_version(project.settings())
     with pytest.raises(Exception, match="nowhere"):
-        project.run("ingest", "data.source={_target_: nowhere.load}")
+        project.run("ingest", "data.source._target_=nowhere.load")
     assert module("provenance").data_version(project.settings()) == before
 
 
