@@ -160,6 +160,20 @@ def shared(config: Path) -> Project:
     return project
 
 
+def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The pipeline's stages that DVC ran."""
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="session")
+def trained(shared: Project) -> Project:
+    """The default project after `make pipeline`."""
+    done = shared.run("make", "pipeline")
+    assert ran(done) == ["ingest", "validate", "split", "train", "evaluate", "package"]
+    return shared
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
     """With REQUIRE_ALL=1 a skipped test is a failed one, unless it wants a GPU."""

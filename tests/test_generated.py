@@ -1,5 +1,7 @@
 """What is generated passes its own checks unmodified, in the environment that it makes for itself."""
 
+import json
+
 import pytest
 from conftest import ROOT, Baker, Project
 
@@ -32,9 +34,14 @@ def test_params_are_what_the_configuration_composes_to(project: Project) -> None
     project.python("-c", COMPOSE)
 
 
-def test_its_own_tests(project: Project) -> None:
-    done = project.python("-m", "pytest", "-q")
-    assert " passed" in done.stdout
+def test_the_lean_project_runs_its_pipeline_and_its_own_tests(shared: Project, fresh: Baker) -> None:
+    """Its pipeline and its own tests; those of the full profile run in the story."""
+    project = fresh(profile="lean")
+    project.run("git", "init", "--quiet")
+    project.python("-m", "my_model", "pipeline")
+    project.python("-m", "pytest", "-q")
+    found = json.loads(project.python("-m", "my_model", "checklist", "--json").stdout)
+    assert found["O6"] == {"status": "not applicable", "proof": "profile lean"} and found["S1"]["status"] == "proven"
 
 
 def test_an_author_who_needs_escaping_composes(shared: Project, fresh: Baker) -> None:

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import math
 import shutil
 import socket
-import subprocess
+import sqlite3
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from conftest import BUILD, Project
+import yaml
+from conftest import BUILD, Project, ran
 
 pytestmark = pytest.mark.slow
 READY_SECONDS = 60
@@ -54,20 +56,6 @@ def server(project: Project) -> Iterator[str]:
 
 def replay(project: Project, url: str, *options: str) -> None:
     project.python("-m", "my_model", "replay", "--split", "test", "--rows", "300", "--url", url, *options)
-
-
-def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """The pipeline's stages that DVC ran."""
-    lines = (done.stdout + done.stderr).splitlines()
-    return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
-
-
-@pytest.fixture(scope="module")
-def trained(shared: Project) -> Project:
-    """The default project after `make pipeline`."""
-    done = shared.run("make", "pipeline")
-    assert ran(done) == ["ingest", "validate", "split", "train", "evaluate", "package"]
-    return shared
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +140,64 @@ def test_a_clone_with_pulled_data_retrains_nothing_and_serves_the_same_model(tra
     assert (clone.path / "mlflow.db").exists()
     with server(clone) as url:
         assert ask(f"{url}/v2/models/my-model")["name"] == "my-model"
+
+
+DIGITS = {
+    "0": [[(0.5 + 0.2 * math.cos(a / 4), 0.5 + 0.3 * math.sin(a / 4)) for a in range(27)]],
+    "1": [[(0.4, 0.3), (0.52, 0.18), (0.52, 0.82)]],
+    "7": [[(0.3, 0.2), (0.7, 0.2), (0.5, 0.5), (0.42, 0.85)], [(0.38, 0.5), (0.64, 0.5)]],
+}
+
+
+def draw(page: Any, strokes: list[list[tuple[float, float]]]) -> None:
+    """Strokes on the page's canvas with the mouse; points are shares of its width and height."""
+    box = page.locator("#canvas").bounding_box()
+    for stroke in strokes:
+        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point)
+        page.mouse.up()
+
+
+def test_a_person_draws_on_the_page_and_says_whether_it_was_right(trained: Project, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    api = pytest.importorskip("playwright.sync_api")
+    with server(trained) as url, api.sync_playwright() as play:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        context = play.chromium.launch_persistent_context(tmp_path, executable_path=chromium, args=options)
+        page, problems = context.new_page(), list[str]()
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: problems.extend([] if request.url.startswith(url) else [request.url]))
+        page.goto(url)
+        for digit, strokes in DIGITS.items():
+            page.click("#clear")
+            draw(page, strokes)
+            api.expect(page.locator("#answer")).to_contain_text(digit)
+            api.expect(page.locator("#answer")).to_contain_text("% sure")
+        page.click("#right")
+        api.expect(page.locator("#thanks")).to_contain_text("noted as a 7")
+        context.close()
+    assert problems == []
+    with contextlib.closing(sqlite3.connect(trained.path / "store/predictions.db")) as store:
+        rows = store.execute("SELECT p.label FROM predictions p JOIN feedback f USING (prediction_id)").fetchall()
+    assert ("7",) in rows
+
+
+def test_its_own_tests_pass_and_prove_their_rows(monitored: Project) -> None:
+    """After pipeline, requests and tests, a row is unproven only where checklist.yaml says what it lacks."""
+    monitored.python("-m", "pytest", "-q")
+    found = json.loads(monitored.python("-m", "my_model", "checklist", "--json").stdout)
+    rows = yaml.safe_load((monitored.path / "checklist.yaml").read_text(encoding="utf-8"))
+    whole = {row for row, entry in rows.items() if "missing" not in entry}
+    unproven = {row: found[row] for row in whole if found[row]["status"] not in ("proven", "not applicable")}
+    assert unproven == {} and len(whole) >= 25
+    lacking = {row for row in rows if row not in whole and found[row]["status"] != "not applicable"}
+    assert {found[row]["status"] for row in lacking} == {"not yet"}
 
 
 def test_the_routine_retrains_with_feedback_through_the_same_gates(monitored: Project) -> None:

@@ -53,6 +53,8 @@ ROWS = pytest.StashKey[dict[str, dict[str, str]]]()
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     report = yield
+    if report.skipped and os.environ.get("REQUIRE_ALL") == "1" and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"REQUIRE_ALL=1 and yet skipped: {report.longrepr}"
     if report.when == "call" or report.outcome != "passed":
         for mark in item.iter_markers("row"):
             for row in mark.args:
