@@ -123,10 +123,13 @@ def test_promote_pull_refuse_and_roll_back(trained: Project) -> None:
     assert trained.run("evaluate") == trained.run("package") == 0
     assert promote.run(trained.settings(), Namespace(override="testing the rollback")) == 0 and trained.run("pull") == 0
     assert alias(trained, "champion") == "2"
-    assert trained.run("rollback") == 0 and alias(trained, "champion") == "1"
+    rollback = module("packaging.rollback")
+    assert rollback.run(settings, Namespace(reason="testing, once more")) == 0 and alias(trained, "champion") == "1"
+    assert trained.run("promote") == 3  # what was rolled back does not come back by itself
+    assert alias(trained, "champion") == "1" and "testing, once more" in registry.decisions(settings)[-1]["why"][0]
     live = json.loads((settings.paths.live / "current.json").read_text(encoding="utf-8"))
     assert live == {**current, "challenger": live["challenger"]}
-    assert [d["action"] for d in registry.decisions(settings)] == ["promote", "promote", "rollback"]
+    assert [d["action"] for d in registry.decisions(settings)] == ["promote", "promote", "rollback", "refuse"]
 
 
 @pytest.mark.row("P3")
@@ -136,7 +139,7 @@ def test_a_refused_bundle_moves_nothing_and_leaves_a_record(trained: Project) ->
     content["methods"]["M10"] |= {"outcome": "fail", "why": "off by a mile"}
     module("provenance").write_json(path, content)
     trained.run("package")
-    assert promote.run(trained.settings(), NONE) == 3
+    assert promote.run(trained.settings(), NONE) == promote.run(trained.settings(), NONE) == 3
     assert alias(trained, "champion") is None
     (record,) = registry.decisions(trained.settings())
     assert record["action"] == "refuse" and "off by a mile" in record["why"][0]

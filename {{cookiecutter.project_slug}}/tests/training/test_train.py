@@ -69,7 +69,7 @@ def test_anomaly_detection_names_the_operation(trained: Project, monkeypatch: py
 def test_a_failed_training_is_marked_failed(trained: Project) -> None:
     client = module("experiments.tracking").client(trained.settings())
     experiment = client.get_experiment_by_name(trained.settings().tracking.experiment)
-    with pytest.raises(Exception, match="torch.nonsense"):
+    with pytest.raises(Exception, match=r"torch\.nonsense"):
         trained.run("train", "model._target_=torch.nonsense")
     assert client.search_runs([experiment.experiment_id], max_results=1)[0].info.status == "FAILED"
 

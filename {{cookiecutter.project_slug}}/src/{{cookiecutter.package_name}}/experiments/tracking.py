@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,11 +38,10 @@ def client(settings: Settings) -> "MlflowClient":
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # no lines about tables and migrations
     uri = tracker_uri(settings)
     mlflow.set_tracking_uri(uri)
-    settings.paths.state.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.paths.state / "tracker.lock"):
+    local = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
+    with FileLock(f"{local}.lock") if local else nullcontext():
         made = mlflow.MlflowClient(uri)
         if made.get_experiment_by_name(settings.tracking.experiment) is None:
-            local = settings.tracking.uri.startswith("sqlite")
             made.create_experiment(settings.tracking.experiment, Path("mlruns").resolve().as_uri() if local else None)
     return made
 

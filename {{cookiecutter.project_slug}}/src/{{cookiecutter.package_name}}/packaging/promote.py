@@ -62,14 +62,18 @@ def against_champion(settings: Settings, bundle: Bundle, champion: Bundle) -> tu
 
 
 def decide(
-    evaluation: dict[str, Any], packaging: dict[str, Any], champion: tuple[str, str] | None, override: str | None
+    evaluation: dict[str, Any],
+    packaging: dict[str, Any],
+    champion: tuple[str, str] | None,
+    override: str | None,
+    rolled_back: str | None = None,
 ) -> Decision:
-    """The gate: every method's outcome, the bundle's verdicts, and the comparison with a champion."""
+    """The gate: every method, the bundle's verdicts, the comparison with a champion, and no rollback of it."""
     outcomes = [(v["outcome"], f"{v['method']} {v['title']}: {v['why']}") for v in evaluation["methods"].values()]
-    outcomes += [
-        (v["outcome"], f"P2 {v['name']}: {v['number']:.4g}, limit {v['threshold']:g}") for v in packaging["verdicts"]
-    ]
+    for v in packaging["verdicts"]:
+        outcomes.append((v["outcome"], f"P2 {v['name']}: {v['number']:.4g}, limit {v['threshold']:g}"))
     outcomes += [champion] if champion else []
+    outcomes += [("fail", rolled_back)] if rolled_back else []
     failed = [why for outcome, why in outcomes if outcome == "fail"]
     unsure = [why for outcome, why in outcomes if outcome == "cannot tell"]
     if override and (failed or unsure):
@@ -116,7 +120,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             _mark(settings, bundle)
             return PROMOTED
         compared = _compare(settings, bundle, champion)
-        decision = decide(evaluation, packaging, compared, args.override)
+        taken_back = registry.rolled_back(settings, bundle.identity)
+        decision = decide(evaluation, packaging, compared, args.override, taken_back)
         _carry_out(settings, bundle, champion, decision, log)
     return decision.code
 
@@ -130,7 +135,8 @@ def _compare(settings: Settings, bundle: Bundle, champion: Any) -> tuple[str, st
 
 
 def _carry_out(settings: Settings, bundle: Bundle, champion: Any, decision: Decision, log: Any) -> None:
-    version = registry.register(settings, bundle, tracking.current(settings, "register"))
+    version = registry.find(settings, bundle.identity)
+    version = version or registry.register(settings, bundle, tracking.current(settings, "register"))
     client, name = tracking.client(settings), settings.tracking.registered_model
     if decision.code == PROMOTED:
         client.set_registered_model_alias(name, registry.CHAMPION, version.version)

@@ -64,6 +64,13 @@ def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVer
     return run.client.create_model_version(name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id)
 
 
+def find(settings: Settings, identity: str) -> "ModelVersion | None":
+    """The version that stands for a bundle, None where it was never registered."""
+    query = f"name = '{settings.tracking.registered_model}' and tags.identity = '{identity}'"
+    found = tracking.client(settings).search_model_versions(query, max_results=1)
+    return found[0] if found else None
+
+
 def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundle:
     """Fetches the bundle of a version into an empty folder. Raises ValueError where it is not the registered one."""
     identity = version.tags["identity"]
@@ -85,7 +92,10 @@ def label(version: "ModelVersion") -> str:
 def audit(
     settings: Settings, action: str, version: "ModelVersion", previous: "ModelVersion | None", why: list[str]
 ) -> None:
-    """Appends one decision to the audit log, synced to disk, and notes it on the model version."""
+    """Appends one decision to the audit log, synced to disk, and notes it on the model version.
+
+    A decision that only repeats the last one, as each `make pipeline` on a refused bundle does, adds nothing.
+    """
     entry: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "action": action,
@@ -99,6 +109,9 @@ def audit(
         "by": git("config", "user.name") or getpass.getuser(),
         "why": why,
     }
+    last = decisions(settings)[-1:]
+    if last and all(last[0][k] == entry[k] for k in ("action", "identity", "version", "previous", "why")):
+        return
     settings.paths.audit.parent.mkdir(parents=True, exist_ok=True)
     with settings.paths.audit.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
@@ -107,6 +120,16 @@ def audit(
     tracking.client(settings).set_model_version_tag(
         version.name, version.version, "decision", f"{action}: {'; '.join(why)}"[:4000]
     )
+
+
+def rolled_back(settings: Settings, identity: str) -> str | None:
+    """Why the last rollback took this very bundle out of service; None where it did not, or it was promoted since."""
+    for record in reversed(decisions(settings)):
+        if record["action"] == "promote" and record["identity"] == identity:
+            return None
+        if record["action"] == "rollback" and (record["previous"] or "").endswith(f"-{identity[:8]}"):
+            return f"rolled back at {record['time']}: {'; '.join(record['why'])}"
+    return None
 
 
 def decisions(settings: Settings) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def explore(argv: list[str]) -> int:
     def job(config: DictConfig) -> float:
         settings = parse(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         folder = Path(HydraConfig.get().runtime.output_dir)
-        paths = settings.paths.model_copy(update={"model": folder / "model", "reports": folder / "reports"})
+        paths = settings.paths.model_copy(update={name: folder / name for name in ("model", "reports", "state")})
         metrics = train(settings.model_copy(update={"paths": paths}))
         print(f"results in {folder}")
         return float(metrics["network"]["val"][settings.evaluation.primary_metric])
