@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         parser()[0].print_help()
         return 0
+    if argv[0] not in VERBS and "LOCAL_RANK" in os.environ:
+        argv = ["train", *argv]  # Lightning starts the other processes with Hydra's part of the command line
     verb = argv[0]
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)

@@ -24,6 +24,7 @@ def send(client: httpx.Client, body: bytes, path: str = "/predict") -> tuple[int
     return response.status_code, response.json()
 
 
+@pytest.mark.row("S1")
 def test_predict_gives_the_bundles_own_answer(client: httpx.Client, settings: Settings, rows: Any, live: str) -> None:
     body = client.post("/predict", json={"instances": rows.items[:20]}).json()
     champion = load_live(settings.paths.live)
@@ -42,6 +43,7 @@ def test_predict_gives_the_bundles_own_answer(client: httpx.Client, settings: Se
     assert {a["abstain"] for a in body["predictions"]} == {True, False}
 
 
+@pytest.mark.row("S1", "S5", "S6", "S11")
 def test_a_prediction_is_stored_and_takes_feedback(
     client: httpx.Client, settings: Settings, rows: Any, live: str, wait_for: Callable[..., None]
 ) -> None:
@@ -85,6 +87,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.row("S7")
 def test_wrong_bodies_are_refused_by_field_and_rule(client: httpx.Client) -> None:
     for name, (body, status, field) in HOSTILE.items():
         got, answer = send(client, body)
@@ -94,6 +97,7 @@ def test_wrong_bodies_are_refused_by_field_and_rule(client: httpx.Client) -> Non
     assert client.get("/healthz").status_code == 200
 
 
+@pytest.mark.row("S7")
 def test_every_field_of_an_item_is_checked(client: httpx.Client, rows: Any) -> None:
     item = rows.items[0]
     for name in item:
@@ -107,6 +111,7 @@ def test_every_field_of_an_item_is_checked(client: httpx.Client, rows: Any) -> N
     assert status == 422 and answer["details"][0]["field"] == "extra"
 
 
+@pytest.mark.row("S7", "S8")
 def test_a_large_body_is_refused_without_its_length(client: httpx.Client) -> None:
     def pieces() -> Iterator[bytes]:
         for _ in range(40):
@@ -115,6 +120,7 @@ def test_a_large_body_is_refused_without_its_length(client: httpx.Client) -> Non
     assert client.post("/predict", content=pieces(), headers=JSON).status_code == 413
 
 
+@pytest.mark.row("S7")
 def test_content_type_method_and_path(client: httpx.Client, rows: Any) -> None:
     body = json.dumps({"instances": rows.items[:1]}).encode()
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
@@ -126,6 +132,7 @@ def test_content_type_method_and_path(client: httpx.Client, rows: Any) -> None:
     assert client.get("/nothing").json()["details"][0]["field"] == "path"
 
 
+@pytest.mark.row("S8")
 def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:
     for response in (client.get("/"), client.get("/nothing"), client.post("/predict"), client.get("/metrics")):
         policy = response.headers["content-security-policy"]
@@ -136,12 +143,14 @@ def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:
         assert "server" not in response.headers or response.headers["server"] == "uvicorn"  # `serve` leaves it out
 
 
+@pytest.mark.row("S11", "S8")
 def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/").text
     assert "<script>" in page and "/predict" in page and "/feedback" in page
     assert not [mark for mark in ("http://", "https://", 'src="', "@import", "style=") if mark in page]
 
 
+@pytest.mark.row("S1")
 def test_the_schema_describes_the_requests(client: httpx.Client) -> None:
     schema = client.get("/openapi.json").json()
     body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
@@ -150,6 +159,7 @@ def test_the_schema_describes_the_requests(client: httpx.Client) -> None:
     assert {"InferRequest", "Tensor", "FeedbackRequest", "PredictAnswer", "ErrorAnswer"} <= set(known)
 
 
+@pytest.mark.row("S1")
 def test_metrics_count_what_happened(client: httpx.Client, rows: Any) -> None:
     client.post("/predict", json={"instances": rows.items[:5]})
     client.get("/made/up/path")
@@ -164,6 +174,7 @@ def test_metrics_count_what_happened(client: httpx.Client, rows: Any) -> None:
     assert any(name.startswith("model_info{") and value == 1 for name, value in values.items())
 
 
+@pytest.mark.row("S8")
 def test_keys_guard_what_asks_the_model(serve: Serve, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEYS", "first, second")
     client = serve()
@@ -176,6 +187,7 @@ def test_keys_guard_what_asks_the_model(serve: Serve, live: str, rows: Any, monk
         assert client.get(path).status_code == 200, path
 
 
+@pytest.mark.row("S2")
 def test_overload_is_refused_at_once(
     serve: Serve, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
 ) -> None:
@@ -202,6 +214,7 @@ def test_overload_is_refused_at_once(
     assert client.post("/predict", json=body).status_code == 200
 
 
+@pytest.mark.row("S1")
 def test_a_new_champion_takes_over_and_a_broken_one_does_not(
     serve: Serve, live: str, settings: Settings, rows: Any, release: Callable[..., str], wait_for: Callable[..., None]
 ) -> None:
@@ -228,6 +241,7 @@ def test_a_bundle_that_fails_its_own_examples_is_not_loaded(live: str, settings:
         load_live(settings.paths.live)
 
 
+@pytest.mark.row("S1")
 def test_without_a_model_it_waits_for_one(
     serve: Serve, settings: Settings, rows: Any, release: Callable[..., str], wait_for: Callable[..., None]
 ) -> None:
@@ -239,6 +253,7 @@ def test_without_a_model_it_waits_for_one(
     wait_for(lambda: client.get("/readyz").status_code == 200)
 
 
+@pytest.mark.row("S7")
 def test_a_bug_is_a_plain_500(client: httpx.Client, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Champion, inputs: Any) -> Any:
         raise RuntimeError("secret detail")

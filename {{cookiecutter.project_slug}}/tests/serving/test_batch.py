@@ -24,6 +24,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.row("S3")
 def test_scores_a_file_in_pieces(settings: Settings, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "ROWS", 33)
     rows.table.to_parquet("in.parquet", row_group_size=100)
@@ -38,6 +39,7 @@ def test_scores_a_file_in_pieces(settings: Settings, live: str, rows: Any, monke
     assert set(scored["model"]) == {live}
 
 
+@pytest.mark.row("S3")
 def test_scores_a_folder_with_a_named_bundle(settings: Settings, live: str, rows: Any) -> None:
     Path("in").mkdir()
     rows.table[:10].to_parquet("in/a.parquet")
@@ -46,6 +48,7 @@ def test_scores_a_folder_with_a_named_bundle(settings: Settings, live: str, rows
     assert pd.read_parquet("out.parquet")["id"].tolist() == rows.table["id"].tolist()[:25]
 
 
+@pytest.mark.row("S3")
 def test_what_cannot_be_scored_is_named_and_leaves_nothing(settings: Settings, live: str, rows: Any) -> None:
     features = [name for name in rows.table.columns if name not in ("id", "label")]
     rows.table.drop(columns=features).to_parquet("no-features.parquet")
@@ -67,6 +70,7 @@ def test_what_cannot_be_scored_is_named_and_leaves_nothing(settings: Settings, l
         assert not Path("out.parquet").exists() and not list(Path().glob(".out*")), name
 
 
+@pytest.mark.row("S3")
 def test_a_failure_in_the_middle_keeps_the_old_output(settings: Settings, live: str, rows: Any) -> None:
     features = [name for name in rows.table.columns if name not in ("id", "label")]
     Path("in").mkdir()

@@ -93,6 +93,7 @@ def post(url: str, path: str, content: Any) -> Any:
     return answer
 
 
+@pytest.mark.row("S1", "P4")
 def test_serves_without_the_training_stack_and_flushes(
     start: Start, live: str, settings: Settings, rows: Any, project: Path
 ) -> None:
@@ -157,6 +158,7 @@ def data(settings: Settings, rows: Any) -> None:
     (settings.paths.raw / "manifest.json").write_text("{}", encoding="utf-8")
 
 
+@pytest.mark.row("S10")
 def test_replay_compares_scores_and_reports(start: Start, live: str, settings: Settings, data: None) -> None:
     process = start()
     assert process.url is not None
@@ -170,6 +172,7 @@ def test_replay_compares_scores_and_reports(start: Start, live: str, settings: S
     assert report["accuracy"] == sum(row["feedback"] == row["label"] for row in labelled) / 60
 
 
+@pytest.mark.row("S10")
 def test_replay_notices_other_answers_and_a_dead_server(
     start: Start, live: str, settings: Settings, data: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +187,7 @@ def test_replay_notices_other_answers_and_a_dead_server(
         replayed(settings, process.url)
 
 
+@pytest.mark.row("S10")
 def test_replay_asks_for_what_it_needs(live: str, settings: Settings, data: None) -> None:
     with pytest.raises(ValueError, match="does not exist"):
         replayed(settings, "http://127.0.0.1:9", "--split", "no")

@@ -32,6 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
+@pytest.mark.row("S5")
 def test_what_was_stored_comes_back_newest_last(store: Store) -> None:
     assert recent(store.path, 10) == []
     assert store.append([record(i) for i in range(5)]) == 0
@@ -43,12 +44,14 @@ def test_what_was_stored_comes_back_newest_last(store: Store) -> None:
     assert {**rows[2], "feedback": None} == {**record(4), "feedback": None}
 
 
+@pytest.mark.row("S5")
 def test_a_file_without_tables_is_an_empty_store(store: Store) -> None:
     store.path.parent.mkdir()
     store.path.touch()  # so it looks for a moment while another process makes it
     assert recent(store.path, 10) == [] and not store.feedback("id-1", "a")
 
 
+@pytest.mark.row("S5")
 def test_a_damaged_file_is_busy_not_a_crash(store: Store) -> None:
     store.path.parent.mkdir()
     store.path.write_bytes(b"no database " * 1000)
@@ -56,6 +59,7 @@ def test_a_damaged_file_is_busy_not_a_crash(store: Store) -> None:
         store.feedback("id-1", "a")
 
 
+@pytest.mark.row("S5")
 def test_recent_selects_by_bundle_and_feedback(store: Store) -> None:
     store.append([record(1), record(2, identity="new"), record(3, identity="new")])
     store.feedback("id-2", "a")
@@ -65,6 +69,7 @@ def test_recent_selects_by_bundle_and_feedback(store: Store) -> None:
     assert [(row["prediction_id"], row["feedback"]) for row in recent(store.path, 10, labelled=True)] == [("id-2", "b")]
 
 
+@pytest.mark.row("S5")
 def test_only_the_newest_rows_stay(tmp_path: Path) -> None:
     store = Store(tmp_path / "predictions.db", max_rows=50)
     for i in range(0, 200, 20):
@@ -89,6 +94,7 @@ def blocked(store: Store) -> Iterator[Callable[[], None]]:
     connection.close()
 
 
+@pytest.mark.row("S5")
 def test_a_slow_disk_makes_nobody_wait(
     store: Store, blocked: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +110,7 @@ def test_a_slow_disk_makes_nobody_wait(
     assert len(recent(store.path, 1000)) == 101
 
 
+@pytest.mark.row("S5")
 def test_the_queue_is_bounded_in_bytes(
     store: Store, blocked: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +119,7 @@ def test_the_queue_is_bounded_in_bytes(
     blocked()
 
 
+@pytest.mark.row("S5")
 def test_feedback_on_what_is_still_queued(store: Store, blocked: Callable[[], None]) -> None:
     store.append([record(7)])
     assert store.feedback("id-7", "a")
@@ -121,6 +129,7 @@ def test_feedback_on_what_is_still_queued(store: Store, blocked: Callable[[], No
     assert recent(store.path, 1)[0]["feedback"] == "a"
 
 
+@pytest.mark.row("S5")
 def test_closing_stores_what_is_queued(tmp_path: Path) -> None:
     store = Store(tmp_path / "predictions.db")
     store.append([record(i) for i in range(500)])
@@ -129,6 +138,7 @@ def test_closing_stores_what_is_queued(tmp_path: Path) -> None:
     assert store.append([record(1000)]) == 1  # too late, and counted
 
 
+@pytest.mark.row("S5")
 def test_a_failing_disk_is_logged_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     store = Store(tmp_path / "file" / "predictions.db")
@@ -149,6 +159,7 @@ raise SystemExit(3)
 """
 
 
+@pytest.mark.row("S5")
 def test_a_process_that_forgets_to_close_ends_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "predictions.db"
     command = [sys.executable, "-c", FORGETFUL, str(path), json.dumps(record(0))]
@@ -169,6 +180,7 @@ for i in range(10_000):
 """
 
 
+@pytest.mark.row("S5")
 def test_another_process_reads_meanwhile_and_a_kill_loses_nothing_committed(tmp_path: Path) -> None:
     path = tmp_path / "predictions.db"
     command = [sys.executable, "-c", WRITER, str(path), json.dumps(record(0))]

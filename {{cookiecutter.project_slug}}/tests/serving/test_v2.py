@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from {{ cookiecutter.package_name }}.settings import Settings
 
@@ -16,6 +17,7 @@ def tensors(rows: Any, count: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.row("S1")
 def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows: Any) -> None:
     name = settings.project.name
     assert client.get("/v2").json()["name"] == name
@@ -35,6 +37,7 @@ def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows
     np.testing.assert_allclose(output["data"], expected, atol=1e-5)
 
 
+@pytest.mark.row("S1", "S6")
 def test_v2_takes_nested_data_and_feedback(client: httpx.Client, settings: Settings, rows: Any) -> None:
     path = f"/v2/models/{settings.project.name}/infer"
     flat = tensors(rows, 2)
@@ -48,6 +51,7 @@ def test_v2_takes_nested_data_and_feedback(client: httpx.Client, settings: Setti
     assert client.post("/feedback", json=given).status_code == 200
 
 
+@pytest.mark.row("S7")
 def test_v2_refuses_wrong_tensors(client: httpx.Client, settings: Settings, rows: Any) -> None:
     good, path = tensors(rows, 1), f"/v2/models/{settings.project.name}/infer"
     size = len(good[0]["data"])

@@ -46,15 +46,16 @@ class Module(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         loss, correct, n = self.seen.tolist()
-        self.log_dict({"train/loss": loss / n, "train/accuracy": correct / n}, prog_bar=True)
+        self.log_dict({"train/loss": loss / n, "train/accuracy": correct / n}, prog_bar=True, sync_dist=True)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits, _ = self(batch["inputs"])
-        self.log("val/loss", self.loss(logits, batch["label"]), prog_bar=True, batch_size=len(batch["label"]))
+        loss = self.loss(logits, batch["label"])
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["label"]), sync_dist=True)
         self.val_metrics.update(logits.softmax(dim=1), batch["label"])
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({name: value for name, value in self.val_metrics.compute().items()})
+        self.log_dict(dict(self.val_metrics.compute().items()), sync_dist=True)
         self.val_metrics.reset()
 
     def configure_optimizers(self) -> Any:

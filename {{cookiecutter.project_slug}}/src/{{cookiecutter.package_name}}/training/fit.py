@@ -54,30 +54,36 @@ def loggers(settings: Settings, run_id: str) -> list[Logger]:
     return made
 
 
-def callbacks(settings: Settings, folder: Path, lines: EpochLines) -> list[Callback]:
-    """Best and last checkpoint by validation loss, early stopping on it, the learning rate, and epoch lines."""
-    debugging = settings.trainer.fast_dev_run
+def callbacks(settings: Settings, folder: Path, lines: EpochLines, logs: bool) -> list[Callback]:
+    """Best and last checkpoint by validation loss, early stopping on it, epoch lines, and the learning rate."""
     patience = settings.training.early_stopping_patience
     checkpoint = ModelCheckpoint(folder, "best", monitor="val/loss", save_last=True, enable_version_counter=False)
     found: list[Callback] = [lines, EarlyStopping("val/loss", patience=patience)]
-    return found if debugging else [checkpoint, LearningRateMonitor(), *found]
+    if not settings.trainer.fast_dev_run:
+        found.append(checkpoint)
+    return [*found, LearningRateMonitor()] if logs else found
 
 
-def fit_network(settings: Settings, run_id: str) -> nn.Module:
-    """Trains and returns the network with the weights of its best epoch, ready for inference, on the CPU."""
+def fit_network(settings: Settings, run_id: str | None) -> nn.Module:
+    """Trains and returns the network with the weights of its best epoch, ready for inference, on the CPU.
+
+    Without a run, this is one of the other processes of a distributed run: it records and saves nothing.
+    """
     quiet()
     torch.set_num_threads(settings.training.num_threads)
     L.seed_everything(settings.seed, workers=True, verbose=False)
     bar = settings.trainer.enable_progress_bar and sys.stderr.isatty()
-    lines = EpochLines(show=not bar)
+    lines = EpochLines(show=not bar and bool(run_id))
     folder = settings.paths.state / "checkpoints"
-    shutil.rmtree(folder, ignore_errors=True)
+    if run_id:
+        shutil.rmtree(folder, ignore_errors=True)
     options: dict[str, Any] = {**settings.trainer.model_dump(), "enable_progress_bar": bar}
+    logger = loggers(settings, run_id) if run_id and not settings.trainer.fast_dev_run else []
     trainer = L.Trainer(
         **options,
         default_root_dir=settings.paths.state,
-        logger=False if settings.trainer.fast_dev_run else loggers(settings, run_id),
-        callbacks=callbacks(settings, folder, lines),
+        logger=logger,
+        callbacks=callbacks(settings, folder, lines, bool(logger)),
         enable_checkpointing=not settings.trainer.fast_dev_run,
         enable_model_summary=False,
     )
@@ -90,7 +96,8 @@ def fit_network(settings: Settings, run_id: str) -> nn.Module:
             f"loss went from {lines.losses[0]:.3f} to {lines.losses[-1]:.3f} on one batch: the network cannot learn; "
             "look at its loss, learning rate and shapes"
         )
-    restore_best(network, folder, settings.paths.model)
+    if run_id:
+        restore_best(network, folder, settings.paths.model)
     return network.eval().cpu()
 
 

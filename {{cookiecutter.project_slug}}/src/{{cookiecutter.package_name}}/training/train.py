@@ -5,6 +5,7 @@ for exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`, `--
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ def explore(argv: list[str]) -> int:
         folder = Path(HydraConfig.get().runtime.output_dir)
         paths = settings.paths.model_copy(update={name: folder / name for name in ("model", "reports", "state")})
         metrics = train(settings.model_copy(update={"paths": paths}))
+        if not metrics:
+            return float("nan")
         print(f"results in {folder}")
         return float(metrics["network"]["val"][settings.evaluation.primary_metric])
 
@@ -52,6 +55,9 @@ def train(settings: Settings) -> Metrics:
     from ..data.datamodule import load
     from ..experiments import tracking
 
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+        fit_network(settings, None)  # another process of a distributed run: the first one keeps the record
+        return {}
     started = time.time()
     with logs.stage("train") as log:
         record = tracking.start(settings, "train", tags={"candidate": "network"})
