@@ -42,6 +42,9 @@ class InferRequest(Message):
     outputs: Annotated[list[Wanted], Field(max_length=64)] | None = None
 
 
+BODY = {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}}}
+
+
 def router(service: Service) -> APIRouter:
     """The endpoints under /v2."""
     routes = APIRouter()
@@ -70,10 +73,8 @@ def router(service: Service) -> APIRouter:
         _named(service, name, version)
         return answer({"name": name, "ready": True})
 
-    body = {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}}}
-
-    @routes.post(ROOT + "/infer", openapi_extra=body)
-    @routes.post(ROOT + "/versions/{version}/infer", openapi_extra=body)
+    @routes.post(ROOT + "/infer", openapi_extra=BODY)
+    @routes.post(ROOT + "/versions/{version}/infer", openapi_extra=BODY)
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         started, champion = time.perf_counter(), _named(service, name, version)
         if "inference-header-content-length" in request.headers:
