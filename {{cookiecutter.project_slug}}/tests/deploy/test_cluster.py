@@ -176,3 +176,8 @@ def test_service_reaches_champion_and_canary(deploy: Path) -> None:
         assert selector <= found[name]["spec"]["template"]["metadata"]["labels"].items()
     stable = found["deployment.yaml"]["metadata"]["name"]
     assert found["autoscaler.yaml"]["spec"]["scaleTargetRef"]["name"] == stable
+
+
+@pytest.mark.row("P4")
+def test_yaml_passes_its_linter(deploy: Path, tool: Tool) -> None:
+    tool("yamllint", "--strict", *sorted([*deploy.rglob("*.yaml"), *deploy.rglob("*.yml")]))
