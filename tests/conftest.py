@@ -25,6 +25,8 @@ PROMPTS = {
 }
 # Without what would lead a child to other environments, repositories or answers.
 STRIPPED = ("VENV", "VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "LOCK", "TORCH")
+# Bytecode is written as on a user's machine: DVC must not take it for code.
+STRIPPED += ("PYTHONDONTWRITEBYTECODE",)
 IDENTITY = {f"GIT_{role}_{key}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 NOTHING: Mapping[str, str] = {}
 Baker = Callable[..., "Project"]

@@ -46,6 +46,13 @@ def test_stages_before_their_inputs_say_what_to_run(project: Project, capsys: py
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["training.batch_size=0", "model.dropout=7", "optimizer=nonsense"])
+def test_what_is_wrong_in_an_exploring_run_is_told_without_a_traceback(wrong: str, trained: Project) -> None:
+    done = call("train", wrong, folder=trained.folder)
+    assert done.returncode != 0 and "Traceback" not in done.stderr and wrong.split(".")[-1].split("=")[0] in done.stderr
+
+
+@pytest.mark.slow
 def test_train_without_pipeline_is_hydras_own_command_line() -> None:
     done = call("train", "--cfg", "job", "optimizer=sgd")
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ def test_an_uncommitted_experiment_is_not_undone_silently(
     applied = write("training.batch_size=8")
     with pytest.raises(ValueError, match="uncommitted experiment"):
         write()
-    assert "+  batch_size: 8" in capsys.readouterr().err
+    assert "-  batch_size: 8" in capsys.readouterr().err
     assert Path("params.yaml").read_text(encoding="utf-8") == applied
 
 
@@ -71,9 +71,47 @@ def test_a_committed_experiment_stays_in_force(repository: Project) -> None:
         write()
 
 
-def test_composition_errors_are_one_message(repository: Project) -> None:
+@pytest.mark.parametrize(
+    "override", ["optimizer=nonsense", "experiment=nonsense", "debug=nonsense", "training.nonsense=1"]
+)
+def test_a_name_that_is_not_there_is_refused(override: str, repository: Project) -> None:
     with pytest.raises(ValueError, match="do not compose"):
-        write("optimizer=nonsense")
+        write(override)
+
+
+def test_a_wrong_value_is_told_before_it_is_written(repository: Project) -> None:
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(ValueError, match="seed: "):
+        write("seed=abc")
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_overrides_show_what_they_change(repository: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    write("training.batch_size=8")
+    write("seed=3")
+    assert "-  batch_size: 8" in capsys.readouterr().err
+
+
+def test_broken_yaml_is_named(repository: Project) -> None:
+    Path("configs/training/default.yaml").write_text("bad: [1", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"configs/training/default\.yaml"):
+        write()
+    for text, said in (("bad: [1", "not valid YAML"), ("", "is empty")):
+        Path("params.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=said):
+            repository.settings()
+
+
+def test_a_second_pipeline_at_the_same_time_changes_nothing(repository: Project) -> None:
+    from argparse import Namespace
+
+    from filelock import FileLock
+
+    before = Path("params.yaml").read_bytes()
+    Path(".state").mkdir(exist_ok=True)
+    with FileLock(".state/pipeline.lock"), pytest.raises(ValueError, match="another pipeline runs"):
+        module("pipeline").run(None, Namespace(overrides=["seed=9"], keep=False))
+    assert Path("params.yaml").read_bytes() == before
 
 
 @pytest.mark.slow

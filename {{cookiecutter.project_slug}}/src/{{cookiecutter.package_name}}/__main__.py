@@ -78,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     one, module = parser(verb)
     explores = hasattr(module, "explore") and "--pipeline" not in argv and not {"-h", "--help"} & {*argv}
     args = one.parse_intermixed_args(argv[1:] if not explores else [])
+    from .logs import explain
     from .settings import load
 
     try:
@@ -86,12 +87,15 @@ def main(argv: list[str] | None = None) -> int:
         # A verb that composes configs/ itself gets its overrides as they are.
         settings = None if getattr(module, "COMPOSES", False) else load(args.overrides)
         return int(module.run(settings, args))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -45,6 +45,18 @@ def get(stage: str, folder: Path = LOGS) -> logging.Logger:
     return logger
 
 
+# Errors of these libraries tell of a wrong value, a store that is broken or a machine that lacks something.
+EXPLAINED = ("hydra", "lightning", "mlflow", "omegaconf", "sqlalchemy", "sqlite3", "yaml", "pyarrow")
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for what a user can mend; None for a bug, which keeps its traceback."""
+    if isinstance(error, ValueError | OSError) or type(error).__module__.partition(".")[0] in EXPLAINED:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return "\n  ".join(lines[:6]) or repr(error)
+    return None
+
+
 @contextmanager
 def stage(name: str) -> Iterator[logging.Logger]:
     """Times a stage; its start, end, outcome and error are JSON lines, its time a line on the terminal."""

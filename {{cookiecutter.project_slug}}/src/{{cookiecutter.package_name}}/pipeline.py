@@ -12,13 +12,15 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from . import logs
 from .packaging import promote, pull
 from .provenance import git
-from .settings import PARAMS, Settings, load
+from .settings import PARAMS, Settings, load, parse
 
 COMPOSES = True
 
@@ -39,8 +41,8 @@ def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
         with initialize_config_dir(str(configs.resolve()), version_base=None):
             config = hydra_compose("config", overrides=overrides)
         OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"configs/ and {overrides} do not compose: {error}") from None
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ValueError(f"configs/ with {overrides} do not compose: {' '.join(str(error).split())}") from None
     return OmegaConf.to_yaml(config)
 
 
@@ -55,6 +57,13 @@ def _composed_at_head() -> str | None:
         return compose([], Path(folder) / "configs")
 
 
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # broken by hand: like nothing else, so it counts as a change
+
+
 def write_params(overrides: list[str]) -> None:
     """Writes params.yaml, unless that would silently undo an experiment which somebody applied there.
 
@@ -62,27 +71,26 @@ def write_params(overrides: list[str]) -> None:
     in force, an uncommitted one stops the pipeline until it is committed, dropped or named.
     """
     wanted, present = compose(overrides), PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else ""
-    if yaml.safe_load(wanted) == yaml.safe_load(present):
+    parse(yaml.safe_load(wanted))  # a wrong value is told before it is written
+    if not present or yaml.safe_load(wanted) == _yaml(present):
         PARAMS.write_text(wanted, encoding="utf-8")
         return
-    base = None if overrides or not present else _composed_at_head()
+    lines = difflib.unified_diff(present.splitlines(True), wanted.splitlines(True), str(PARAMS), "configs/", n=1)
+    difference, base = "".join(lines), _composed_at_head()
     committed = git("show", f"HEAD:./{PARAMS}") + "\n"
-    if base is not None and present not in (base, committed):
-        difference = "".join(
-            difflib.unified_diff(wanted.splitlines(True), present.splitlines(True), "configs/", str(PARAMS), n=1)
-        )
+    if overrides:
+        print(f"  {PARAMS} changes:\n{difference}", file=sys.stderr)  # also what an earlier experiment had chosen
+    elif base is not None and _yaml(present) not in (_yaml(base), _yaml(committed)):
         print(difference, file=sys.stderr)
         raise ValueError(
             f"{PARAMS} holds an uncommitted experiment that composing would undo (difference above): commit it, "
             f"name it (`make pipeline EXPERIMENT=...`), or drop it with `git checkout {PARAMS}`"
         )
-    if base is not None and present == committed != base:
+    elif base is not None and _yaml(present) == _yaml(committed) != _yaml(base):
         if wanted == base:
             print(f"  {PARAMS} holds a committed experiment: running it as it is", file=sys.stderr)
             return
-        raise ValueError(
-            f"configs/ changed, and {PARAMS} holds a committed experiment: name it with `make pipeline EXPERIMENT=...`"
-        )
+        raise ValueError(f"configs/ changed, and {PARAMS} holds a committed experiment: name it with EXPERIMENT=...")
     PARAMS.write_text(wanted, encoding="utf-8")
 
 
@@ -99,13 +107,25 @@ def repro() -> None:
 
 def next_commit() -> str | None:
     """The exact command that commits what the pipeline changed, None where there is nothing to commit."""
+    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
+        return "git add --all && git commit -m 'The first model'"
     paths = ["configs", "params.yaml", "dvc.lock", "audit", "data"]
     changed = [p for p in paths if Path(p).exists() and git("status", "--porcelain", "--", p)]
     return f"git add {' '.join(changed)} && git commit -m 'Update the model'" if changed else None
 
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
-    """compose → dvc repro → promote → pull."""
+    """compose → dvc repro → promote → pull, by one process at a time."""
+    lock = Path(".state") / "pipeline.lock"
+    lock.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            return _run(args)
+    except Timeout:
+        raise ValueError("another pipeline runs in this folder: wait for it to end") from None
+
+
+def _run(args: argparse.Namespace) -> int:
     with logs.stage("pipeline") as log:
         if not args.keep:
             write_params(args.overrides)

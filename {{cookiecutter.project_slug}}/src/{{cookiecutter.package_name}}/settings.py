@@ -184,8 +184,8 @@ class Serving(Strict):
 
 
 class Monitoring(Strict):
-    window: int
-    min_rows: int
+    window: int = Field(gt=0)
+    min_rows: int = Field(gt=0)
     alpha: Share
     max_error_rate: Share
     max_reference: int
@@ -227,7 +227,12 @@ def load(overrides: list[str] | None = None) -> Settings:
     """Settings from `params.yaml` in the working directory, with `dotted.key=value` overrides on top."""
     if not PARAMS.is_file():
         raise ValueError(f"no {PARAMS} here: run this in the project's root folder")
-    raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    try:
+        raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last committed one back")
     for override in overrides or []:
         _apply(raw, override)
     return parse(raw)
@@ -247,4 +252,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise ValueError(
             f"{key!r} is a group: choose groups with `pipeline {override}` or `train {override}`, which compose"
         )
-    node[last] = yaml.safe_load(value)
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"the value of {override!r} is not valid YAML") from None

@@ -129,7 +129,20 @@ def test_promote_pull_refuse_and_roll_back(trained: Project) -> None:
     assert alias(trained, "champion") == "1" and "testing, once more" in registry.decisions(settings)[-1]["why"][0]
     live = json.loads((settings.paths.live / "current.json").read_text(encoding="utf-8"))
     assert live == {**current, "challenger": live["challenger"]}
+    with pytest.raises(ValueError, match="no earlier champion"):  # and not to the one that was taken out
+        trained.run("rollback")
     assert [d["action"] for d in registry.decisions(settings)] == ["promote", "promote", "rollback", "refuse"]
+
+
+def test_pull_mends_what_is_damaged_in_live(trained: Project) -> None:
+    live = trained.settings().paths.live
+    assert trained.run("promote") == trained.run("pull") == 0
+    champion = live / json.loads((live / "current.json").read_text(encoding="utf-8"))["champion"]["path"]
+    (champion / "model.onnx").write_bytes(b"broken")
+    assert trained.run("pull") == 0 and bundle.Bundle.load(champion)
+    (live / "current.json").write_text("broken", encoding="utf-8")
+    assert trained.run("pull") == 0
+    assert json.loads((live / "current.json").read_text(encoding="utf-8"))["champion"]["path"] == champion.name
 
 
 @pytest.mark.row("P3")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..settings import Settings
 
+AT_LEAST = {"M3", "M7"}  # methods whose number must reach the threshold; the others' must stay below it
 QUESTIONS = {
     "M3": "How often is it right?",
     "M6": "Is it better than what we would do without it?",
@@ -42,6 +43,7 @@ def write(content: dict[str, Any], drawn: dict[str, Path], settings: Settings, p
         questions=QUESTIONS,
         summary=summary(content, settings),
         project=settings.project,
+        at_least=AT_LEAST,
     )
     path.write_text(text + "\n", encoding="utf-8")
 
@@ -61,7 +63,7 @@ def table(content: dict[str, Any]) -> None:
         shown.add_row(
             f"{v['method']} {v['title']}",
             number,
-            f"{v['threshold']:g}",
+            f"{'≥' if v['method'] in AT_LEAST else '≤'} {v['threshold']:g}",
             f"[{colour}]{v['outcome']}[/{colour}]",
             v["why"],
         )

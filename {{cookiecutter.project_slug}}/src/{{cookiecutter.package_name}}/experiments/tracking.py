@@ -114,7 +114,7 @@ def start(settings: Settings, name: str, parent: str | None = None, tags: dict[s
 def provenance_tags(settings: Settings) -> dict[str, str]:
     """Code and data of a run: commit, uncommitted changes or not, hashes of the data and of each DVC output."""
     tags = {
-        "code.commit": git("rev-parse", "HEAD") or "none",
+        "code.commit": git("rev-parse", "--verify", "--quiet", "HEAD") or "none",
         "code.dirty": str(bool(git("status", "--porcelain"))),
         "data.version": data_version(settings),
     }

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 
@@ -17,6 +18,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     if settings.tracking.uri.startswith("http"):
         print(f"the tracker is a server: open {settings.tracking.uri}")
         return 0
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", args.port)) == 0:
+            raise ValueError(f"port {args.port} is taken: choose another with --port")
     print(f"tracker on http://127.0.0.1:{args.port}, Ctrl-C ends it")
     command = [
         sys.executable,

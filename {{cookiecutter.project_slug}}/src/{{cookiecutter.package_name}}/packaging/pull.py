@@ -1,7 +1,9 @@
 """Fetches champion and challenger from the registry into live/, then points live/current.json at them in one step."""
 
 import argparse
+import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 from .. import logs
@@ -23,12 +25,21 @@ def up_to_date(settings: Settings) -> bool:
     if not path.is_file() or not (settings.paths.bundle / "manifest.json").is_file():
         return False
     bundle = Bundle.load(settings.paths.bundle)
-    import json
-
-    champion = json.loads(path.read_text(encoding="utf-8"))["champion"]
+    try:
+        champion = json.loads(path.read_text(encoding="utf-8"))["champion"]
+    except (ValueError, KeyError, TypeError):
+        return False
     if champion["identity"] != bundle.identity or not promote.unchanged(settings, bundle):
         return False
-    return Bundle.load(settings.paths.live / champion["path"]).identity == bundle.identity
+    return holds(settings.paths.live / champion["path"], bundle.identity)
+
+
+def holds(folder: Path, identity: str) -> bool:
+    """Whether a folder holds this bundle, whole and unchanged."""
+    try:
+        return Bundle.load(folder).identity == identity
+    except ValueError:
+        return False
 
 
 def fetch(settings: Settings, alias: str) -> dict[str, Any] | None:
@@ -38,7 +49,7 @@ def fetch(settings: Settings, alias: str) -> dict[str, Any] | None:
         return None
     name, identity = registry.label(version), version.tags["identity"]
     target, draft = settings.paths.live / name, settings.paths.live / f".{name}.tmp"
-    if not (target / "manifest.json").is_file() or Bundle.load(target).identity != identity:
+    if not holds(target, identity):
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
         registry.download(settings, version, draft).folder.replace(target)
@@ -54,6 +65,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             return 0
         champion = fetch(settings, registry.CHAMPION)
         if champion is None:
+            (settings.paths.state / promote.MARKER).unlink(missing_ok=True)  # of a store that is gone
             raise ValueError("no champion in the registry: run `make pipeline` first")
         settings.paths.live.mkdir(parents=True, exist_ok=True)
         write_json(

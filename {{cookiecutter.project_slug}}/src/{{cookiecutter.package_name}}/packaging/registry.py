@@ -105,7 +105,7 @@ def audit(
         "run_id": version.run_id,
         "code": version.tags["code"],
         "data": version.tags["data"],
-        "commit": git("rev-parse", "HEAD") or None,
+        "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
         "by": git("config", "user.name") or getpass.getuser(),
         "why": why,
     }

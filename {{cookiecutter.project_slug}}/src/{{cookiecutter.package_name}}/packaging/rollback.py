@@ -16,10 +16,10 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     """Moves the alias, writes the audit record, pulls."""
     with logs.stage("rollback") as log:
         champion = registry.by_alias(settings, registry.CHAMPION)
-        changes = [d for d in registry.decisions(settings) if d["action"] in ("promote", "rollback")]
-        before = next(
-            (d["previous"] for d in reversed(changes) if champion and d["version"] == registry.label(champion)), None
-        )
+        # Promotions alone: a rollback's own record would lead back to the model that was taken out.
+        promotions = [d for d in registry.decisions(settings) if d["action"] == "promote"]
+        mine = [d for d in promotions if champion and d["version"] == registry.label(champion)]
+        before = mine[-1]["previous"] if mine else None
         if champion is None or before is None:
             raise ValueError("there is no earlier champion to go back to")
         client, name = tracking.client(settings), settings.tracking.registered_model

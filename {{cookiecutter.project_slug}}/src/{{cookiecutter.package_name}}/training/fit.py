@@ -88,9 +88,10 @@ def fit_network(settings: Settings, run_id: str | None) -> nn.Module:
         enable_model_summary=False,
     )
     network = build_network(settings)
-    trainer.fit(Module(settings, network), DataModule(settings))
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(Module(settings, network), DataModule(settings))
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
     if settings.training.must_overfit and not lines.losses[-1] < 0.1 * lines.losses[0]:
         raise ValueError(
             f"loss went from {lines.losses[0]:.3f} to {lines.losses[-1]:.3f} on one batch: the network cannot learn; "

@@ -31,7 +31,15 @@ def explore(argv: list[str]) -> int:
     from omegaconf import DictConfig, OmegaConf
 
     def job(config: DictConfig) -> float:
-        settings = parse(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        try:
+            return explore_one(parse(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+        except Exception as error:  # Hydra would print its own traceback
+            line = logs.explain(error)
+            if line is None:
+                raise
+            raise SystemExit(f"error: {line}") from None
+
+    def explore_one(settings: Settings) -> float:
         folder = Path(HydraConfig.get().runtime.output_dir)
         paths = settings.paths.model_copy(update={name: folder / name for name in ("model", "reports", "state")})
         metrics = train(settings.model_copy(update={"paths": paths}))
@@ -70,7 +78,7 @@ def train(settings: Settings) -> Metrics:
             record.artifacts([settings.paths.model], "model")
             tracking.remember(settings, record, started, children)
         except BaseException as error:
-            record.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            record.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
             raise
         record.finish()
         shown = {name: round(m["val"][settings.evaluation.primary_metric], 4) for name, m in metrics.items()}
