@@ -24,9 +24,10 @@ PROMPTS = {
     k: v for k, v in json.loads((ROOT / "cookiecutter.json").read_text("utf-8")).items() if not k.startswith("_")
 }
 # Without what would lead a child to other environments, repositories or answers.
-STRIPPED: tuple[str, ...] = ("VENV", "VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "LOCK", "TORCH")
-# Bytecode is written as on a user's machine: DVC must not take it for code.
-STRIPPED = (*STRIPPED, "PYTHONDONTWRITEBYTECODE")
+STRIPPED = (
+    *("VENV", "VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS", "LOCK", "TORCH"),
+    "PYTHONDONTWRITEBYTECODE",  # bytecode is written as on a user's machine: DVC must not take it for code
+)
 IDENTITY = {f"GIT_{role}_{key}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
 NOTHING: Mapping[str, str] = {}
 Baker = Callable[..., "Project"]
