@@ -1,9 +1,11 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 import yaml
-from harness import SMALL, Project, module
+from harness import PACKAGE, SMALL, Project, module
 from safetensors.torch import load_file
 
 
@@ -64,6 +66,21 @@ def test_anomaly_detection_names_the_operation(trained: Project, monkeypatch: py
     monkeypatch.setattr(module("modeling.losses"), "FocalLoss", lambda gamma: Broken())
     with pytest.warns(UserWarning, match="Error detected in SqrtBackward0"), pytest.raises(RuntimeError, match="nan"):
         preset(trained, "anomaly", "loss=focal")
+
+
+@pytest.mark.slow
+@pytest.mark.row("T1")
+def test_two_processes_train_one_model_with_one_record(trained: Project) -> None:
+    settings = trained.settings()
+    client = module("experiments.tracking").client(settings)
+    experiment = client.get_experiment_by_name(settings.tracking.experiment)
+    before = len(client.search_runs([experiment.experiment_id]))
+    command = [sys.executable, "-m", PACKAGE, "train", "trainer=ddp", "trainer.max_epochs=2"]
+    done = subprocess.run(command, cwd=trained.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr and done.stderr.count("epoch 2/2") == 1
+    assert len(client.search_runs([experiment.experiment_id])) == before + 4  # the network and three baselines
+    assert len(list(trained.folder.glob("outputs/*/*/model/network.safetensors"))) == 1
 
 
 def test_a_failed_training_is_marked_failed(trained: Project) -> None:
