@@ -61,7 +61,6 @@ def explain(error: BaseException) -> str | None:
 def stage(name: str) -> Iterator[logging.Logger]:
     """Times a stage; its start, end, outcome and error are JSON lines, its time a line on the terminal."""
     logger, started = get(name), time.perf_counter()
-    logger.debug("start")
     _write(logger, "start", {"event": "start"})
     try:
         yield logger

@@ -10,7 +10,7 @@ import pandas as pd
 from hydra.utils import instantiate
 
 from .. import logs
-from ..provenance import sha256, write_json
+from ..provenance import read_json, sha256, write_json
 from ..settings import Settings
 
 FILE = "data.parquet"
@@ -70,8 +70,6 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 def read(settings: Settings) -> pd.DataFrame:
     """The snapshot, after its SHA-256 was compared with the manifest: DVC restores a damaged cache object silently."""
-    from ..provenance import read_json
-
     path = settings.paths.raw / FILE
     entry = read_json(settings.paths.raw / "manifest.json")["files"][FILE]
     if not path.is_file() or sha256(path) != entry["sha256"]:
