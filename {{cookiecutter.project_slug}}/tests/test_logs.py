@@ -1,5 +1,7 @@
 import json
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,14 @@ def test_a_failed_stage_logs_its_error(fresh: str) -> None:
     with pytest.raises(ValueError, match="broken"), module("logs").stage(fresh):
         raise ValueError("broken")
     assert lines(fresh)[-1]["outcome"] == "failed" and "broken" in str(lines(fresh)[-1]["error"])
+
+
+def test_mistakes_are_explained_in_one_line_and_bugs_are_not(tmp_path: Path) -> None:
+    explain = module("logs").explain
+    (tmp_path / "store.db").write_bytes(b"not a database" * 100)
+    with closing(sqlite3.connect(tmp_path / "store.db")) as store, pytest.raises(sqlite3.DatabaseError) as damaged:
+        store.execute("SELECT 1 FROM sqlite_master")
+    assert "file is not a database" in explain(damaged.value) and "\n" not in explain(damaged.value)
+    assert explain(ValueError("write a number")) == "write a number"
+    assert explain(FileNotFoundError("no file")) == "no file"
+    assert explain(ZeroDivisionError("a bug")) is None
