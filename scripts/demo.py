@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "build" / "demo"
 PROJECT = DEMO / "my-model"
 PYTHON = PROJECT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+TASK = os.environ.get("TASK")  # `make demo TASK=...`; the default answer otherwise
 READY_SECONDS, STOP_SECONDS = 60, 15
-METRICS = ("accuracy", "f1_macro", "log_loss")
+METRICS = ("accuracy", "f1_macro", "auroc", "log_loss", "r2", "rmse", "mae")
 
 
 class StageFailed(Exception):
@@ -113,6 +114,7 @@ def bake(env: dict[str, str]) -> None:
         "--output-dir",
         str(DEMO),
         str(ROOT),
+        *([f"task={TASK}"] if TASK else []),
     ]
     if subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode != 0:
         raise StageFailed("cookiecutter could not generate the project")
@@ -168,7 +170,7 @@ def metrics_table(evaluation: dict[str, Any]) -> list[str]:
     chosen, found = evaluation["candidate"], evaluation["metrics"]
     shown = [m for m in METRICS if m in found[chosen]["test"]]
     lines = ["  " + "".join(f"{heading:>14}" for heading in ("test", *shown))]
-    for name in sorted(found, key=lambda n: -found[n]["test"]["accuracy"]):
+    for name in sorted(found, key=lambda n: -found[n]["test"][shown[0]]):
         numbers = "".join(f"{found[name]['test'][m]:>14.4f}" for m in shown)
         lines.append(f"  {name:>14}{numbers}{'   <- chosen' if name == chosen else ''}")
     return lines

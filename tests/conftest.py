@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
+from tasks import TASKS, Task
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
@@ -54,6 +55,7 @@ class Project:
 
     path: Path
     env: dict[str, str]
+    task: Task = TASKS[0]
 
     def run(
         self, *command: object, check: bool = True, extra: Mapping[str, str] = NOTHING
@@ -119,7 +121,8 @@ def bake_into(folder: Path, config: Path, **answers: str) -> Project:
     path = Path(
         cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=str(folder), config_file=str(config))
     )
-    return Project(path, clean_environment(PYTHONPATH=str(path / "src")))
+    task = next(task for task in TASKS if task.name == answers.get("task", TASKS[0].name))
+    return Project(path, clean_environment(PYTHONPATH=str(path / "src")), task)
 
 
 @pytest.fixture(scope="session")
@@ -169,12 +172,20 @@ def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
 
-@pytest.fixture(scope="session")
-def trained(shared: Project) -> Project:
-    """The default project after `make pipeline`."""
-    done = shared.run("make", "pipeline")
+@pytest.fixture(scope="session", params=TASKS, ids=lambda task: task.name)
+def trained(request: pytest.FixtureRequest, shared: Project, config: Path) -> Project:
+    """A project of each task after `make pipeline`, in one environment."""
+    task: Task = request.param
+    project = shared
+    if task != shared.task:
+        folder = BUILD / task.name
+        folder.mkdir()
+        project = bake_into(folder, config, task=task.name)
+        project.env["VENV"] = shared.env["VENV"]
+        project.run("git", "init", "--quiet")
+    done = project.run("make", "pipeline")
     assert ran(done) == ["ingest", "validate", "split", "train", "evaluate", "package"]
-    return shared
+    return project
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROMPTS, ROOT, Baker, Project, clean_environment, load
+from conftest import PROMPTS, ROOT, TEMPLATE, Baker, Project, clean_environment, load
+from tasks import TASKS, Task
 
 FILES = ROOT / "tests" / "files.txt"
 FULL_ONLY: list[str] = load("hooks/post_gen_project.py").FULL_ONLY
 ONE_AT_A_TIME = [{key: option} for key, options in PROMPTS.items() if isinstance(options, list) for option in options]
 PAIRS = [
     {"profile": "lean", "ci": "none"},
+    *({"profile": "lean", "task": task.name} for task in TASKS[1:]),
     {"profile": "lean", "ci": "gitlab", "license": "Proprietary"},
     {"profile": "lean", "license": "Apache-2.0", "author": 'A "quoted" \\ name'},
     {"ci": "gitlab", "license": "BSD-3-Clause"},
@@ -33,9 +35,16 @@ def title(answers: dict[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in answers.items())
 
 
-def expected(profile: str = "full", ci: str = "github") -> set[str]:
+def of_task(name: str) -> set[str]:
+    """Files that a task's folder lays over the project."""
+    folder = TEMPLATE / "tasks" / name
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"dependencies.txt"}
+    return {n.replace("{{cookiecutter.package_name}}", "my_model") for n in names}
+
+
+def expected(profile: str = "full", ci: str = "github", task: str = TASKS[0].name) -> set[str]:
     """File names for these answers, out of the list for the default ones."""
-    names = set(FILES.read_text(encoding="utf-8").split())
+    names = set(FILES.read_text(encoding="utf-8").split()) - of_task(TASKS[0].name) | of_task(task)
     if profile == "lean":
         names = {n for n in names if not any(n == only or n.startswith(only + "/") for only in FULL_ONLY)}
     if ci != "github":
@@ -62,7 +71,7 @@ def test_the_list_of_files_is_exact(bake: Baker) -> None:
 @pytest.mark.parametrize("answers", SUPPORTED, ids=title)
 def test_every_option_gives_exactly_its_files(bake: Baker, answers: dict[str, str]) -> None:
     project = bake(**answers)
-    chosen = {key: answers[key] for key in ("profile", "ci") if key in answers}
+    chosen = {key: answers[key] for key in ("profile", "ci", "task") if key in answers}
     assert project.names() == expected(**chosen)
 
 
@@ -102,16 +111,20 @@ def check_parses(project: Project) -> None:
 def test_the_choices_are_where_the_project_reads_them(bake: Baker) -> None:
     project = bake(profile="lean", license="BSD-3-Clause", author="Ada Lovelace")
     settings = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))
-    assert settings["tool"]["project"] == {"profile": "lean", "task": "image_classification"}
+    assert settings["tool"]["project"] == {"profile": "lean", "task": TASKS[0].name}
     assert settings["project"]["authors"] == [{"name": "Ada Lovelace"}]
     licence = (project.path / "LICENSE").read_text(encoding="utf-8")
     assert licence.startswith("BSD 3-Clause") and "Ada Lovelace" in licence
 
 
-def test_the_task_brings_its_own_dependencies(bake: Baker) -> None:
-    settings = tomllib.loads((bake().path / "pyproject.toml").read_text(encoding="utf-8"))
-    assert any(requirement.startswith("pillow") for requirement in settings["project"]["dependencies"])
-    assert not (bake().path / "dependencies.txt").exists()
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_a_task_brings_its_own_dependencies(bake: Baker, task: Task) -> None:
+    project = bake(task=task.name)
+    settings = tomllib.loads((project.path / "pyproject.toml").read_text(encoding="utf-8"))
+    names = [re.split("[>=<]", requirement)[0] for requirement in settings["project"]["dependencies"]]
+    own = {other.dependency for other in TASKS} - {None}
+    assert own & set(names) == {task.dependency} - {None}
+    assert not (project.path / "dependencies.txt").exists()
 
 
 def test_lean_names_nothing_that_only_full_has(bake: Baker) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Project, clean_environment
+from tasks import TASKS
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def test_an_update_keeps_edits_and_brings_changes(template: Project, tmp_path: P
     project.run("git", "-c", "init.defaultBranch=main", "init", "--quiet")
     commit(project, "generated")
     edit(project.path / "configs/serving/default.yaml", "port: 8000", "port: 9123")
-    edit(project.path / "configs/model/cnn.yaml", "width: 32", "width: 48")
+    edit(project.path / "params.yaml", "seed: 7", "seed: 8")
     commit(project, "my edits")
 
     source = template.path / "{{cookiecutter.project_slug}}"
     edit(source / "configs/optimizer/adamw.yaml", "lr: 0.003", "lr: 0.004")
-    task = source / "tasks/image_classification"
+    task = source / "tasks" / TASKS[0].name
     edit(task / "configs/augmentation/shift.yaml", "size: 1", "size: 2")
     (task / "configs/augmentation/new.yaml").write_text("_target_: torch.nn.Identity\n", encoding="utf-8")
     (source / "deploy/kubernetes/new.yaml").write_text("kind: new\n", encoding="utf-8")
@@ -59,7 +60,7 @@ def test_an_update_keeps_edits_and_brings_changes(template: Project, tmp_path: P
     assert "has been updated" in done.stdout, done.stdout + done.stderr
     for name, text in {
         "configs/serving/default.yaml": "port: 9123",
-        "configs/model/cnn.yaml": "width: 48",
+        "params.yaml": "seed: 8",
         "configs/optimizer/adamw.yaml": "lr: 0.004",
         "configs/augmentation/shift.yaml": "size: 2",
     }.items():

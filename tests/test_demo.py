@@ -77,7 +77,7 @@ def test_the_summary_shows_the_baselines_and_the_verdicts(
         "candidate": "network",
         "selection": "network is better",
         "verdict": "pass",
-        "metrics": {"majority": {"test": test}, "network": {"test": test | {"accuracy": 0.99}}},
+        "metrics": {"constant": {"test": test}, "network": {"test": test | {"accuracy": 0.99}}},
         "methods": {"M6": {"method": "M6", "title": "Comparison", "outcome": "pass", "why": "better than all"}},
     }
     (tmp_path / "reports").mkdir()
@@ -85,6 +85,6 @@ def test_the_summary_shows_the_baselines_and_the_verdicts(
     (tmp_path / "reports/evaluation.html").touch()
     demo.summary(demo.Clock())
     shown = capsys.readouterr().out
-    assert shown.index("network        0.9900") < shown.index("majority        0.5000")
+    assert shown.index("network        0.9900") < shown.index("constant        0.5000")
     for words in ("<- chosen", "better than all", "evaluation.html", "make ui", "make serve"):
         assert words in shown

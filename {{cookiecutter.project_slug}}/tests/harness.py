@@ -14,7 +14,6 @@ NONE = Namespace(override=None, reason="a test")
 SMALL = [
     "trainer.max_epochs=6",
     "trainer.enable_progress_bar=false",
-    "evaluation.min_primary=0.5",
     "evaluation.perturbation.steps=2",
 ]
 
@@ -31,7 +30,7 @@ class Project:
         self.folder, self.overrides = folder, overrides
 
     def settings(self, *overrides: str) -> Any:
-        return module("settings").load([*self.overrides, *overrides])
+        return module("params").load([*self.overrides, *overrides])
 
     def run(self, verb: str, *overrides: str) -> int:
         stage = module(module("__main__").VERBS[verb][0])

@@ -17,7 +17,10 @@ def composed(*overrides: str):  # type: ignore[no-untyped-def]
 @pytest.mark.row("T6")
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_shipped_configuration_composes_into_valid_settings(choice: str, project: Project) -> None:
-    settings = composed(choice)
+    group, _, name = choice.partition("=")
+    shipped = yaml.safe_load((ROOT / "configs" / group / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    asked = [f"data.source.{key}=given" for key, value in shipped.items() if value == "???"]
+    settings = composed(choice, *asked)
     for component in (settings.augmentation, settings.loss):
         assert component is None or isinstance(instantiate(component), torch.nn.Module)
 
@@ -28,7 +31,7 @@ def test_every_shipped_configuration_composes_into_valid_settings(choice: str, p
     list(itertools.product(["adamw", "sgd", "nadam"], ["cosine", "onecycle", "plateau", "none"])),
 )
 def test_optimizers_and_schedules_are_built_together(optimizer: str, scheduler: str, project: Project) -> None:
-    settings = composed(f"optimizer={optimizer}", f"scheduler={scheduler}", "model.weights=null")
+    settings = composed(f"optimizer={optimizer}", f"scheduler={scheduler}")
     part = module("modeling.module")
     made = part.Module(settings, part.build_network(settings))
     made.trainer = type("T", (), {"estimated_stepping_batches": 40})()
@@ -41,6 +44,31 @@ def test_unknown_key_is_refused_by_name(project: Project) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     raw["training"]["batchsize"] = 8
     with pytest.raises(ValueError, match=r"training\.batchsize: Extra inputs"):
+        module("settings").parse(raw)
+
+
+@pytest.mark.row("M1", "M4")
+@pytest.mark.parametrize(
+    ("kind", "labels", "goal", "message"),
+    [
+        ("binary", ["a"], {}, "two labels, the positive one second"),
+        ("multiclass", ["a", "b"], {}, "three labels or more"),
+        ("regression", ["a"], {}, "needs no labels"),
+        ("regression", [], {"metric": "accuracy"}, "must be one of mse"),
+        ("regression", [], {"metric": "rmse", "at_least": 1, "at_most": None}, "needs `at_most`"),
+        ("regression", [], {"costs": {"under": 1}}, "`under` and `over`"),
+        ("binary", ["a", "b"], {"costs": [[0, 1]]}, "2 rows of 2 costs"),
+        ("binary", ["a", "b"], {"costs": [[0, -1], [1, 0]]}, "none below 0"),
+    ],
+)
+def test_a_goal_that_does_not_fit_the_kind_is_refused(
+    kind: str, labels: list[str], goal: dict[str, object], message: str, project: Project
+) -> None:
+    raw = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    metric = {"metric": "mae", "at_least": None, "at_most": 1} if kind == "regression" else {"metric": "accuracy"}
+    raw["data"] |= {"kind": kind, "labels": labels}
+    raw["data"]["goal"] = {"at_least": 0.5, "costs": None, "max_error_rate": 0.1, "target_error": 0.1} | metric | goal
+    with pytest.raises(ValueError, match=message):
         module("settings").parse(raw)
 
 

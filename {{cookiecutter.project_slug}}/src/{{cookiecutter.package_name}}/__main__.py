@@ -23,8 +23,9 @@ VERBS = {
     "batch": ("serving.batch", "score a file with a bundle"),
     "monitor": ("monitoring.monitor", "judge stored predictions: exit 0 no alarm, 3 alarm, 4 cannot tell"),
     "routine": ("monitoring.routine", "monitor and, where that asks for it, retrain through the same gates"),
+    "compare": ("experiments.compare", "compare runs, or two configurations by training both again and again"),
     "ui": ("experiments.ui", "open the tracker's web page"),
-    "bench": ("bench", "measure the speed of one part: bench serve"),
+    "bench": ("bench", "measure the speed of one part: bench serve, bench data"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
 QUIET = {
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     explores = hasattr(module, "explore") and "--pipeline" not in argv and not {"-h", "--help"} & {*argv}
     args = one.parse_intermixed_args(argv[1:] if not explores else [])
     from .logs import explain
-    from .settings import load
+    from .params import load
 
     try:
         if explores:

@@ -1,7 +1,8 @@
-"""Speed of one part, as ratios measured side by side in one run: `bench serve`.
+"""Speed of one part, as ratios measured side by side in one run: `bench serve`, `bench data`.
 
 serve: requests per second of /predict, one row each, beside /healthz of the same server, which is what the framework
-alone costs. Prints a table and writes reports/bench-<name>.json.
+alone costs. data: rows per second and peak memory of validate and split on a made-up table, beside a bare read of the
+same file. Prints a table and writes reports/bench-<name>.json.
 """
 
 import argparse
@@ -18,9 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+from .bench_data import bench_data
 from .packaging.bundle import Bundle
+from .params import load
 from .provenance import read_json, write_json
-from .settings import Settings, load
+from .settings import Settings
 
 COMPOSES = True  # the name of the bench stands where other verbs have overrides
 ROUNDS, SECONDS, CONNECTIONS = 5, 1.0, 8
@@ -29,19 +32,21 @@ DEADLINE = 60.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The bench's name comes first; `key=value` may follow."""
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the table of `bench data`")
+    parser.add_argument("--columns", type=int, default=20, help="of the table of `bench data`")
 
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     names = [a for a in args.overrides if "=" not in a]
-    if names != ["serve"]:
-        raise ValueError("name one bench: serve")
+    if names not in (["serve"], ["data"]):
+        raise ValueError("name one bench: serve or data")
     settings = load([a for a in args.overrides if "=" in a])
-    figures = bench_serve(settings)
+    figures = bench_serve(settings) if names == ["serve"] else bench_data(args.rows, args.columns)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     report = {"bench": names[0], "time": datetime.now(UTC).isoformat(timespec="seconds"), **machine, "figures": figures}
     write_json(settings.paths.reports / f"bench-{names[0]}.json", report)
     for name, value in figures.items():
-        print(f"{name:<40} {value:>10.3g}")
+        print(f"{name:<50} {value:>10.4g}")
     return 0
 
 

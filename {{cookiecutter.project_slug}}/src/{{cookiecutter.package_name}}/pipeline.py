@@ -19,14 +19,16 @@ from filelock import FileLock, Timeout
 
 from . import logs
 from .packaging import promote, pull
+from .params import PARAMS, load
 from .provenance import git
-from .settings import PARAMS, Settings, load, parse
+from .settings import Settings, parse
 
 COMPOSES = True
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", action="store_true", help="run params.yaml as it is, without composing configs/")
+    parser.add_argument("--refresh", action="store_true", help="read the source again: DVC cannot see that it changed")
 
 
 def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
@@ -94,11 +96,12 @@ def write_params(overrides: list[str]) -> None:
     PARAMS.write_text(wanted, encoding="utf-8")
 
 
-def repro() -> None:
+def repro(*options: str) -> None:
     """Runs the stages whose code, data or parameters changed. Raises ValueError when one fails."""
     # The stages call plain `python`: that must be this one, also where the environment is not activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False, env={**os.environ, "PATH": path})
+    command = [sys.executable, "-m", "dvc", "repro", *options]
+    done = subprocess.run(command, check=False, env={**os.environ, "PATH": path})
     if done.returncode:
         raise ValueError(
             "a stage failed: its own message is above; `make pipeline` goes on from there once it is mended"
@@ -130,6 +133,8 @@ def _run(args: argparse.Namespace) -> int:
         if not args.keep:
             write_params(args.overrides)
         settings = load()
+        if args.refresh:
+            repro("--force", "--single-item", "ingest")
         repro()
         code = promote.run(settings, argparse.Namespace(override=None))
         if code == 0 or (settings.paths.live / pull.CURRENT).exists():

@@ -13,9 +13,24 @@ from .settings import Settings
 PACKAGE = Path(__file__).parent
 # The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a test).
 STAGE_CODE: dict[str, tuple[str, ...]] = {
-    "ingest": ("data/ingest.py", "data/source.py", "data/features.py"),
-    "validate": ("data/validate.py", "data/schema.py"),
-    "split": ("data/split.py",),
+    "ingest": ("data/ingest.py", "data/sources.py", "data/source.py", "data/schema.py", "data/features.py"),
+    "validate": (
+        "data/validate.py",
+        "data/validation.html.j2",
+        "data/checks.py",
+        "data/profile.py",
+        "data/snapshot.py",
+        "data/schema.py",
+        "data/features.py",
+    ),
+    "split": (
+        "data/split.py",
+        "data/card.py",
+        "data/checks.py",
+        "data/snapshot.py",
+        "data/schema.py",
+        "data/features.py",
+    ),
     "train": ("data/datamodule.py", "data/features.py", "data/augment.py", "modeling", "training"),
     "evaluate": ("data/datamodule.py", "data/features.py", "modeling", "evaluation"),
     "package": (

@@ -1,15 +1,12 @@
 """The typed configuration: composed by Hydra, converted once, frozen, and strict about unknown keys.
 
-`params.yaml` is the composed configuration that DVC sees. Every verb reads it here; no other module sees a raw mapping.
+No other module but `params`, which reads the composed file, sees a raw mapping.
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-PARAMS = Path("params.yaml")
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class Strict(BaseModel):
@@ -21,14 +18,30 @@ class Strict(BaseModel):
 def _has_target(value: dict[str, Any]) -> dict[str, Any]:
     if "_target_" not in value:
         raise ValueError("needs `_target_`, the dotted name of the class or function to call")
+    missing = [key for key, given in value.items() if given == "???"]
+    if missing:
+        raise ValueError(f"needs {', '.join(missing)}: this choice has no default for it")
     return value
 
 
 Component = Annotated[dict[str, Any], AfterValidator(_has_target)]
 """A class or function named by `_target_`, with its keyword arguments: `hydra.utils.instantiate` builds it."""
 
-Kind = Literal["multiclass"]
+Kind = Literal["multiclass", "binary", "regression"]
+METRICS: dict[Kind, list[str]] = {
+    "multiclass": ["accuracy", *(f"{m}_{a}" for a in ("micro", "macro") for m in ("precision", "recall", "f1"))]
+    + ["cohen_kappa", "jaccard", "log_loss"],
+    "binary": ["accuracy", "precision", "recall", "f1", "auroc", "auprc", "tpr", "tnr", "fpr", "fnr", "log_loss"],
+    "regression": ["mse", "rmse", "mae", "r2", "mape", "msle", "huber"],
+}
+SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}  # 1 - mean row loss
+LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle", "huber"}
 Share = Annotated[float, Field(ge=0, le=1)]
+_LABELS = {
+    "multiclass": "three labels or more",
+    "binary": "two labels, the positive one second",
+    "regression": "no labels",
+}
 
 
 class Project(Strict):
@@ -53,29 +66,89 @@ class Paths(Strict):
     audit: Path
 
 
+class Time(Strict):
+    """The newest rows are the test split: those from `test_from` on, or, where it is null, its share of the rows."""
+
+    column: str
+    test_from: str | float | None = None
+
+
 class Split(Strict):
+    """Rows with an equal `key` share a split: a column, such as `content` or a group, or `near` for near-duplicates.
+
+    `max_label_deviation`: of a class share inside a split from its share over all rows; for values, the largest
+    difference between both distribution functions. `max_near_duplicates` is a share of the test rows.
+    """
+
     key: str
     fractions: dict[Literal["train", "val", "calibration", "test"], Share]
-    max_class_deviation: Share
+    time: Time | None
+    max_label_deviation: Share
+    max_near_duplicates: Share
 
 
 class Checks(Strict):
-    """Limits of the completeness and label checks, as shares of the rows."""
+    """Limits of the completeness and label checks, as shares of the rows.
+
+    `label_range` holds the lowest and the highest value that a label may have. `max_drift` limits the population
+    stability index of every column against the last valid snapshot; 0.25 is the usual mark of a large change.
+    """
 
     max_missing: Share
     max_unlabeled: Share
     max_duplicates: Share
+    max_conflicts: Share
     min_class_share: Share
+    label_range: tuple[float, float] | None
+    max_drift: float = Field(ge=0)
+
+
+class Goal(Strict):
+    """What the project is judged by (M4): one metric with its bound, the costs of errors, the errors that users bear.
+
+    `target_error` is the mean loss per answered row that abstaining must reach; `max_error_rate` is watched in service.
+
+    `costs` for classes is a matrix, [true][answered]; for regression the cost of a unit `under` and `over` the truth.
+    Null means that all errors cost the same.
+    """
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    costs: list[list[float]] | dict[Literal["under", "over"], float] | None
+    max_error_rate: Share
+    target_error: float = Field(ge=0)
 
 
 class Data(Strict):
+    """`labels` are the classes, for binary the positive one second; empty for regression."""
+
     name: str
     kind: Kind
     source: Component
     labels: list[str]
     features: dict[str, Any]
+    goal: Goal
     split: Split
     checks: Checks
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> "Data":
+        wanted = {"multiclass": range(3, 10**6), "binary": range(2, 3), "regression": range(1)}[self.kind]
+        if len(self.labels) not in wanted or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"kind {self.kind} needs {_LABELS[self.kind]}")
+        goal, known = self.goal, METRICS[self.kind]
+        if goal.metric not in known:
+            raise ValueError(f"goal.metric of kind {self.kind} must be one of {', '.join(known)}")
+        lower = goal.metric in LOWER_IS_BETTER
+        if (goal.at_least is None) != lower or (goal.at_most is None) == lower:
+            raise ValueError(f"goal of {goal.metric} needs `{'at_most' if lower else 'at_least'}`, and not the other")
+        costs, k = goal.costs, len(self.labels)
+        if isinstance(costs, dict) and (k or set(costs) != {"under", "over"} or min(costs.values()) <= 0):
+            raise ValueError("goal.costs of a regression needs `under` and `over`, both above 0")
+        if isinstance(costs, list) and ([len(row) for row in costs] != [k] * k or any(min(r) < 0 for r in costs)):
+            raise ValueError(f"goal.costs must be {k} rows of {k} costs, [true][answered], none below 0")
+        return self
 
 
 class Trainer(Strict):
@@ -120,12 +193,22 @@ class Tracking(Strict):
     registered_model: str
 
 
+class Cost(Strict):
+    """M4: the mean cost of an answer, as a share of the cheapest answer that is always the same."""
+
+    max_ratio: float
+
+
 class Comparison(Strict):
+    """M6: differences of the mean loss per row, in shares of a wrong answer or of the labels' variance."""
+
     alpha: Share
     margin: Share
 
 
 class Perturbation(Strict):
+    """M7: scores (accuracy or R²) as shares of the clean one; attacks move inputs by `epsilon` of their range."""
+
     severity: int = Field(ge=1, le=5)
     min_robustness: Share
     epsilon: float
@@ -134,29 +217,46 @@ class Perturbation(Strict):
 
 
 class Rate(Strict):
+    """M8, M9: share of rows; a predicted value may move by `tolerance` standard deviations of the labels."""
+
     max_violations: Share
+    tolerance: float = Field(ge=0)
 
 
 class Calibration(Strict):
-    bins: int
+    """M10: limits on debiased gaps: of probabilities in bins, and of the coverage of intervals (regression).
+
+    Beside them a limit on how many times too large the logits of a classifier may be.
+    """
+
+    bins: int = Field(gt=0)
     max_ece: Share
+    max_gap: Share
+    max_overconfidence: float = Field(ge=1)
 
 
 class Confidence(Strict):
-    target_error: Share
-    alpha: Share
-    max_aurc: Share
+    """M11: `target_error` is that of the goal; sets miss a share `alpha`.
+
+    `max_ratio` is of the area under risk over coverage to the mean loss: 1 where confidence says nothing.
+    """
+
+    target_error: float = Field(ge=0)
+    alpha: float = Field(gt=0, lt=1)
+    max_ratio: float
 
 
 class Slices(Strict):
+    """M12: `max_gap` between the mean loss in a slice and over all rows; `searched` slices found are reported."""
+
     min_size: int
     alpha: Share
-    max_gap: Share
+    max_gap: float
+    searched: int
 
 
 class Evaluation(Strict):
-    primary_metric: str
-    min_primary: float
+    cost: Cost
     comparison: Comparison
     perturbation: Perturbation
     invariance: Rate
@@ -221,38 +321,3 @@ def parse(raw: dict[str, Any]) -> Settings:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ValueError("the configuration is wrong:\n  " + "\n  ".join(lines)) from None
-
-
-def load(overrides: list[str] | None = None) -> Settings:
-    """Settings from `params.yaml` in the working directory, with `dotted.key=value` overrides on top."""
-    if not PARAMS.is_file():
-        raise ValueError(f"no {PARAMS} here: run this in the project's root folder")
-    try:
-        raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ValueError(f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last committed one back")
-    for override in overrides or []:
-        _apply(raw, override)
-    return parse(raw)
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    *parents, last = key.split(".")
-    node: Any = raw
-    for name in parents:
-        node = node.get(name) if isinstance(node, dict) else None
-    if not separator or not isinstance(node, dict) or last not in node:
-        raise ValueError(
-            f"unknown override {override!r}: write an existing key of {PARAMS}, such as `serving.port=9000`"
-        )
-    if isinstance(node[last], dict):
-        raise ValueError(
-            f"{key!r} is a group: choose groups with `pipeline {override}` or `train {override}`, which compose"
-        )
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ValueError(f"the value of {override!r} is not valid YAML") from None

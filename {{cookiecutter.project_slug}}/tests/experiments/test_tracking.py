@@ -26,16 +26,20 @@ def test_one_run_tells_code_data_environment_parameters_and_metrics(trained: Pro
         "command",
     } <= set(run.data.tags)
     assert run.data.params["optimizer.lr"] == str(trained.settings().optimizer["lr"])
-    assert {"train.accuracy", "val.accuracy", "test.accuracy", "gate.M10.calibration", "package.parity"} <= set(
-        run.data.metrics
-    )
+    score = score_of(trained)
+    wanted = {f"train.{score}", f"val.{score}", f"test.{score}", "gate.M10.calibration", "package.parity"}
+    assert wanted <= set(run.data.metrics)
     files = {
         f.path
-        for folder in ("config", "environment", "code")
+        for folder in ("config", "environment", "code", "data")
         for f in tracking.client(trained.settings()).list_artifacts(run.info.run_id, folder)
     }
-    assert {"config/params.yaml", "environment/packages.txt", "code/uncommitted.diff"} <= files
+    assert {"config/params.yaml", "environment/packages.txt", "code/uncommitted.diff", "data/validation.json"} <= files
     assert run.info.status == "FINISHED"
+
+
+def score_of(trained: Project) -> str:
+    return str(module("settings").SCORE[trained.settings().data.kind])
 
 
 @pytest.mark.row("M2")
@@ -44,10 +48,13 @@ def test_baselines_are_runs_of_their_own(trained: Project) -> None:
     found = tracking.client(trained.settings()).search_runs(
         [run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     )
-    metrics = {r.data.tags["candidate"]: r.data.metrics["val.accuracy"] for r in found if "candidate" in r.data.tags}
-    assert (
-        set(metrics) == {"majority", "heuristic", "classical"}
-        and metrics["majority"] < metrics["heuristic"] < metrics["classical"]
+    metrics = {
+        r.data.tags["candidate"]: r.data.metrics[f"val.{score_of(trained)}"]
+        for r in found
+        if "candidate" in r.data.tags
+    }
+    assert set(metrics) == {"constant", "heuristic", "classical"} and metrics["constant"] < min(
+        metrics["heuristic"], metrics["classical"]
     )
 
 
@@ -68,7 +75,7 @@ def test_an_unknown_run_is_restored_once_from_the_reports(trained: Project) -> N
     assert (
         data.tags["restored"] == "true"
         and data.tags["restored.from"] == lost
-        and data.metrics["network.val.accuracy"] > 0
+        and data.metrics[f"network.val.{score_of(trained)}"] < 1
     )
     assert tracking.current(trained.settings("tracking.uri=sqlite:///other.db"), "package").id == restored.id
 

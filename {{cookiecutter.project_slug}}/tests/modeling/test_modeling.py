@@ -9,17 +9,18 @@ predictions, losses, schedules, metrics = (
 )
 
 
-@pytest.fixture
-def scored() -> tuple[np.ndarray, np.ndarray]:
+def classes(k: int, **rule: object):  # type: ignore[no-untyped-def]
+    """Answers on 300 random rows, with their labels."""
     rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet(np.ones(4), 300)
-    return probabilities, rng.integers(0, 4, 300)
+    raw = np.log(rng.dirichlet(np.ones(k), 300))
+    kind = "binary" if k == 2 else "multiclass"
+    return predictions.decide(kind, raw, predictions.Rule(**rule)), rng.integers(0, k, 300)
 
 
 @pytest.mark.row("M3")
-def test_metrics_agree_with_scikit_learn(scored: tuple[np.ndarray, np.ndarray]) -> None:
-    probabilities, label = scored
-    said, found = probabilities.argmax(axis=1), metrics.evaluate("multiclass", *scored)
+def test_multiclass_metrics_agree_with_scikit_learn() -> None:
+    answers, label = classes(4)
+    said, found = answers.label, metrics.evaluate("multiclass", answers, label)
     wanted = {
         "accuracy": reference.accuracy_score(label, said),
         "f1_macro": reference.f1_score(label, said, average="macro"),
@@ -27,10 +28,67 @@ def test_metrics_agree_with_scikit_learn(scored: tuple[np.ndarray, np.ndarray]) 
         "recall_micro": reference.recall_score(label, said, average="micro"),
         "cohen_kappa": reference.cohen_kappa_score(label, said),
         "jaccard": reference.jaccard_score(label, said, average="macro"),
-        "log_loss": reference.log_loss(label, probabilities),
+        "log_loss": reference.log_loss(label, answers.probabilities),
     }
     assert {k: found[k] for k in wanted} == pytest.approx(wanted, abs=1e-5)
-    assert (metrics.confusion(*scored) == reference.confusion_matrix(label, said)).all()
+    assert (metrics.confusion(answers, label) == reference.confusion_matrix(label, said)).all()
+
+
+@pytest.mark.row("M3", "M4")
+def test_binary_metrics_are_those_at_the_stored_threshold() -> None:
+    answers, label = classes(2, threshold=0.3)
+    said, found = (answers.probabilities[:, 1] >= 0.3).astype(int), metrics.evaluate("binary", answers, label)
+    tn, fp, fn, tp = reference.confusion_matrix(label, said).ravel()
+    wanted = {
+        "accuracy": reference.accuracy_score(label, said),
+        "precision": reference.precision_score(label, said),
+        "recall": reference.recall_score(label, said),
+        "f1": reference.f1_score(label, said),
+        "auroc": reference.roc_auc_score(label, answers.probabilities[:, 1]),
+        "auprc": reference.average_precision_score(label, answers.probabilities[:, 1]),
+        "tpr": tp / (tp + fn),
+        "tnr": tn / (tn + fp),
+        "fpr": fp / (fp + tn),
+        "fnr": fn / (fn + tp),
+        "log_loss": reference.log_loss(label, answers.probabilities),
+    }
+    assert found == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.row("M3")
+def test_regression_metrics_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    label, value = rng.gamma(3, 20, (2, 200))
+    answers = predictions.decide("regression", value[:, None], predictions.Rule())
+    found = metrics.evaluate("regression", answers, label.astype(np.float32))
+    error = np.abs(value - label)
+    wanted = {
+        "mse": reference.mean_squared_error(label, value),
+        "rmse": reference.root_mean_squared_error(label, value),
+        "mae": reference.mean_absolute_error(label, value),
+        "r2": reference.r2_score(label, value),
+        "msle": reference.mean_squared_log_error(label, value),
+        "mape": reference.mean_absolute_percentage_error(label, value),
+        "huber": np.where(error < 1, 0.5 * error**2, error - 0.5).mean(),
+    }
+    assert found == pytest.approx(wanted, rel=1e-4)
+    below = predictions.decide("regression", value[:, None] - 500, predictions.Rule())
+    assert "msle" not in metrics.evaluate("regression", below, label)
+
+
+@pytest.mark.row("M1", "M3")
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+def test_settings_and_metrics_know_the_same_names(kind: str) -> None:
+    settings = module("settings")
+    k = {"multiclass": 4, "binary": 2, "regression": 1}[kind]
+    raw = np.random.default_rng(2).random((50, k))
+    found = metrics.evaluate(kind, predictions.decide(kind, raw, predictions.Rule()), np.arange(50) % max(k, 2))
+    assert set(found) == set(settings.METRICS[kind])
+    lower = {name for name in found if name in settings.LOWER_IS_BETTER}
+    perfect = np.eye(k)[np.arange(50) % k] * 20 if k > 1 else raw
+    label = np.arange(50) % k if k > 1 else raw[:, 0]
+    best = metrics.evaluate(kind, predictions.decide(kind, perfect, predictions.Rule()), label)
+    assert {name for name in found if best[name] < found[name]} == lower
 
 
 def test_softmax_temperature_and_stability() -> None:
@@ -39,12 +97,61 @@ def test_softmax_temperature_and_stability() -> None:
     assert predictions.softmax(logits, 2.0)[1, 1] == pytest.approx(3**0.5 / (1 + 3**0.5))
 
 
-def test_decisions_abstain_and_hold_the_prediction_in_the_set() -> None:
+def test_decisions_abstain_and_hold_the_answer_in_the_set() -> None:
     logits = np.log(np.array([[0.5, 0.4, 0.1], [0.9, 0.06, 0.04]]))
-    found = predictions.decide(logits, 1.0, abstain_below=0.6, conformal_quantile=0.65)
+    rule = predictions.Rule(abstain_below=0.6, conformal_quantile=0.65)
+    found = predictions.decide("multiclass", logits, rule)
     assert found.label.tolist() == [0, 0] and found.abstain.tolist() == [True, False]
     assert found.sets.tolist() == [[True, True, False], [True, False, False]]
-    assert predictions.decide(logits, 1.0, 0, conformal_quantile=0.01).sets.sum(axis=1).tolist() == [1, 1]
+    strict = predictions.Rule(conformal_quantile=0.01)
+    assert predictions.decide("multiclass", logits, strict).sets.sum(axis=1).tolist() == [1, 1]
+    assert not predictions.decide("multiclass", logits, predictions.Rule()).abstain.any()
+
+
+@pytest.mark.row("M4")
+def test_costs_move_the_answer_to_the_class_of_least_expected_cost() -> None:
+    logits = np.log(np.array([[0.6, 0.3, 0.1]]))
+    costs = [[0, 1, 1], [9, 0, 1], [1, 1, 0]]  # taking the second class for the first is dear
+    assert predictions.decide("multiclass", logits, predictions.Rule()).label.tolist() == [0]
+    assert predictions.decide("multiclass", logits, predictions.Rule(costs=costs)).label.tolist() == [1]
+    two = np.log(np.array([[0.8, 0.2]]))
+    assert predictions.decide("binary", two, predictions.Rule(threshold=0.2)).label.tolist() == [1]
+    assert predictions.decide("binary", two, predictions.Rule(threshold=0.21)).label.tolist() == [0]
+
+
+def test_estimates_have_intervals_as_wide_as_their_deviation_says() -> None:
+    raw = np.array([[10.0, np.log(2.0)], [20.0, np.log(4.0)]])
+    rule = predictions.Rule(temperature=1.5, conformal_quantile=2.0, shift=1.0, abstain_below=-5.0)
+    found = predictions.decide("regression", raw, rule)
+    assert found.deviation.tolist() == pytest.approx([3, 6]) and found.value.tolist() == pytest.approx([13, 26])
+    assert found.intervals == pytest.approx(np.array([[4.0, 16.0], [8.0, 32.0]]))
+    assert found.abstain.tolist() == [False, True]
+    assert predictions.decide("regression", raw[:, :1], rule).deviation.tolist() == [1.5, 1.5]
+
+
+def test_row_losses_are_one_minus_the_score() -> None:
+    rng = np.random.default_rng(3)
+    label, value = rng.normal(size=(2, 500))
+    answers = predictions.decide("regression", value[:, None], predictions.Rule())
+    found = 1 - predictions.row_losses(answers, label, label.std()).mean()
+    assert found == pytest.approx(reference.r2_score(label, value))
+    answers, label = classes(3)
+    assert 1 - predictions.row_losses(answers, label, 1.0).mean() == pytest.approx(
+        reference.accuracy_score(label, answers.label)
+    )
+
+
+@pytest.mark.row("T6")
+@pytest.mark.parametrize("name", ["HuberWithDeviation", "GaussianLoss"])
+def test_losses_of_values_find_value_and_deviation(name: str) -> None:
+    torch.manual_seed(0)
+    label, raw = 3 + 0.5 * torch.randn(4000), torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.Adam([raw], lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        getattr(losses, name)()(raw.expand(4000, 2), label).backward()
+        optimizer.step()
+    assert raw[0].item() == pytest.approx(3, abs=0.05) and raw[1].exp().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_focal_loss_without_focus_is_cross_entropy() -> None:

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 import yaml
 from hydra.utils import instantiate
+from kinds import as_kind, relabel
 
 from {{ cookiecutter.package_name }}.data.features import row_to_instance
 from {{ cookiecutter.package_name }}.data.ingest import content_hash
 from {{ cookiecutter.package_name }}.modeling.predictions import softmax
-from {{ cookiecutter.package_name }}.monitoring.drift import Sample
+from {{ cookiecutter.package_name }}.monitoring.samples import Sample
 from {{ cookiecutter.package_name }}.packaging.bundle import seal
 from {{ cookiecutter.package_name }}.provenance import sha256, write_json
 from {{ cookiecutter.package_name }}.serving.store import Record, Store
@@ -64,11 +65,17 @@ def raw_settings() -> dict[str, Any]:
 
 
 @pytest.fixture
-def settings(raw_settings: dict[str, Any]) -> Settings:
+def kind(request: pytest.FixtureRequest, raw_settings: dict[str, Any]) -> str:
+    """The task's own kind, or the one that a test is marked with."""
+    return str(getattr(request, "param", raw_settings["data"]["kind"]))
+
+
+@pytest.fixture
+def settings(raw_settings: dict[str, Any], kind: str) -> Settings:
     """The project's settings with the monitor's limits written out, so that an edit of them breaks no test."""
     limits = {"window": 300, "min_rows": 200, "alpha": 0.01, "max_error_rate": 0.1, "max_reference": 200}
     limits |= {"max_duplicates": 0.5, "max_contradictions": 0.05, "retrain_min_labels": 20}
-    return parse({**raw_settings, "monitoring": limits})
+    return parse({**as_kind(raw_settings, kind), "monitoring": limits})
 
 
 @pytest.fixture(autouse=True)
@@ -88,12 +95,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def sample(labels: int, rows: int, seed: int, noise: float = 0.0, only: int | None = None) -> Sample:
-    """Answers of a fair model on `rows` requests; `noise` spoils them, `only` asks for one label alone."""
+    """Answers of a fair model on `rows` requests; `noise` spoils them, `only` asks for one label alone.
+
+    Without labels they are values around 100 with a standard deviation of 20 or more.
+    """
     rng = np.random.default_rng(seed)
-    truth = rng.integers(0, labels, rows) if only is None else np.full(rows, only)
-    logits = 4 * np.eye(labels)[truth] + rng.normal(0, 1 + noise, (rows, labels))
-    embedding = np.hstack([logits, rng.normal(0, 1, (rows, 2))])
-    return Sample(softmax(logits), embedding, {"size": rng.normal(noise, 1, rows), "depth": rng.normal(0, 1, rows)})
+    if labels:
+        truth = rng.integers(0, labels, rows) if only is None else np.full(rows, only)
+        logits = 4 * np.eye(labels)[truth] + rng.normal(0, 1 + noise, (rows, labels))
+        answers, hidden = {"probabilities": softmax(logits), "label": logits.argmax(axis=1)}, logits
+    else:
+        hidden = rng.normal(0 if only is None else only, 1 + noise, (rows, 2))
+        answers = {"value": 100 + 20 * hidden[:, 0], "deviation": np.exp(0.1 * hidden[:, 1])}
+    embedding = np.hstack([hidden, rng.normal(0, 1, (rows, 2))])
+    return Sample(answers, embedding, {"size": rng.normal(noise, 1, rows), "depth": rng.normal(0, 1, rows)})
 
 
 @pytest.fixture
@@ -107,6 +122,11 @@ def draw(labels: list[str]) -> Callable[..., Sample]:
 
 
 @pytest.fixture
+def draw_values() -> Callable[..., Sample]:
+    return partial(sample, 0)
+
+
+@pytest.fixture
 def identity(settings: Settings) -> str:
     """Identity of the champion in live/, whose reference was drawn from the same stream."""
     folder, labels = settings.paths.live / "1-test", settings.data.labels
@@ -114,16 +134,13 @@ def identity(settings: Settings) -> str:
     reference = sample(len(labels), 400, seed=1)
     assert reference.embedding is not None
     names = sorted(reference.signals)
-    np.savez(
-        folder / "reference.npz",
-        probabilities=reference.probabilities,
-        embedding=reference.embedding,
-        signals=np.stack([reference.signals[name] for name in names], axis=1),
-        signal_names=np.array(names),
-    )
+    arrays = {name: values for name, values in reference.answers.items() if name != "label"}
+    arrays |= {"embedding": reference.embedding, "signal_names": np.array(names)}
+    arrays |= {"signals": np.stack([reference.signals[name] for name in names], axis=1)}
+    np.savez(folder / "reference.npz", allow_pickle=False, **arrays)
     card: dict[str, Any] = {"name": "a model", "kind": settings.data.kind, "task": "made up", "labels": labels}
-    card |= {"inputs": {}, "outputs": {}, "features": {}, "temperature": 1.0, "abstain_below": 0.5}
-    card |= {"conformal_quantile": 0.5, "candidate": "network", "owner": "", "code": "", "data": "", "dependencies": {}}
+    card |= {"inputs": {}, "outputs": {}, "features": {}, "decision": {}, "label_scale": 1.0}
+    card |= {"candidate": "network", "owner": "", "code": "", "data": "", "dependencies": {}}
     (folder / "bundle.json").write_text(json.dumps(card), encoding="utf-8")
     found = seal(folder)
     current = {"champion": {"version": "1-test", "path": "1-test", "identity": found}, "challenger": None}
@@ -140,24 +157,42 @@ def ask(settings: Settings, identity: str) -> Stream:
     ) -> list[str]:
         labels = settings.data.labels
         records = []
-        for i, row in enumerate(sample.probabilities):
+        for i in range(len(next(iter(sample.answers.values())))):
             embedding = None if sample.embedding is None else sample.embedding[i].round(5).tolist()
-            stored = {"probabilities": row.round(8).tolist(), "embedding": embedding}
+            given, answer = _answer(sample, labels, i)
+            stored = {**answer, "embedding": embedding}
             stored["signals"] = {name: float(values[i]) for name, values in sample.signals.items()}
             base: dict[str, Any] = {"prediction_id": uuid.uuid4().hex, "time": 1.7e9 + i, "version": "1-test"}
             base |= {"identity": identity, "instance": instances[i] if instances else {"x": i}, "latency_ms": 1.0}
-            base |= {"label": labels[int(row.argmax())], "confidence": row.max(), "abstain": bool(row.max() < 0.5)}
+            base |= given
             records.append(Record(**{**base, "signals": stored, **changes}))  # type: ignore[typeddict-item]
         store = Store(settings.paths.store)
         store.append(records)
         for i, record in enumerate(records[:labelled]):
-            true = labels[(labels.index(record["label"]) + (i < wrong)) % len(labels)]
-            store.feedback(record["prediction_id"], true)
+            store.feedback(record["prediction_id"], _truth(record["label"], labels, i < wrong))
         assert store.flush()
         store.close()
         return [record["prediction_id"] for record in records]
 
     return ask
+
+
+def _answer(sample: Sample, labels: list[str], i: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the store keeps of answer i: its columns, and what lies in `signals`."""
+    if labels:
+        row, label = sample.answers["probabilities"][i], int(sample.answers["label"][i])
+        given = {"label": labels[label], "confidence": float(row[label]), "abstain": bool(row[label] < 0.5)}
+        return given, {"probabilities": row.round(8).tolist()}
+    value, deviation = (float(sample.answers[name][i]) for name in ("value", "deviation"))
+    given = {"label": value, "confidence": -deviation, "abstain": deviation > 2}
+    return given, {"interval": [value - 2 * deviation, value + 2 * deviation], "deviation": deviation}
+
+
+def _truth(answered: Any, labels: list[str], wrong: bool) -> Any:
+    """A true label: the answered one, or another; a value near the answered one, or far from it."""
+    if labels:
+        return labels[(labels.index(answered) + wrong) % len(labels)]
+    return answered + (50 if wrong else 1)
 
 
 @pytest.fixture(autouse=True)
@@ -191,12 +226,13 @@ def repository(project: Path, settings: Settings) -> Path:
 
 
 @pytest.fixture
-def table(settings: Settings) -> pd.DataFrame:
+def table(settings: Settings, raw_settings: dict[str, Any], kind: str) -> pd.DataFrame:
     """Distinct raw rows of the task; the first ten are the snapshot in data/raw."""
     rows: pd.DataFrame = instantiate(settings.data.source)[:200]
+    rows = rows.assign(label=relabel(rows["label"], raw_settings, kind))
     rows = rows[~content_hash(rows).duplicated()].reset_index(drop=True)
     assert len(rows) > 60
-    rows[:10].to_parquet(settings.paths.raw / "data.parquet")
+    rows[:10].assign(content=content_hash(rows[:10])).to_parquet(settings.paths.raw / "data.parquet")
     entry = {"sha256": sha256(settings.paths.raw / "data.parquet")}
     write_json(settings.paths.raw / "manifest.json", {"files": {"data.parquet": entry}})
     return rows
@@ -206,16 +242,17 @@ def table(settings: Settings) -> pd.DataFrame:
 def feed(settings: Settings, table: pd.DataFrame) -> Feed:
     """Stores rows of the table as answered requests with feedback."""
 
-    def feed(start: int, stop: int, prefix: str = "p", label: str | None = None) -> None:
+    def feed(start: int, stop: int, prefix: str = "p", label: Any = None, **changes: Any) -> None:
         store, records = Store(settings.paths.store), []
         rows = table[start:stop].to_dict("records")
         for i, row in enumerate(rows, start):
             base: dict[str, Any] = {"prediction_id": f"{prefix}{i}", "time": 1.0, "version": "1", "identity": "x"}
             base |= {"instance": row_to_instance(row), "label": row["label"], "confidence": 1.0, "abstain": False}
-            records.append(Record(**{**base, "latency_ms": 1.0, "signals": {}}))  # type: ignore[typeddict-item]
+            base |= {"latency_ms": 1.0, "signals": {}, **changes}
+            records.append(Record(**base))  # type: ignore[typeddict-item]
         store.append(records)
         for record, row in zip(records, rows, strict=True):
-            assert store.feedback(record["prediction_id"], label or row["label"])
+            assert store.feedback(record["prediction_id"], row["label"] if label is None else label)
         assert store.flush()
         store.close()
 

@@ -1,6 +1,7 @@
 """Drift tests against answers known from elsewhere, and their false alarms and detections on made-up streams."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from {{ cookiecutter.package_name }}.monitoring import drift
-from {{ cookiecutter.package_name }}.monitoring.drift import Sample
+from {{ cookiecutter.package_name }}.monitoring.samples import Sample
 
 pytestmark = pytest.mark.row("O4")
 Draw = Callable[..., Sample]
@@ -45,7 +46,7 @@ def test_differences_of_rounding_are_no_differences() -> None:
 
 
 def test_softmax_takes_the_worst_class_times_the_number_of_classes(draw: Draw) -> None:
-    reference, window = draw(300, 0).probabilities, draw(300, 1, noise=0.3).probabilities
+    reference, window = (s.answers["probabilities"] for s in (draw(300, 0), draw(300, 1, noise=0.3)))
     p = [stats.ks_2samp(reference[:, j], window[:, j], method="asymp").pvalue for j in range(4)]
     result = drift.softmax_test(reference, window, LABELS)
     assert 0.001 < min(p) < 0.2
@@ -112,6 +113,64 @@ def test_one_run_rarely_cries_wolf(draw: Draw) -> None:
     assert len(results) == 5
 
 
+def table(rows: int, seed: int, **changes: Any) -> Sample:
+    """Answers of a model without an embedding on a table of 33 columns: numbers, categories, and gaps in both."""
+    rng = np.random.default_rng(seed)
+    signals = {f"number {j}": rng.normal(0, 1, rows) for j in range(20)}
+    signals |= {f"gaps {j}": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(0, 1, rows)) for j in range(5)}
+    signals |= {f"category {j}": rng.choice([0.0, 1.0, 2.0, np.nan], rows, p=[0.5, 0.4, 0.07, 0.03]) for j in range(8)}
+    answers = {"value": rng.normal(150, 70, rows), "deviation": np.full(rows, 55.0)}
+    return Sample(answers, None, {**signals, **changes})
+
+
+def test_one_run_on_a_wide_table_rarely_cries_wolf() -> None:
+    runs, alpha = 400, 0.05
+    found = sum(bool(alarms(compare(table(250, 2 * i), table(200, 2 * i + 1), alpha))) for i in range(runs))
+    assert found <= stats.binom.ppf(0.999, runs, alpha)
+    assert len(compare(table(250, 0), table(200, 1))) == 35
+
+
+def test_categories_are_tested_by_their_shares() -> None:
+    rng = np.random.default_rng(0)
+    moved = rng.choice([0.0, 1.0, 2.0], 300, p=[0.2, 0.7, 0.1])
+    results = {r.name: r for r in compare(table(300, 1), table(300, 2, **{"category 3": moved}))}
+    assert alarms(list(results.values())) == {"signal category 3"}
+    assert results["signal category 3"].method == "chi-square"
+    assert re.fullmatch(r"most: share of (0 -|1 \+)\d\d points", results["signal category 3"].detail)
+    assert results["signal number 3"].method == "Kolmogorov-Smirnov"
+
+
+def test_numbers_stored_in_single_precision_are_equal_numbers() -> None:
+    values = np.random.default_rng(0).choice([0.1, 0.2, 123.456], 300)
+    assert drift.scalar_test("x", values.astype(np.float32).astype(np.float64), values).p == 1.0
+    many = 1e9 + 1e3 * np.arange(300.0)
+    assert drift.scalar_test("x", many.astype(np.float32).astype(np.float64), many).p == 1.0
+
+
+@pytest.mark.parametrize("name", ["number 0", "category 0"])
+def test_values_that_go_missing_are_a_change(name: str) -> None:
+    window = table(300, 2)
+    gone = np.where(np.random.default_rng(3).random(300) < 0.3, np.nan, window.signals[name])
+    results = {r.name: r for r in compare(table(400, 1), table(300, 2, **{name: gone}))}
+    assert alarms(list(results.values())) == {f"signal {name}"}
+    assert "missing" in results[f"signal {name}"].detail
+    nothing = np.full(300, np.nan)
+    assert drift.scalar_test("x", nothing, nothing).p == 1.0
+    assert drift.scalar_test("x", window.signals["number 0"], nothing).p < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"noise": 2}, {"predicted values", "predicted deviations", "embedding", "signal size"}),
+        ({"only": 1}, {"predicted values", "predicted deviations", "embedding"}),
+    ],
+    ids=["noise", "larger values"],
+)
+def test_a_changed_stream_of_values_is_found(draw_values: Draw, change: dict[str, int], expected: set[str]) -> None:
+    assert alarms(compare(draw_values(400, 1), draw_values(250, 7, **change))) == expected
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -126,7 +185,7 @@ def test_a_changed_stream_is_found(draw: Draw, change: dict[str, int], expected:
 
 def test_a_change_in_one_place_is_named_and_its_size_told(draw: Draw) -> None:
     reference, window = draw(400, 1), draw(300, 2)
-    moved = Sample(window.probabilities, window.embedding, {**window.signals, "depth": window.signals["depth"] + 3})
+    moved = Sample(window.answers, window.embedding, {**window.signals, "depth": window.signals["depth"] + 3})
     results = {result.name: result for result in compare(reference, moved)}
     assert alarms(list(results.values())) == {"signal depth"}
     assert results["signal depth"].words == "strongly changed"
@@ -136,7 +195,7 @@ def test_a_change_in_one_place_is_named_and_its_size_told(draw: Draw) -> None:
 
 def test_a_model_without_embedding_is_compared_by_the_rest(draw: Draw) -> None:
     reference, window = draw(300, 1), draw(300, 2)
-    results = compare(Sample(reference.probabilities, None, reference.signals), window)
+    results = compare(Sample(reference.answers, None, reference.signals), window)
     assert [result.name for result in results] == ["probabilities", "predicted labels", "signal depth", "signal size"]
 
 

@@ -17,8 +17,14 @@ def row(label: str, feedback: str | None = None, **changes: Any) -> quality.Row:
         "abstain": False,
         "version": "1",
         "instance": {},
+        "signals": {},
     }
     return base | changes
+
+
+def value(answered: float, feedback: float | None = None, **changes: Any) -> quality.Row:
+    signals = {"interval": [answered - 2, answered + 1], "deviation": 1.5}
+    return row("", None) | {"label": answered, "feedback": feedback, "confidence": -1.5, "signals": signals} | changes
 
 
 def test_wilson_is_the_textbooks() -> None:
@@ -34,6 +40,15 @@ def test_errors_count_where_there_is_feedback() -> None:
     assert found.abstention_rate == 0.25
     assert found.mean_confidence == found.estimated_accuracy == 0.625
     assert found.label_shares == {"a": 0.5, "b": 0.5, "c": 0.0}
+
+
+def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
+    rows = [value(10, 8), value(10, 11), value(10, 11.5), value(10, 7), value(10), value(10, abstain=True)]
+    found = quality.measure(rows, [], 0.95)
+    assert (found.rows, found.labelled, found.errors, found.error_rate) == (6, 4, 2, 0.5)
+    assert found.mean_absolute_error == (2 + 1 + 1.5 + 3) / 4 and found.mean_deviation == 1.5
+    assert found.abstention_rate == pytest.approx(1 / 6) and found.label_shares == {}
+    assert found.mean_confidence is None and found.estimated_accuracy is None
 
 
 def test_nothing_is_claimed_of_no_rows() -> None:
@@ -57,3 +72,4 @@ def test_flipped_labels_contradict_others_on_equal_input() -> None:
     rows = [row("a", "a", **same), row("a", "b", **same), row("a", "a", **other), row("a", "a", **other), row("a")]
     assert quality.contradiction_share(rows) == 0.5
     assert quality.contradiction_share([]) == 0
+    assert quality.contradiction_share([value(1, 5.0, **same), value(1, 5.5, **same), value(1, 9.0, **other)]) == 2 / 3

@@ -5,6 +5,7 @@ The pipeline is a stand-in that counts files of feedback, and the gate answers a
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -18,8 +19,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from filelock import FileLock
+from kinds import every_kind
 
-from {{ cookiecutter.package_name }}.monitoring import routine
+from {{ cookiecutter.package_name }}.monitoring import retrain, routine
 from {{ cookiecutter.package_name }}.settings import Settings, parse
 
 pytestmark = pytest.mark.row("D4", "O7")
@@ -164,14 +166,32 @@ def test_too_few_labels_change_nothing_even_if_forced(settings: Settings, reposi
 
 
 @pytest.mark.slow
-def test_disputed_and_unknown_labels_are_left_out(settings: Settings, repository: Path, feed: Feed) -> None:
-    labels = settings.data.labels
-    feed(10, 29)
-    feed(29, 31, label=labels[0])
-    feed(29, 31, prefix="other", label=labels[1])
-    feed(40, 60, label="no such label")
+def test_disputed_and_unknown_labels_are_left_out(
+    settings: Settings, repository: Path, feed: Feed, table: pd.DataFrame
+) -> None:
+    feed_bad_labels(feed, table)
     assert run(settings) == 4
     assert "19 new labelled" in last_line()["outcome"]
+
+
+def feed_bad_labels(feed: Feed, table: pd.DataFrame) -> None:
+    """Nineteen good ones, two rows about which people disagree, and labels that the task cannot have."""
+    one, other = table["label"].unique()[:2]
+    feed(10, 29)
+    feed(29, 31, label=one)
+    feed(29, 31, prefix="other", label=other)
+    feed(40, 50, label="no such label")
+    feed(50, 60, label=math.inf)
+
+
+@every_kind
+def test_new_rows_are_those_that_may_be_learned_from(settings: Settings, feed: Feed, table: pd.DataFrame) -> None:
+    feed_bad_labels(feed, table)
+    feed(60, 70, instance={"no such": 1})
+    rows = retrain.new_rows(settings, settings.paths.feedback)
+    assert rows["id"].tolist() == [f"p{i}" for i in range(10, 29)]
+    assert rows["label"].tolist() == table["label"][10:29].tolist() and rows["label"].dtype == table["label"].dtype
+    assert rows.columns.tolist() == table.columns.tolist()
 
 
 def test_what_git_lacks_is_one_line(settings: Settings, feed: Feed) -> None:

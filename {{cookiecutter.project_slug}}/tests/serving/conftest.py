@@ -1,4 +1,4 @@
-"""A small real bundle for any task, fitted by least squares, and a real server on a free port."""
+"""A small real bundle for any task and kind, fitted by least squares, and a real server on a free port."""
 
 import json
 import threading
@@ -14,12 +14,14 @@ import onnx
 import pytest
 import uvicorn
 import yaml
+from hydra.utils import instantiate
+from kinds import as_kind, relabel, targets
 from onnx import TensorProto, helper, numpy_helper
 
 from {{ cookiecutter.package_name }} import logs
-from {{ cookiecutter.package_name }}.data import features, source
-from {{ cookiecutter.package_name }}.modeling.predictions import softmax
-from {{ cookiecutter.package_name }}.packaging.bundle import seal
+from {{ cookiecutter.package_name }}.data import features
+from {{ cookiecutter.package_name }}.modeling.predictions import Estimates, Rule, decide
+from {{ cookiecutter.package_name }}.packaging.bundle import Card, seal
 from {{ cookiecutter.package_name }}.serving.app import create
 from {{ cookiecutter.package_name }}.settings import Settings, parse
 
@@ -30,12 +32,22 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """Raw rows of the task with their request items, model inputs and labels."""
+    """Raw rows of the task with their request items, model inputs and labels; `wrong` is no label of theirs."""
 
     table: Any
     items: list[Item]
     inputs: dict[str, Any]
-    labels: list[str]
+    labels: list[Any]
+
+    @property
+    def label(self) -> Any:
+        """A label that feedback may have."""
+        return self.labels[0]
+
+    @property
+    def wrong(self) -> Any:
+        """A label of another kind."""
+        return "no such label" if isinstance(self.label, str) else "12"
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -57,65 +69,96 @@ def raw_settings() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def rows(raw_settings: dict[str, Any]) -> Rows:
-    table = source.bundled().sample(ROWS, random_state=1)
-    records = table.to_dict("records")
-    parsed = features.Features.model_validate(raw_settings["data"]["features"])
-    items = [features.row_to_instance({str(k): v for k, v in record.items()}) for record in records]
-    return Rows(table, items, dict(features.encode(table.to_dict("list"), parsed)), [str(r["label"]) for r in records])
+def table(raw_settings: dict[str, Any]) -> Any:
+    found = instantiate(raw_settings["data"]["source"])
+    return found.sample(min(ROWS, len(found)), random_state=1).reset_index(drop=True)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, raw_settings: dict[str, Any]) -> Settings:
-    """The project's settings with every path in a folder of this test's own."""
-    paths = {name: str(tmp_path / path) for name, path in raw_settings["paths"].items()}
-    return parse({**raw_settings, "paths": paths, "serving": {**raw_settings["serving"], "port": 0}})
+def kind(request: pytest.FixtureRequest, raw_settings: dict[str, Any]) -> str:
+    """The task's own kind, or the one that a test is marked with."""
+    return str(getattr(request, "param", raw_settings["data"]["kind"]))
+
+
+@pytest.fixture
+def rows(raw_settings: dict[str, Any], table: Any, kind: str) -> Rows:
+    table = table.assign(label=relabel(table["label"], raw_settings, kind))
+    records = table.to_dict("records")
+    parsed = features.Features.model_validate(raw_settings["data"]["features"])
+    items = [features.row_to_instance({str(k): v for k, v in record.items()}) for record in records]
+    inputs = features.encode({str(k): v for k, v in table.to_dict("list").items()}, parsed)
+    return Rows(table, items, dict(inputs), [r["label"] for r in records])
+
+
+@pytest.fixture
+def settings(tmp_path: Path, raw_settings: dict[str, Any], kind: str) -> Settings:
+    """The project's settings for a kind, with every path in a folder of this test's own."""
+    raw = as_kind(raw_settings, kind)
+    paths = {name: str(tmp_path / path) for name, path in raw["paths"].items()}
+    return parse({**raw, "paths": paths, "serving": {**raw["serving"], "port": 0}})
 
 
 def build(folder: Path, settings: Settings, rows: Rows, temperature: float = 1.0) -> str:
     """Writes a sealed bundle and returns its identity; another temperature makes another bundle."""
     folder.mkdir(parents=True)
-    labels, inputs = settings.data.labels, rows.inputs
-    logits = network(folder / "model.onnx", labels, rows)
+    data, inputs = settings.data, rows.inputs
+    raw = network(folder / "model.onnx", rows, data.labels)
     shapes = {name: {"dtype": "float32", "shape": [-1, *array.shape[1:]]} for name, array in inputs.items()}
-    probabilities = softmax(logits, temperature)
-    card = {
-        "name": settings.project.name,
-        "kind": settings.data.kind,
-        "task": "test",
-        "labels": labels,
-        "inputs": shapes,
-        "outputs": {"logits": {"dtype": "float32", "shape": [-1, len(labels)]}},
-        "features": settings.data.features,
-        "temperature": temperature,
-        "abstain_below": float(np.median(probabilities.max(axis=1))),
-        "conformal_quantile": 0.9,
-        "candidate": "classical",
-        "owner": "test",
-        "code": "0",
-        "data": "0",
-        "dependencies": {},
-    }
-    (folder / "bundle.json").write_text(json.dumps(card), encoding="utf-8")
-    examples = {"instances": rows.items[:8], "probabilities": probabilities[:8].tolist()}
+    rule = Rule(temperature=temperature, conformal_quantile=0.9)
+    rule = rule.model_copy(update={"threshold": 0.3 if data.kind == "binary" else None, "shift": 0.1})
+    answers = decide(data.kind, raw, rule)
+    rule = rule.model_copy(update={"abstain_below": float(np.median(answers.confidence))})
+    card = Card.model_validate(
+        {
+            "name": settings.project.name,
+            "kind": data.kind,
+            "task": "test",
+            "labels": data.labels,
+            "inputs": shapes,
+            "outputs": {"raw": {"dtype": "float32", "shape": [-1, raw.shape[1]]}},
+            "features": data.features,
+            "decision": rule,
+            "label_scale": 1.0 if data.labels else float(np.std(rows.labels)),
+            "candidate": "classical",
+            "owner": "test",
+            "code": "0",
+            "data": "0",
+            "dependencies": {},
+        }
+    )
+    (folder / "bundle.json").write_text(card.model_dump_json(), encoding="utf-8")
+    examples = {"instances": rows.items[:8], "raw": raw[:8].astype(float).tolist()}
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
+    signals = features.signals(inputs, features.Features.model_validate(data.features))
+    arrays = {"signals": np.stack(list(signals.values()), axis=1), "signal_names": np.array(list(signals))}
+    if isinstance(answers, Estimates):
+        arrays |= {"value": answers.value, "deviation": answers.deviation}
+    else:
+        arrays |= {"probabilities": answers.probabilities}
+    np.savez(folder / "reference.npz", allow_pickle=False, **arrays)
     return seal(folder)
 
 
-def network(path: Path, labels: list[str], rows: Rows) -> Any:
-    """Writes an ONNX model: flatten each input, join, one linear layer. Returns its logits for the rows."""
+def network(path: Path, rows: Rows, labels: list[str]) -> Any:
+    """Writes an ONNX model: flatten each input, join, one linear layer. Returns its raw outputs for the rows.
+
+    Where it predicts values, its second output is the logarithm of their standard deviation, which differs by row.
+    """
     inputs = rows.inputs
     flat = np.concatenate([array.reshape(len(array), -1) for array in inputs.values()], axis=1)
-    targets = np.asarray([[label == other for other in labels] for label in rows.labels]) * 8.0
-    design = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
-    gram = design.T @ design + np.eye(design.shape[1])
-    solution = np.linalg.solve(gram, design.T @ targets).astype(np.float32)
-    weights, bias = solution[:-1], solution[-1]
+    design = np.concatenate([flat, np.ones((len(flat), 1))], axis=1).astype(np.float64)
+    gram, wanted = design.T @ design + np.eye(design.shape[1]), targets(rows.table["label"], labels)
+    solution = np.linalg.solve(gram, design.T @ wanted)
+    if not labels:
+        mean = np.log(np.abs(design @ solution - wanted).mean())
+        spread = mean + np.random.default_rng(0).normal(0, 0.3, wanted.shape)
+        solution = np.hstack([solution, np.linalg.solve(gram, design.T @ spread)])
+    weights, bias = solution[:-1].astype(np.float32), solution[-1].astype(np.float32)
     nodes = [helper.make_node("Flatten", [name], [f"flat_{name}"]) for name in inputs]
     nodes.append(helper.make_node("Concat", [f"flat_{name}" for name in inputs], ["joined"], axis=1))
-    nodes.append(helper.make_node("Gemm", ["joined", "weights", "bias"], ["logits"]))
+    nodes.append(helper.make_node("Gemm", ["joined", "weights", "bias"], ["raw"]))
     entries = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", *a.shape[1:]]) for n, a in inputs.items()]
-    answer = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)])
+    answer = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["n", len(bias)])
     parameters = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")]
     graph = helper.make_graph(nodes, "linear", entries, [answer], parameters)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))

@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from kinds import every_kind
 
+from {{ cookiecutter.package_name }}.data import features
+from {{ cookiecutter.package_name }}.modeling.predictions import Decisions, Estimates
 from {{ cookiecutter.package_name }}.packaging.bundle import seal
 from {{ cookiecutter.package_name }}.serving.predictor import Champion, load_live
 from {{ cookiecutter.package_name }}.serving.store import recent
@@ -24,45 +27,79 @@ def send(client: httpx.Client, body: bytes, path: str = "/predict") -> tuple[int
     return response.status_code, response.json()
 
 
+def asked(client: httpx.Client, rows: Any, count: int) -> list[dict[str, Any]]:
+    predictions = client.post("/predict", json={"instances": rows.items[:count]}).json()["predictions"]
+    assert {prediction["abstain"] for prediction in predictions} == {True, False}
+    return list(predictions)
+
+
 @pytest.mark.row("S1")
-def test_predict_gives_the_bundles_own_answer(client: httpx.Client, settings: Settings, rows: Any, live: str) -> None:
-    body = client.post("/predict", json={"instances": rows.items[:20]}).json()
+@pytest.mark.parametrize("kind", ["multiclass", "binary"], indirect=True)
+def test_a_class_is_the_bundles_own_answer(client: httpx.Client, settings: Settings, rows: Any, live: str) -> None:
     champion = load_live(settings.paths.live)
-    decisions = champion.predict({name: array[:20] for name, array in rows.inputs.items()}).decisions
-    assert body["model"] == {"version": "1", "identity": live}
-    for i, answer in enumerate(body["predictions"]):
+    decisions = champion.predict({name: array[:40] for name, array in rows.inputs.items()}).answers
+    assert isinstance(decisions, Decisions)
+    predictions = asked(client, rows, 40)
+    for i, answer in enumerate(predictions):
         assert answer["label"] == settings.data.labels[decisions.label[i]]
         assert list(answer["probabilities"]) == settings.data.labels
         np.testing.assert_allclose(list(answer["probabilities"].values()), decisions.probabilities[i], atol=1e-5)
-        assert answer["confidence"] == max(answer["probabilities"].values())
+        assert answer["confidence"] == answer["probabilities"][answer["label"]]
         assert answer["abstain"] is bool(decisions.abstain[i])
         inside = zip(settings.data.labels, decisions.sets[i], strict=True)
         assert answer["set"] == [name for name, is_in in inside if is_in]
-    right = [a["label"] == label for a, label in zip(body["predictions"], rows.labels, strict=False)]
-    assert sum(right) > 10  # a real model, not chance
-    assert {a["abstain"] for a in body["predictions"]} == {True, False}
+    right = [a["label"] == label for a, label in zip(predictions, rows.labels, strict=False)]
+    assert sum(right) > 20  # a real model, not chance
+    if settings.data.kind == "binary":  # the stored threshold decides, not the larger probability
+        positive = settings.data.labels[1]
+        assert all((a["label"] == positive) == (a["probabilities"][positive] >= 0.3) for a in predictions)
 
 
+@pytest.mark.row("S1")
+@pytest.mark.parametrize("kind", ["regression"], indirect=True)
+def test_a_value_is_the_bundles_own_answer(client: httpx.Client, settings: Settings, rows: Any, live: str) -> None:
+    champion = load_live(settings.paths.live)
+    estimates = champion.predict({name: array[:40] for name, array in rows.inputs.items()}).answers
+    predictions = asked(client, rows, 40)
+    assert isinstance(estimates, Estimates)
+    near = 1e-4 * champion.bundle.card.label_scale
+    assert list(predictions[0]) == ["prediction_id", "value", "interval", "deviation", "abstain"]
+    columns = {"value": estimates.value, "interval": estimates.intervals, "deviation": estimates.deviation}
+    for name, wanted in columns.items():
+        np.testing.assert_allclose([answer[name] for answer in predictions], wanted, atol=near)
+    assert [answer["abstain"] for answer in predictions] == estimates.abstain.tolist()
+    assert np.corrcoef([answer["value"] for answer in predictions], rows.labels[:40])[0, 1] > 0.3
+
+
+@every_kind
 @pytest.mark.row("S1", "S5", "S6", "S11")
 def test_a_prediction_is_stored_and_takes_feedback(
     client: httpx.Client, settings: Settings, rows: Any, live: str, wait_for: Callable[..., None]
 ) -> None:
-    answer = client.post("/predict", json={"instances": rows.items[:2]}).json()["predictions"][1]
-    label = settings.data.labels[-1]
+    body = client.post("/predict", json={"instances": rows.items[:2]}).json()
+    answer, label = body["predictions"][1], rows.label
+    assert body["model"] == {"version": "1", "identity": live}
     given = {"prediction_id": answer["prediction_id"], "label": label}
     assert client.post("/feedback", json=given).status_code == 200
     assert client.post("/feedback", json={**given, "prediction_id": "unknown"}).status_code == 404
     assert send(client, json.dumps({**given, "prediction_id": "\ud800"}).encode(), "/feedback")[0] == 404
-    status, body = send(client, json.dumps({**given, "label": "no such label"}).encode(), "/feedback")
-    assert status == 422 and body["details"][0]["field"] == "label"
+    for wrong in (rows.wrong, None, True, [label], 10**400):
+        status, refused = send(client, json.dumps({**given, "label": wrong}).encode(), "/feedback")
+        assert status == 422 and refused["details"][0]["field"] == "label", wrong
+        assert refused["details"][0]["rule"].startswith("must be"), wrong
     wait_for(lambda: bool(recent(settings.paths.store, 2, labelled=True)))
     first, row = recent(settings.paths.store, 2)
     assert first["feedback"] is None and row["feedback"] == label
     assert row["prediction_id"] == answer["prediction_id"]
     assert row["instance"] == rows.items[1] and row["identity"] == live and row["version"] == "1"
-    assert row["label"] == answer["label"] and row["abstain"] == answer["abstain"] and row["latency_ms"] > 0
-    np.testing.assert_allclose(row["signals"]["probabilities"], list(answer["probabilities"].values()), atol=1e-6)
-    assert row["signals"]["embedding"] is None and all(isinstance(v, float) for v in row["signals"]["signals"].values())
+    assert row["abstain"] == answer["abstain"] and row["latency_ms"] > 0 and row["signals"]["embedding"] is None
+    assert all(isinstance(value, float | None) for value in row["signals"]["signals"].values())
+    if settings.data.labels:
+        assert row["label"] == answer["label"]
+        np.testing.assert_allclose(row["signals"]["probabilities"], list(answer["probabilities"].values()), atol=1e-6)
+    else:
+        assert row["label"] == answer["value"] and row["signals"]["interval"] == answer["interval"]
+        assert row["signals"]["deviation"] == -row["confidence"] == answer["deviation"]
 
 
 HOSTILE = {
@@ -101,10 +138,11 @@ def test_wrong_bodies_are_refused_by_field_and_rule(client: httpx.Client) -> Non
 def test_every_field_of_an_item_is_checked(client: httpx.Client, rows: Any) -> None:
     item = rows.items[0]
     for name in item:
-        for wrong in ("null", "true", "{}", "[[[]]]", '"?"'):
-            body = json.dumps({"instances": [item, {**item, name: json.loads(wrong)}]})
-            status, answer = send(client, body.encode())
-            assert status == 422 and answer["details"][0]["field"].startswith("instances[1]"), (name, wrong)
+        wrongs: list[Any] = [True, {}, [[[]]], "?" * 300, 1e300]
+        for wrong in wrongs:
+            status, answer = send(client, json.dumps({"instances": [item, {**item, name: wrong}]}).encode())
+            assert status == 422 and answer["details"][0]["field"].startswith(f"instances[1].{name}"), (name, wrong)
+            assert answer["details"][0]["rule"], (name, wrong)
     status, answer = send(client, json.dumps({"instances": [{**item, "extra": 1}]}).encode())
     assert status == 422 and answer["details"][0]["field"] == "instances[0].extra"
     status, answer = send(client, json.dumps({"instances": [item], "extra": 1}).encode())
@@ -151,16 +189,19 @@ def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
 
 
 @pytest.mark.row("S1")
-def test_the_schema_describes_the_requests(client: httpx.Client) -> None:
+def test_the_schema_describes_the_requests(client: httpx.Client, settings: Settings) -> None:
     schema = client.get("/openapi.json").json()
     body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     known = schema["components"]["schemas"]
     assert known[body.rpartition("/")[2]]["properties"]["instances"]["items"]["$ref"].rpartition("/")[2] in known
-    assert {"InferRequest", "Tensor", "FeedbackRequest", "PredictAnswer", "ErrorAnswer"} <= set(known)
+    names = {"InferRequest", "Tensor", "FeedbackRequest", "PredictAnswer", "ErrorAnswer"}
+    assert names | {"ClassPrediction", "ValuePrediction"} <= set(known)
+    assert known["Instance"] == features.instance_schema(load_live(settings.paths.live).features)
 
 
+@every_kind
 @pytest.mark.row("S1")
-def test_metrics_count_what_happened(client: httpx.Client, rows: Any) -> None:
+def test_metrics_count_what_happened(client: httpx.Client, settings: Settings, rows: Any) -> None:
     client.post("/predict", json={"instances": rows.items[:5]})
     client.get("/made/up/path")
     lines = client.get("/metrics").text.splitlines()
@@ -168,7 +209,8 @@ def test_metrics_count_what_happened(client: httpx.Client, rows: Any) -> None:
     assert values['http_requests_total{path="/predict",status="200"}'] == 1
     assert values['http_requests_total{path="other",status="404"}'] == 1
     assert sum(value for name, value in values.items() if name.startswith("model_predictions_total")) == 5
-    assert values['model_confidence_count{version="1"}'] == 5
+    size = "confidence" if settings.data.labels else "deviation"
+    assert values[f"model_{size}_count" + '{version="1"}'] == 5 and values[f"model_{size}_sum" + '{version="1"}'] > 0
     assert 0 <= values['model_abstentions_total{version="1"}'] <= 5
     assert values["store_dropped_total"] == 0 and "store_queue_rows" in values and "http_requests_in_flight" in values
     assert any(name.startswith("model_info{") and value == 1 for name, value in values.items())
@@ -231,10 +273,11 @@ def test_a_new_champion_takes_over_and_a_broken_one_does_not(
     assert answer["model"] == {"version": "2", "identity": identity}
 
 
+@every_kind
 def test_a_bundle_that_fails_its_own_examples_is_not_loaded(live: str, settings: Settings) -> None:
     folder = settings.paths.live / "1"
     examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
-    examples["probabilities"] = [row[::-1] for row in examples["probabilities"]]
+    examples["raw"] = [[1.01 * number + 0.01 for number in row] for row in examples["raw"]]
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     seal(folder)
     with pytest.raises(ValueError, match="its own examples"):

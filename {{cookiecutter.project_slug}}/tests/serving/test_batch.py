@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from kinds import every_kind
 
+from {{ cookiecutter.package_name }}.modeling.predictions import Decisions
 from {{ cookiecutter.package_name }}.serving import batch
 from {{ cookiecutter.package_name }}.serving.predictor import load_live
 from {{ cookiecutter.package_name }}.settings import Settings
@@ -24,6 +26,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@every_kind
 @pytest.mark.row("S3")
 def test_scores_a_file_in_pieces(settings: Settings, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "ROWS", 33)
@@ -31,12 +34,19 @@ def test_scores_a_file_in_pieces(settings: Settings, live: str, rows: Any, monke
     assert score(settings, "in.parquet", "out/scored.parquet") == 0
     scored = pd.read_parquet("out/scored.parquet")
     champion = load_live(settings.paths.live)
-    decisions = champion.predict(rows.inputs).decisions
+    answers = champion.predict(rows.inputs).answers
     assert scored["id"].tolist() == rows.table["id"].tolist()
-    assert scored["predicted_label"].tolist() == [settings.data.labels[i] for i in decisions.label]
-    np.testing.assert_allclose(scored["confidence"], decisions.confidence, atol=1e-5)
-    assert scored["abstain"].tolist() == decisions.abstain.tolist()
+    assert scored["abstain"].tolist() == answers.abstain.tolist()
     assert set(scored["model"]) == {live}
+    added = [name for name in scored if name not in rows.table]
+    if isinstance(answers, Decisions):
+        assert added == ["predicted_label", "confidence", "abstain", "model"]
+        assert scored["predicted_label"].tolist() == [settings.data.labels[i] for i in answers.label]
+        np.testing.assert_allclose(scored["confidence"], answers.confidence, atol=1e-5)
+    else:
+        assert added == ["predicted_value", "interval_low", "interval_high", "abstain", "model"]
+        np.testing.assert_allclose(scored["predicted_value"], answers.value, rtol=1e-4)
+        np.testing.assert_allclose(scored[["interval_low", "interval_high"]], answers.intervals, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.row("S3")
@@ -53,14 +63,14 @@ def test_what_cannot_be_scored_is_named_and_leaves_nothing(settings: Settings, l
     features = [name for name in rows.table.columns if name not in ("id", "label")]
     rows.table.drop(columns=features).to_parquet("no-features.parquet")
     Path("text.parquet").write_text("no parquet", encoding="utf-8")
-    rows.table.assign(**{features[0]: None}).to_parquet("empty-cells.parquet")
+    rows.table.assign(**{features[0]: "?"}).to_parquet("wrong-cells.parquet")
     rows.table.assign(model="x").to_parquet("taken.parquet")
     rows.table[:0].to_parquet("no-rows.parquet")
     wrong = {
         "missing.parquet": "no such",
         "no-features.parquet": f"{features[0]}.*is missing",
         "text.parquet": "not a Parquet file",
-        "empty-cells.parquet": "rows 0 to",
+        "wrong-cells.parquet": "rows 0 to",
         "taken.parquet": "there already",
         "no-rows.parquet": "no rows",
     }
@@ -75,7 +85,7 @@ def test_a_failure_in_the_middle_keeps_the_old_output(settings: Settings, live: 
     features = [name for name in rows.table.columns if name not in ("id", "label")]
     Path("in").mkdir()
     rows.table[:10].to_parquet("in/a.parquet")
-    rows.table.assign(**{features[0]: None}).to_parquet("in/b.parquet")
+    rows.table.assign(**{features[0]: "?"}).to_parquet("in/b.parquet")
     Path("out.parquet").write_text("older", encoding="utf-8")
     with pytest.raises(ValueError, match=r"b\.parquet, rows 0 to"):
         score(settings, "in", "out.parquet")

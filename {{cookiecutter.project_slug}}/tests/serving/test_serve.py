@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
+from kinds import every_kind
 
+from {{ cookiecutter.package_name }}.evaluation.behaviour import declare
+from {{ cookiecutter.package_name }}.monitoring.quality import measure
 from {{ cookiecutter.package_name }}.serving import replay
 from {{ cookiecutter.package_name }}.serving.predictor import Champion
 from {{ cookiecutter.package_name }}.serving.store import recent
@@ -158,6 +161,7 @@ def data(settings: Settings, rows: Any) -> None:
     (settings.paths.raw / "manifest.json").write_text("{}", encoding="utf-8")
 
 
+@every_kind
 @pytest.mark.row("S10")
 def test_replay_compares_scores_and_reports(start: Start, live: str, settings: Settings, data: None) -> None:
     process = start()
@@ -169,7 +173,8 @@ def test_replay_compares_scores_and_reports(start: Start, live: str, settings: S
     stored = recent(settings.paths.store, 1000)
     labelled = recent(settings.paths.store, 1000, labelled=True)
     assert len(stored) == 68 and len(labelled) == 60  # the bundle's examples come first
-    assert report["accuracy"] == sum(row["feedback"] == row["label"] for row in labelled) / 60
+    assert report["right"] == pytest.approx(1 - measure(labelled, settings.data.labels, 0.9).errors / 60)
+    assert 0.3 < report["right"] <= 1
 
 
 @pytest.mark.row("S10")
@@ -179,7 +184,7 @@ def test_replay_notices_other_answers_and_a_dead_server(
     process, own = start(), Champion.encode
     assert process.url is not None
     with monkeypatch.context() as patch:
-        patch.setattr(Champion, "encode", lambda self, decisions: [{**a, "label": "?"} for a in own(self, decisions)])
+        patch.setattr(Champion, "encode", lambda self, answers: [{**a, "abstain": None} for a in own(self, answers)])
         assert replayed(settings, process.url, "--rows", "10") == 1
     process.process.send_signal(signal.SIGKILL)
     with pytest.raises(ValueError, match="make serve"):
@@ -195,3 +200,22 @@ def test_replay_asks_for_what_it_needs(live: str, settings: Settings, data: None
         replayed(settings, "http://127.0.0.1:9", "--rows", "0")
     with pytest.raises(ValueError, match="NAME:SEVERITY"):
         replayed(settings, "http://127.0.0.1:9", "--corrupt", "nothing:9")
+
+
+@pytest.mark.row("S10")
+def test_replay_corrupts_and_leaves_out_what_becomes_invalid(
+    start: Start, live: str, settings: Settings, data: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start()
+    assert process.url is not None
+    name, seen = next(iter(declare(settings.data).perturbations)), list[Any]()
+
+    def every_third(instance: Any, features: Any) -> None:
+        seen.append(instance)
+        if len(seen) % 3 == 0:
+            raise ValueError("a field: a rule")
+
+    monkeypatch.setattr(replay, "check_instance", every_third)
+    assert replayed(settings, process.url, "--rows", "30", "--corrupt", f"{name}:2") == 0
+    report = json.loads((settings.paths.reports / "replay.json").read_text(encoding="utf-8"))
+    assert report["left_out"] >= 10 and report["rows"] == 30 - report["left_out"]

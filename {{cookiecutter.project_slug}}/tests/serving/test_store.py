@@ -44,6 +44,17 @@ def test_what_was_stored_comes_back_newest_last(store: Store) -> None:
     assert {**rows[2], "feedback": None} == {**record(4), "feedback": None}
 
 
+@pytest.mark.row("S5", "S6")
+def test_labels_keep_their_type(store: Store) -> None:
+    store.append([record(1, label="7"), record(2, label=7.0), record(3, label=-0.25)])
+    for i, given in ((1, "7"), (2, 8.0), (3, 1e300)):
+        assert store.feedback(f"id-{i}", given)
+    store.flush()
+    found = [(row["label"], row["feedback"]) for row in recent(store.path, 3)]
+    assert found == [("7", "7"), (7.0, 8.0), (-0.25, 1e300)]
+    assert [type(label) for pair in found for label in pair] == [str, str, float, float, float, float]
+
+
 @pytest.mark.row("S5")
 def test_a_file_without_tables_is_an_empty_store(store: Store) -> None:
     store.path.parent.mkdir()

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from kinds import every_kind
 
 from {{ cookiecutter.package_name }}.settings import Settings
 
@@ -17,6 +18,7 @@ def tensors(rows: Any, count: int) -> list[dict[str, Any]]:
     ]
 
 
+@every_kind
 @pytest.mark.row("S1")
 def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows: Any) -> None:
     name = settings.project.name
@@ -27,27 +29,34 @@ def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows
     described = client.get(f"/v2/models/{name}").json()
     shapes = {tensor["name"]: tensor["shape"][1:] for tensor in described["inputs"]}
     assert shapes == {name: list(array.shape[1:]) for name, array in rows.inputs.items()}
-    asked = {"id": "42", "inputs": tensors(rows, 3), "outputs": [{"name": "probabilities"}]}
+    labels = settings.data.labels
+    wanted = {"probabilities": [3, len(labels)]} if labels else {"value": [3], "interval": [3, 2]}
+    shapes = {tensor["name"]: tensor["shape"] for tensor in described["outputs"]}
+    known = {"raw": [-1, len(labels) or 2], "prediction_id": [-1]}
+    assert shapes == known | {name: [-1, *shape[1:]] for name, shape in wanted.items()}
+    asked = {"id": "42", "inputs": tensors(rows, 3), "outputs": [{"name": name} for name in wanted]}
     answer = client.post(f"/v2/models/{name}/infer", json=asked).json()
     assert answer["id"] == "42" and answer["model_version"] == "1"
-    (output,) = answer["outputs"]
-    assert output["shape"] == [3, len(settings.data.labels)] and output["datatype"] == "FP64"
     own = client.post("/predict", json={"instances": rows.items[:3]}).json()["predictions"]
-    expected = [p for prediction in own for p in prediction["probabilities"].values()]
-    np.testing.assert_allclose(output["data"], expected, atol=1e-5)
+    for output in answer["outputs"]:
+        assert output["shape"] == wanted[output["name"]] and output["datatype"] == "FP64"
+        given = [prediction[output["name"]] for prediction in own]
+        expected = [list(one.values()) for one in given] if labels else given
+        np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, rtol=1e-4, atol=1e-5)
 
 
+@every_kind
 @pytest.mark.row("S1", "S6")
 def test_v2_takes_nested_data_and_feedback(client: httpx.Client, settings: Settings, rows: Any) -> None:
     path = f"/v2/models/{settings.project.name}/infer"
     flat = tensors(rows, 2)
     nested = [{**tensor, "data": rows.inputs[tensor["name"]][:2].tolist()} for tensor in flat]
     answers = [client.post(path, json={"inputs": given}).json()["outputs"] for given in (flat, nested)]
-    logits = [next(o["data"] for o in outputs if o["name"] == "logits") for outputs in answers]
-    assert logits[0] == logits[1]
+    raw = [next(o["data"] for o in outputs if o["name"] == "raw") for outputs in answers]
+    assert raw[0] == raw[1]
     ids = next(o["data"] for o in answers[1] if o["name"] == "prediction_id")
     assert len(ids) == 2
-    given = {"prediction_id": ids[0], "label": settings.data.labels[0]}
+    given = {"prediction_id": ids[0], "label": rows.label}
     assert client.post("/feedback", json=given).status_code == 200
 
 

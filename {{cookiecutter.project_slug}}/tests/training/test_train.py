@@ -42,7 +42,7 @@ def test_debug_presets_run(name: str, trained: Project, monkeypatch: pytest.Monk
     preset(trained, name)
     wanted = {
         "fast": ("fast_dev_run", True),
-        "limit": ("limit_train_batches", 0.1),
+        "limit": ("limit_train_batches", 3),
         "profiler": ("profiler", "simple"),
         "anomaly": ("detect_anomaly", True),
     }
@@ -59,13 +59,13 @@ def test_overfitting_one_batch_passes_and_fails_where_nothing_is_learned(trained
 
 @pytest.mark.row("T2")
 def test_anomaly_detection_names_the_operation(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken(torch.nn.CrossEntropyLoss):
-        def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-            return (super().forward(logits, label) - 1e9).sqrt()
+    class Broken(torch.nn.Module):
+        def forward(self, raw: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            return (raw.mean() - 1e9).sqrt()
 
-    monkeypatch.setattr(module("modeling.losses"), "FocalLoss", lambda gamma: Broken())
+    monkeypatch.setattr(module("modeling.losses"), "default", lambda kind: Broken())
     with pytest.warns(UserWarning, match="Error detected in SqrtBackward0"), pytest.raises(RuntimeError, match="nan"):
-        preset(trained, "anomaly", "loss=focal")
+        preset(trained, "anomaly")
 
 
 @pytest.mark.slow

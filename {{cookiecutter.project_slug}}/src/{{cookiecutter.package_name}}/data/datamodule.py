@@ -21,10 +21,10 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Examples:
-    """Model inputs by name, each [n, ...]; label index [n]; and the rows they come from."""
+    """Model inputs by name, each [n, ...]; label [n], index of a class or value; and the rows they come from."""
 
     inputs: dict[str, NDArray[Any]]
-    label: NDArray[np.int64]
+    label: NDArray[Any]
     rows: pd.DataFrame
 
     def __len__(self) -> int:
@@ -38,8 +38,17 @@ def load(settings: Settings, split: str) -> Examples:
         raise ValueError(f"{path} does not exist: run `make pipeline` first")
     rows = pd.read_parquet(path)
     inputs = encode(rows, Features.model_validate(settings.data.features))
+    if settings.data.kind == "regression":
+        return Examples(inputs, rows["label"].to_numpy(np.float32, copy=True), rows)
     index = {label: i for i, label in enumerate(settings.data.labels)}
     return Examples(inputs, rows["label"].map(index).to_numpy(np.int64, copy=True), rows)
+
+
+def label_scale(settings: Settings) -> float:
+    """Standard deviation of the training labels, the unit of losses of values; 1 for classes."""
+    if settings.data.kind != "regression":
+        return 1.0
+    return float(pd.read_parquet(settings.paths.splits / "train.parquet", columns=["label"])["label"].std(ddof=0))
 
 
 class Batches:

@@ -1,178 +1,252 @@
-"""Runs the seven quality methods on the candidates and writes one report; `promote` decides on what stands there."""
+"""Runs the quality methods on the candidates and writes one report; `promote` decides on what stands there."""
 
 import argparse
 import shutil
-from dataclasses import dataclass
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import logs
-from ..data.datamodule import Examples, load
+from ..data.datamodule import Examples, label_scale, load
+from ..data.features import Features
 from ..experiments import tracking
 from ..modeling import baselines
 from ..modeling.candidates import Candidate, NetworkCandidate
 from ..modeling.candidates import load as load_candidates
 from ..modeling.metrics import confusion, evaluate
-from ..modeling.predictions import Decisions, decide, softmax
+from ..modeling.predictions import Answers, Decisions, Rule, decide, row_losses
 from ..provenance import stamp, write_json
-from ..settings import Settings
-from . import behaviour, calibration, comparison, confidence, direction, invariance, perturbation, plots, report, slices
-from .verdict import Verdict, outcome
+from ..settings import LOWER_IS_BETTER, Kind, Settings
+from . import (
+    attribution,
+    behaviour,
+    calibration,
+    comparison,
+    confidence,
+    cost,
+    direction,
+    invariance,
+    perturbation,
+    slices,
+)
+from .verdict import Behaviour, Inputs, Verdict, outcome
 
 SPLITS = ("train", "val", "calibration", "test")
+Losses = dict[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate with what it says on each split and the decision rule fitted on validation and calibration data."""
+    """A candidate with what it says on each split, and the rule that turns that into answers."""
 
     candidate: Candidate
-    logits: dict[str, NDArray[np.float32]]
-    temperature: float
-    abstain_below: float
-    conformal_quantile: float
+    raw: dict[str, NDArray[np.float32]]
+    embedding: NDArray[np.float32] | None
+    rule: Rule
 
-    def decisions(self, logits: NDArray[np.float32]) -> Decisions:
-        return decide(logits, self.temperature, self.abstain_below, self.conformal_quantile)
+    def losses(self, kind: Kind, label: NDArray[Any], scale: float) -> NDArray[np.floating]:
+        """Loss per test row [n] of the most probable answers: costs move them on purpose."""
+        return row_losses(decide(kind, self.raw["test"], self.rule.without_costs()), label, scale)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The report as plain data; and what drawing it needs beyond."""
+
+    content: dict[str, Any]
+    chosen: Scored
+    splits: dict[str, Examples]
+    declared: Behaviour
+    losses: Losses
+    explained: attribution.Attributions
+    timing: dict[str, Any] = field(default_factory=dict)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """No options beyond the settings."""
 
 
-def score(candidate: Candidate, splits: dict[str, Examples], settings: Settings) -> Scored:
-    """Raw outputs per split; temperature and abstention from validation, conformal quantile from calibration data."""
-    logits = {name: candidate.outputs(e.inputs).logits for name, e in splits.items()}
-    temperature = calibration.fit_temperature(logits["val"], splits["val"].label)
-    on_val, on_calibration = softmax(logits["val"], temperature), softmax(logits["calibration"], temperature)
-    right = on_val.argmax(axis=1) == splits["val"].label
-    limits = settings.evaluation.confidence
-    threshold = confidence.abstention_threshold(on_val.max(axis=1), right, limits.target_error)
-    quantile = confidence.conformal_quantile(on_calibration, splits["calibration"].label, limits.alpha)
-    return Scored(candidate, logits, temperature, threshold, quantile)
+def score(candidate: Candidate, splits: dict[str, Examples], settings: Settings, scale: float) -> Scored:
+    """Raw outputs per split; temperature, costs and abstention from validation, sets from calibration data."""
+    kind, outputs = settings.data.kind, {name: candidate.outputs(e.inputs) for name, e in splits.items()}
+    raw = {name: o.raw for name, o in outputs.items()}
+    temperature = calibration.fit_temperature(kind, raw["val"], splits["val"].label)
+    costs = cost.fit(kind, settings.data.goal.costs, raw["val"], splits["val"].label, temperature)
+    rule = confidence.fit(
+        kind,
+        Rule(temperature=temperature, **costs),
+        (raw["val"], splits["val"].label),
+        (raw["calibration"], splits["calibration"].label),
+        settings.evaluation.confidence,
+        scale,
+    )
+    return Scored(candidate, raw, outputs["test"].embedding, rule)
+
+
+def goal(metrics: dict[str, float], settings: Settings) -> Verdict:
+    """M3: the project's own metric against its bound."""
+    wanted = settings.data.goal
+    found, lower = metrics[wanted.metric], wanted.metric in LOWER_IS_BETTER
+    bound = wanted.at_most if lower else wanted.at_least
+    assert bound is not None
+    passed = found <= bound if lower else found >= bound
+    words = f"test {wanted.metric} {found:.4f}"
+    return Verdict("M3", "Metrics", outcome(passed), round(found, 4), bound, words, {"lower_is_better": lower})
 
 
 def judge(
-    chosen: Scored, correct: dict[str, NDArray[np.bool_]], splits: dict[str, Examples], settings: Settings
-) -> list[Verdict]:
-    """One verdict per method, and the floor of the primary metric."""
-    limits, test, candidate = settings.evaluation, splits["test"], chosen.candidate
-    rng = np.random.default_rng(settings.seed)
-    decisions = chosen.decisions(chosen.logits["test"])
+    chosen: Scored, losses: Losses, splits: dict[str, Examples], settings: Settings, scale: float
+) -> tuple[list[Verdict], dict[str, float], Behaviour]:
+    """One verdict per method, the seconds that each took, and the declarations that were judged."""
+    limits, kind, test, rule = settings.evaluation, settings.data.kind, splits["test"], chosen.rule
+    raw, candidate, declared = chosen.raw["test"], chosen.candidate, behaviour.declare(settings.data)
+    answers = decide(kind, raw, rule)
 
-    def probabilities(inputs: dict[str, Any]) -> NDArray[np.floating]:
-        return softmax(candidate.outputs(inputs).logits, chosen.temperature)
+    def answer(inputs: Inputs) -> Answers:
+        return decide(kind, candidate.outputs(inputs).raw, rule.without_costs())
 
-    def predict(inputs: dict[str, Any]) -> NDArray[np.int64]:
-        return np.asarray(probabilities(inputs).argmax(axis=1), dtype=np.int64)
-
-    attacked: dict[str, float] = {}
-    if isinstance(candidate, NetworkCandidate):
-        for name, steps in {"FGSM": 1, "PGD": limits.perturbation.steps}.items():
-            moved = perturbation.attack(
-                candidate.network, test.inputs, test.label, behaviour.SCALE, limits.perturbation.epsilon, steps
-            )
-            attacked[name] = float((predict(moved) == test.label).mean())
-    curves = perturbation.curves(predict, test.inputs, test.label, behaviour.PERTURBATIONS, rng)
-    masks = {f"class {name}": test.label == i for i, name in enumerate(settings.data.labels)} | behaviour.slices(
-        test.inputs
-    )
-    right = decisions.label == test.label
-    primary = evaluate(settings.data.kind, decisions.probabilities, test.label)[limits.primary_metric]
-    return [
-        Verdict(
-            "M3",
-            "Metrics",
-            outcome(primary >= limits.min_primary),
-            round(primary, 4),
-            limits.min_primary,
-            f"test {limits.primary_metric} {primary:.4f}",
+    methods: dict[str, Callable[[], Verdict]] = {
+        "M3": lambda: goal(evaluate(kind, answers, test.label), settings),
+        "M4": lambda: cost.judge(kind, settings.data.goal.costs, answers, test.label, limits.cost),
+        "M6": lambda: comparison.judge(losses, candidate.name, kind, limits.comparison),
+        "M7": lambda: _robustness(candidate, answer, declared, test, settings, scale),
+        "M8": lambda: invariance.judge(
+            invariance.violations(answer, test.inputs, declared.invariances, limits.invariance.tolerance * scale),
+            limits.invariance,
+            limits.examples,
         ),
-        comparison.judge(correct, candidate.name, limits.comparison),
-        perturbation.judge(float(right.mean()), curves, attacked, limits.perturbation),
-        invariance.judge(
-            invariance.violations(predict, test.inputs, behaviour.INVARIANCES), limits.invariance, limits.examples
-        ),
-        direction.judge(
-            direction.violations(probabilities, test.inputs, test.label, behaviour.DIRECTIONS, rng),
+        "M9": lambda: direction.judge(
+            direction.violations(
+                answer,
+                test.inputs,
+                test.label,
+                declared.directions,
+                settings.data.labels,
+                limits.direction.tolerance * scale,
+                np.random.default_rng(settings.seed),
+            ),
             limits.direction,
             limits.examples,
         ),
-        calibration.judge(chosen.logits["test"], test.label, chosen.temperature, limits.calibration),
-        confidence.judge(decisions, test.label, limits.confidence),
-        slices.judge(right, masks, limits.slices),
-    ]
-
-
-def simple_answers(splits: dict[str, Examples]) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Predicted classes of the baselines that need no stored model, by baseline and split."""
-    fitted = {n: b.fit(splits["train"].inputs, splits["train"].label) for n, b in baselines.simple_baselines().items()}
-    return {name: {s: b.predict(e.inputs) for s, e in splits.items()} for name, b in fitted.items()}
-
-
-def assess(settings: Settings) -> tuple[dict[str, Any], Scored, dict[str, Examples]]:
-    """The whole report as plain data, the chosen candidate and the splits."""
-    splits = {name: load(settings, name) for name in SPLITS}
-    scored = {name: score(c, splits, settings) for name, c in load_candidates(settings).items()}
-    simple, label = simple_answers(splits), splits["test"].label
-    correct = {name: s.logits["test"].argmax(axis=1) == label for name, s in scored.items()}
-    sizes = {name: s.candidate.num_parameters for name, s in scored.items()}
-    name, why = comparison.select(correct, sizes, settings.evaluation.comparison.alpha)
-    correct |= {n: answers["test"] == label for n, answers in simple.items()}
-    verdicts = judge(scored[name], correct, splits, settings)
-    kind, one_hot = settings.data.kind, np.eye(len(settings.data.labels))
-    metrics = {
-        n: {k: evaluate(kind, softmax(x, s.temperature), splits[k].label) for k, x in s.logits.items()}
-        for n, s in scored.items()
+        "M10": lambda: calibration.judge(kind, raw, test.label, rule, limits.calibration, scale),
+        "M11": lambda: confidence.judge(
+            kind, raw, test.label, rule, limits.confidence, scale, len(splits["calibration"])
+        ),
+        "M12": lambda: slices.judge(
+            losses[candidate.name], declared.slices(test), declared.columns(test), chosen.embedding, limits.slices
+        ),
     }
-    metrics |= {
-        n: {k: evaluate(kind, one_hot[a], splits[k].label) for k, a in answers.items()} for n, answers in simple.items()
-    }
-    chosen = scored[name]
-    outcomes = {v.outcome for v in verdicts}
+    verdicts, seconds = [], {}
+    for name, method in methods.items():
+        started = time.perf_counter()
+        verdicts.append(method())
+        seconds[name] = time.perf_counter() - started
+    return verdicts, seconds, declared
+
+
+def _robustness(
+    candidate: Candidate,
+    answer: Callable[[Inputs], Answers],
+    declared: Behaviour,
+    test: Examples,
+    settings: Settings,
+    scale: float,
+) -> Verdict:
+    limits, rng = settings.evaluation.perturbation, np.random.default_rng(settings.seed)
+
+    def score(inputs: Inputs) -> float:
+        return float(1 - row_losses(answer(inputs), test.label, scale).mean())
+
+    attacked = {}
+    if isinstance(candidate, NetworkCandidate) and declared.ranges:
+        for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
+            moved = perturbation.attack(
+                candidate.network, settings.data.kind, test.inputs, test.label, declared.ranges, limits.epsilon, steps
+            )
+            attacked[name] = score(moved)
+    found = perturbation.curves(score, test.inputs, declared.perturbations, rng)
+    return perturbation.judge(score(test.inputs), found, attacked, limits)
+
+
+def simple_answers(splits: dict[str, Examples], settings: Settings) -> dict[str, dict[str, Answers]]:
+    """Answers of the baselines that need no stored model, by baseline and split."""
+    kind, train = settings.data.kind, splits["train"]
+    fitted = {n: b.fit(train.inputs, train.label) for n, b in baselines.simple_baselines(kind).items()}
+    return {n: {s: decide(kind, b.predict(e.inputs), Rule()) for s, e in splits.items()} for n, b in fitted.items()}
+
+
+def assess(settings: Settings) -> Judged:
+    """Scores and compares the candidates, and judges the better one."""
+    splits, scale, kind = {name: load(settings, name) for name in SPLITS}, label_scale(settings), settings.data.kind
+    scored = {name: score(c, splits, settings, scale) for name, c in load_candidates(settings).items()}
+    answers = {n: {k: decide(kind, x, s.rule) for k, x in s.raw.items()} for n, s in scored.items()}
+    test = splits["test"]
+    operations = {name: s.candidate.operations(test.inputs) for name, s in scored.items()}
+    losses = {n: s.losses(kind, test.label, scale) for n, s in scored.items()}
+    name, why = comparison.select(losses, operations, kind, settings.evaluation.comparison.alpha)
+    simple = simple_answers(splits, settings)
+    losses |= {n: row_losses(a["test"], test.label, scale) for n, a in simple.items()}
+    answers, chosen = answers | simple, scored[name]
+    verdicts, seconds, declared = judge(chosen, losses, splits, settings, scale)
+    outcomes, decisions = {v.outcome for v in verdicts}, answers[name]["test"]
+    started = time.perf_counter()
+    of = Features.model_validate(settings.data.features)
+    explained = attribution.explain(chosen.candidate, splits["train"].inputs, test.inputs, decisions, of)
+    seconds["M5"] = time.perf_counter() - started
     content = {
         "provenance": stamp(settings, "evaluate"),
+        "kind": kind,
         "candidate": name,
         "selection": why,
         "verdict": "fail" if "fail" in outcomes else ("cannot tell" if "cannot tell" in outcomes else "pass"),
         "methods": {v.method: v.record() for v in verdicts},
-        "metrics": metrics,
-        "decision": {
-            "temperature": chosen.temperature,
-            "abstain_below": chosen.abstain_below,
-            "conformal_quantile": chosen.conformal_quantile,
-        },
-        "confusion": confusion(softmax(chosen.logits["test"]), label).tolist(),
-        "num_parameters": sizes,
+        "metrics": {n: {k: evaluate(kind, a, splits[k].label) for k, a in by.items()} for n, by in answers.items()},
+        "decision": chosen.rule.model_dump(),
+        "label_scale": scale,
+        "confusion": confusion(decisions, test.label).tolist() if isinstance(decisions, Decisions) else None,
+        "operations": operations,
+        "explanation": explained.record(),
     }
-    return content, chosen, splits
+    return Judged(content, chosen, splits, declared, losses, explained, timing(chosen.candidate, test, seconds))
+
+
+def timing(candidate: Candidate, test: Examples, seconds: dict[str, float]) -> dict[str, Any]:
+    """Seconds of each method, and their sum as a multiple of the time that plain answers on the test rows take."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        candidate.outputs(test.inputs)
+        times.append(time.perf_counter() - started)
+    inference, total = statistics.median(times), sum(seconds.values())
+    return {"seconds": seconds, "inference": inference, "total": total, "multiple": total / inference}
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """Writes reports/evaluation.json, .html and plots/; exit 0 whatever the verdict, which `promote` acts on."""
+    """Writes reports/evaluation.json, .html, losses.parquet and plots/; exit 0 whatever the verdict."""
+    from . import plots, report
+
     with logs.stage("evaluate") as log:
-        content, chosen, splits = assess(settings)
-        reports = settings.paths.reports
+        judged, reports = assess(settings), settings.paths.reports
+        content = judged.content
         shutil.rmtree(reports / "plots", ignore_errors=True)
-        drawn = plots.draw_all(
-            content, chosen.decisions(chosen.logits["test"]), splits["test"], settings, reports / "plots"
-        )
-        write_json(reports / "evaluation.json", content)
-        report.write(content, drawn, settings, reports / "evaluation.html")
+        drawn = plots.draw_all(judged, settings, reports / "plots")
+        write_json(reports / "evaluation.json", content)  # without times: the same model gives the same bytes
+        rows = judged.splits["test"].rows[["id", "content", "label"]].reset_index(drop=True)
+        rows.assign(**judged.losses).to_parquet(reports / "losses.parquet", index=False)
+        report.write({**content, "timing": judged.timing}, drawn, settings, reports / "evaluation.html")
         record = tracking.current(settings, "evaluate")
         record.metrics(tracking.flatten(content["metrics"][content["candidate"]]))
-        record.metrics(
-            {
-                f"{m}.{v['title'].lower()}": v["number"]
-                for m, v in content["methods"].items()
-                if v["number"] is not None
-            },
-            "gate.",
-        )
+        numbers = {m: (v["title"].lower(), v["number"]) for m, v in content["methods"].items()}
+        record.metrics({f"{m}.{title}": n for m, (title, n) in numbers.items() if n is not None}, "gate.")
+        record.metrics({"evaluation.seconds": judged.timing["total"], "evaluation.multiple": judged.timing["multiple"]})
         record.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
-        record.artifacts([reports / "evaluation.json", reports / "evaluation.html", reports / "plots"], "evaluation")
-        report.table(content)
+        files = ("evaluation.json", "evaluation.html", "losses.parquet", "plots")
+        record.artifacts([reports / name for name in files], "evaluation")
+        report.table({**content, "timing": judged.timing})
         log.info("%s; verdict: %s", content["selection"], content["verdict"])
     return 0

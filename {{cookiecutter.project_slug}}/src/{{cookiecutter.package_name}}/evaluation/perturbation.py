@@ -1,4 +1,4 @@
-"""M7: accuracy under graded perturbations and under gradient attacks."""
+"""M7: the score under graded perturbations and under gradient attacks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,62 +10,77 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from ..settings import Perturbation
-from .verdict import Verdict, outcome
+from ..settings import Kind, Perturbation
+from .verdict import Inputs, Verdict, not_declared, outcome
 
-Inputs = dict[str, NDArray[Any]]
-Predict = Callable[[Inputs], NDArray[np.int64]]
 SEVERITIES = (1, 2, 3, 4, 5)
+Score = Callable[[Inputs], float]
 
 
 def curves(
-    predict: Predict, inputs: Inputs, label: NDArray[np.int64], perturbations: dict[str, Any], rng: Generator
+    score: Score,
+    inputs: Inputs,
+    perturbations: dict[str, Callable[[Inputs, int, Generator], Inputs]],
+    rng: Generator,
 ) -> dict[str, list[float]]:
-    """Accuracy at severity 1 to 5 for each perturbation."""
+    """Score (accuracy or R²) at severity 1 to 5 for each perturbation."""
     return {
-        name: [float((predict(change(inputs, severity, rng)) == label).mean()) for severity in SEVERITIES]
+        name: [score(change(inputs, severity, rng)) for severity in SEVERITIES]
         for name, change in perturbations.items()
     }
 
 
 def attack(
-    network: nn.Module, inputs: Inputs, label: NDArray[np.int64], scale: dict[str, float], epsilon: float, steps: int
+    network: nn.Module,
+    kind: Kind,
+    inputs: Inputs,
+    label: NDArray[Any],
+    ranges: dict[str, tuple[Any, Any]],
+    epsilon: float,
+    steps: int,
 ) -> Inputs:
-    """Inputs moved by at most epsilon * scale each way so that the loss rises.
+    """Inputs moved by at most epsilon of their range each way so that the loss of the kind rises.
 
     One step is FGSM (Goodfellow et al. 2015, arXiv:1412.6572); several are PGD (Madry et al. 2018, arXiv:1706.06083).
-    Inputs that are not in `scale` stay as they are.
+    Inputs that have no range stay as they are.
     """
     fixed = {k: torch.from_numpy(v) for k, v in inputs.items()}
-    moved = {k: fixed[k].clone() for k in scale}
-    target = torch.from_numpy(label)
+    bounds = {k: tuple(torch.as_tensor(b, dtype=torch.float32) for b in ranges[k]) for k in ranges if k in fixed}
+    target, moved = torch.from_numpy(label), {k: fixed[k].clone() for k in bounds}
     step = epsilon if steps == 1 else 2.5 * epsilon / steps
     for _ in range(steps):
         for value in moved.values():
             value.requires_grad_(True)
-        loss = functional.cross_entropy(network(**{**fixed, **moved})[0], target)
+        raw = network(**{**fixed, **moved})[0]
+        loss = ((raw[:, 0] - target) ** 2).sum() if kind == "regression" else functional.cross_entropy(raw, target)
         gradients = torch.autograd.grad(loss, list(moved.values()))
         for (name, value), gradient in zip(list(moved.items()), gradients, strict=True):
-            change = (value.detach() + step * scale[name] * gradient.sign() - fixed[name]).clamp(
-                -epsilon * scale[name], epsilon * scale[name]
-            )
-            moved[name] = (fixed[name] + change).clamp(0, scale[name])
+            low, high = bounds[name]
+            size = high - low
+            change = value.detach() + step * size * gradient.sign() - fixed[name]
+            change = torch.clamp(change, -epsilon * size, epsilon * size)
+            # What lies outside of its range already is not moved back into it.
+            lowest, highest = torch.minimum(low, fixed[name]), torch.maximum(high, fixed[name])
+            moved[name] = torch.clamp(fixed[name] + change, lowest, highest)
     return {**inputs, **{k: v.detach().numpy() for k, v in moved.items()}}
 
 
 def judge(clean: float, found: dict[str, list[float]], attacked: dict[str, float], settings: Perturbation) -> Verdict:
-    """Robustness: mean accuracy at the configured severity as a share of the clean one; attacks have a floor."""
+    """Robustness: mean score at the configured severity as a share of the clean one; attacks have a floor too."""
+    if not found:
+        return not_declared("M7", "Perturbation")
     at_severity = {name: curve[settings.severity - 1] for name, curve in found.items()}
-    robustness = float(np.mean(list(at_severity.values()))) / max(clean, 1e-9)
+    whole = max(clean, 1e-9)
+    robustness = float(np.mean(list(at_severity.values()))) / whole
     worst = min(at_severity, key=lambda name: at_severity[name])
-    weak_attack = min(attacked.values(), default=1.0)
-    why = f"keeps {robustness:.0%} of its accuracy at severity {settings.severity}"
-    why += f"; worst is {worst} with {at_severity[worst]:.1%}"
+    weakest = min(attacked.values(), default=whole) / whole
+    why = f"keeps {robustness:.0%} of its score at severity {settings.severity}"
+    why += f", {at_severity[worst] / whole:.0%} under the worst, {worst}"
     why += (
-        f"; under attack {weak_attack:.1%}, must be at least {settings.min_adversarial:.0%}"
+        f"; {weakest:.0%} under attack, must be at least {settings.min_adversarial:.0%}"
         if attacked
         else "; attacks need gradients: not applicable"
     )
-    passed = robustness >= settings.min_robustness and weak_attack >= settings.min_adversarial
-    details = {"curves": found, "attacks": attacked, "worst": worst}
+    passed = robustness >= settings.min_robustness and weakest >= settings.min_adversarial
+    details = {"clean": clean, "curves": found, "attacks": attacked, "worst": worst}
     return Verdict("M7", "Perturbation", outcome(passed), round(robustness, 4), settings.min_robustness, why, details)

@@ -1,5 +1,6 @@
 """The record of every run, in MLflow: the only module that talks to the tracker."""
 
+import hashlib
 import json
 import logging
 import os
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock
 
+from ..params import PARAMS
 from ..provenance import data_version, environment, git, read_json, sha256, write_json
-from ..settings import PARAMS, Settings
+from ..settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -117,6 +119,7 @@ def provenance_tags(settings: Settings) -> dict[str, str]:
         "code.commit": git("rev-parse", "--verify", "--quiet", "HEAD") or "none",
         "code.dirty": str(bool(git("status", "--porcelain"))),
         "data.version": data_version(settings),
+        **_splits_tags(settings),
     }
     lock = Path("dvc.lock")
     if lock.is_file():
@@ -128,6 +131,16 @@ def provenance_tags(settings: Settings) -> dict[str, str]:
             if out["path"].startswith("data/")
         }
     return tags
+
+
+def _splits_tags(settings: Settings) -> dict[str, str]:
+    """Rows of each split, and one hash over them all: whether two runs were scored on the same rows."""
+    from pyarrow.parquet import read_metadata
+
+    files = sorted(settings.paths.splits.glob("*.parquet"))
+    rows = {f"data.rows.{f.stem}": str(read_metadata(f).num_rows) for f in files}
+    digest = hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
+    return {**rows, "data.splits": digest}
 
 
 def record_inputs(run: Run, settings: Settings) -> None:
@@ -148,6 +161,8 @@ def record_inputs(run: Run, settings: Settings) -> None:
     run.text(found["packages"], "environment/packages.txt")
     run.text(git("diff", "HEAD") or "no uncommitted changes\n", "code/uncommitted.diff")
     run.artifacts([PARAMS, Path("dvc.lock")], "config")
+    # The schema is in validation.json. An exploring run reports elsewhere and finds neither.
+    run.artifacts([settings.paths.reports / name for name in ("validation.json", "data_card.md")], "data")
 
 
 def remember(settings: Settings, run: Run, started: float, baselines: dict[str, str]) -> None:

@@ -1,28 +1,32 @@
-"""What a network has to beat (M2): the most frequent class, a person's rule, and the simplest learned model."""
+"""What a network has to beat (M2): a constant, a person's rule, and the simplest learned model of the task."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from ..settings import Kind
 from .heuristic import Heuristic
 
 Inputs = dict[str, NDArray[Any]]
 
 
-class Majority:
-    """Always answers the most frequent class of the training data."""
+class Constant:
+    """Always answers the same: the shares of the classes in the training data, or the mean value."""
 
-    def fit(self, inputs: Inputs, label: NDArray[np.int64]) -> "Majority":
-        self.label = int(np.bincount(label).argmax())
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+
+    def fit(self, inputs: Inputs, label: NDArray[Any]) -> "Constant":
+        if self.kind == "regression":
+            self.raw = np.array([label.mean()])
+        else:
+            self.raw = np.log(np.bincount(label) / len(label) + 1e-9)
         return self
 
-    def predict(self, inputs: Inputs) -> NDArray[np.int64]:
-        """Class indices [n]."""
-        return np.full(len(next(iter(inputs.values()))), self.label, dtype=np.int64)
+    def predict(self, inputs: Inputs) -> NDArray[np.floating]:
+        """Raw outputs [n, k] or [n, 1]."""
+        return np.tile(self.raw, (len(next(iter(inputs.values()))), 1))
 
 
 def flat(inputs: Inputs) -> NDArray[np.float32]:
@@ -32,11 +36,6 @@ def flat(inputs: Inputs) -> NDArray[np.float32]:
     )
 
 
-def classical(seed: int) -> Pipeline:
-    """Logistic regression on standardised inputs; unfitted, takes `flat(inputs)`."""
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, random_state=seed))
-
-
-def simple_baselines() -> dict[str, Majority | Heuristic]:
+def simple_baselines(kind: Kind) -> dict[str, Constant | Heuristic]:
     """The baselines that need no learning to speak of; unfitted."""
-    return {"majority": Majority(), "heuristic": Heuristic()}
+    return {"constant": Constant(kind), "heuristic": Heuristic(kind)}

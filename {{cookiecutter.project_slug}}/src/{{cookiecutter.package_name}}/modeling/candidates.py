@@ -13,17 +13,19 @@ from torch import nn
 
 from ..settings import Settings
 from .baselines import Inputs, flat
+from .classical import TRUSTED, operations
 from .module import build_network
 
 NETWORK, CLASSICAL = "network.safetensors", "classical.skops"
 BATCH = 512
+MIN_PROBABILITY = 1e-7  # below what float32 tells from 0 beside 1
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """logits [n, k]; embedding [n, e], or None for a model that has none."""
+    """Raw outputs [n, ...] as `predictions` explains; embedding [n, e], or None for a model that has none."""
 
-    logits: NDArray[np.float32]
+    raw: NDArray[np.float32]
     embedding: NDArray[np.float32] | None
 
 
@@ -32,9 +34,13 @@ class NetworkCandidate:
     network: nn.Module
     name: str = field(default="network", init=False)
 
-    @property
-    def num_parameters(self) -> int:
-        return sum(p.numel() for p in self.network.parameters())
+    def operations(self, inputs: Inputs) -> int:
+        """Arithmetic operations that one row costs."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.outputs({name: values[:1] for name, values in inputs.items()})
+        return int(counter.get_total_flops())
 
     def outputs(self, inputs: Inputs) -> Outputs:
         """Raw outputs for model inputs by name, in batches."""
@@ -42,8 +48,8 @@ class NetworkCandidate:
         with torch.inference_mode():
             for start in range(0, n, BATCH):
                 parts.append(self.network(**{k: torch.from_numpy(v[start : start + BATCH]) for k, v in inputs.items()}))
-        logits, embedding = (torch.cat(p).numpy() for p in zip(*parts, strict=True))
-        return Outputs(logits, embedding)
+        raw, embedding = (torch.cat(p).numpy() for p in zip(*parts, strict=True))
+        return Outputs(raw, embedding)
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,18 @@ class ClassicalCandidate:
     model: Pipeline
     name: str = field(default="classical", init=False)
 
-    @property
-    def num_parameters(self) -> int:
-        return int(self.model[-1].coef_.size + self.model[-1].intercept_.size)
+    def operations(self, inputs: Inputs) -> int:
+        """Arithmetic operations that one row costs."""
+        return operations(self.model)
 
     def outputs(self, inputs: Inputs) -> Outputs:
-        """Raw outputs for model inputs by name; logits are the scores of each class."""
-        return Outputs(self.model.decision_function(flat(inputs)).astype(np.float32), None)
+        """Raw outputs for model inputs by name: logarithms of the probabilities, or values [n, 1]."""
+        matrix = flat(inputs)
+        if hasattr(self.model, "predict_proba"):
+            return Outputs(
+                np.log(np.clip(self.model.predict_proba(matrix), MIN_PROBABILITY, 1)).astype(np.float32), None
+            )
+        return Outputs(self.model.predict(matrix)[:, None].astype(np.float32), None)
 
 
 Candidate = NetworkCandidate | ClassicalCandidate
@@ -85,7 +96,7 @@ def load(settings: Settings) -> dict[str, Candidate]:
     network.load_state_dict(load_file(folder / NETWORK))
     return {
         "network": NetworkCandidate(network.eval()),
-        "classical": ClassicalCandidate(skops.io.load(folder / CLASSICAL)),
+        "classical": ClassicalCandidate(skops.io.load(folder / CLASSICAL, trusted=TRUSTED)),
     }
 
 

@@ -1,7 +1,16 @@
-"""Losses that PyTorch does not have."""
+"""Losses that PyTorch does not have. Those for values take raw [n, 2], value and log deviation, and label [n]."""
+
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ..settings import Kind
+
+
+def default(kind: Kind, **options: Any) -> nn.Module:
+    """Cross-entropy for classes, Huber for values."""
+    return HuberWithDeviation() if kind == "regression" else nn.CrossEntropyLoss(**options)
 
 
 class FocalLoss(nn.Module):
@@ -14,3 +23,29 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         log_p = -functional.cross_entropy(logits, label, reduction="none")
         return -((1 - log_p.exp()) ** self.gamma * log_p).mean()
+
+
+class HuberWithDeviation(nn.Module):
+    """Huber loss of the value, and the Gaussian likelihood of its residual for the deviation.
+
+    The residual is held fixed there: else the deviation excuses hard rows, and the value stops learning them (Seitzer
+    et al. 2022, arXiv:2203.09168).
+    """
+
+    def __init__(self, delta: float = 1.0) -> None:
+        super().__init__()
+        self.delta = delta
+
+    def forward(self, raw: Tensor, label: Tensor) -> Tensor:
+        value, log_deviation = raw[:, 0], raw[:, 1]
+        residual = (label - value).detach()
+        likelihood = log_deviation + 0.5 * (residual / log_deviation.exp()) ** 2
+        return functional.huber_loss(value, label, delta=self.delta) + likelihood.mean()
+
+
+class GaussianLoss(nn.Module):
+    """Negative log likelihood of a Gaussian (Nix and Weigend 1994), less its constant."""
+
+    def forward(self, raw: Tensor, label: Tensor) -> Tensor:
+        value, log_deviation = raw[:, 0], raw[:, 1]
+        return (log_deviation + 0.5 * ((label - value) / log_deviation.exp()) ** 2).mean()

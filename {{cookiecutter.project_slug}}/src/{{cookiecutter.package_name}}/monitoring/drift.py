@@ -4,29 +4,20 @@ Which tests, and why one correction over all: Rabanser et al. 2019, "Failing Lou
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .samples import Sample
+
 Floats = NDArray[np.floating]
 MIN_EXPECTED = 5  # Cochran's rule for the chi-square approximation
 DECIMALS = 6  # stored answers are rounded: finer differences between both sides would be differences of rounding
+MAX_CATEGORIES = 10  # a signal with at most so many different values is one of categories
 STRENGTH = ((0.5, "strongly"), (0.3, "clearly"), (0.0, "slightly"))  # Cohen 1988, for w; used for D and MMD as a guide
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Outputs for n rows: probabilities [n, k], embedding [n, e] where the model has one, named signals, each [n]."""
-
-    probabilities: Floats
-    embedding: Floats | None
-    signals: Mapping[str, Floats]
-
-    def __len__(self) -> int:
-        return len(self.probabilities)
 
 
 @dataclass(frozen=True)
@@ -59,12 +50,33 @@ def ks(reference: Floats, window: Floats) -> tuple[float, float]:
     return float(result.statistic), float(result.pvalue)
 
 
-def signal_test(name: str, reference: Floats, window: Floats) -> Result:
-    """KS test of one named scalar per row, [m] against [n]."""
-    statistic, p = ks(reference, window)
-    direction = "higher" if np.median(window) > np.median(reference) else "lower"
-    detail = f"median {np.median(reference):.3g} → {np.median(window):.3g}, {direction}"
-    return Result(f"signal {name}", "Kolmogorov-Smirnov", statistic, p, statistic, "D", detail)
+def scalar_test(name: str, reference: Floats, window: Floats) -> Result:
+    """Test of one number per row, [m] against [n]: chi-square where there are few different values, else KS.
+
+    A missing value is a category of its own, or lower than all others: so a change of its share is a change, too.
+    """
+    # As the reference is stored: what was equal stays equal.
+    reference, window = np.asarray(reference, np.float32), np.asarray(window, np.float32)
+    values = np.unique(np.concatenate([reference, window]))
+    values = values[~np.isnan(values)]
+    if len(values) <= MAX_CATEGORIES:
+        counts = [[*(side[:, None] == values).sum(axis=0), np.isnan(side).sum()] for side in (reference, window)]
+        table = np.array(counts, dtype=np.int64)
+        return _chi_square(name, table[0], table[1], [*(f"{value:g}" for value in values), "missing values"])
+    scale = np.abs(reference[~np.isnan(reference)]).max(initial=0.0) or 1.0
+    statistic, p = ks(*(np.where(np.isnan(side), -np.inf, side / scale) for side in (reference, window)))
+    return Result(name, "Kolmogorov-Smirnov", statistic, p, statistic, "D", _medians(reference, window))
+
+
+def _medians(reference: Floats, window: Floats) -> str:
+    """What changed, in words: the medians, and the share of missing values where there are any."""
+    found, missing = [], []
+    for side in (reference, window):
+        known = side[~np.isnan(side)]
+        found.append(float(np.median(known)) if len(known) else math.nan)
+        missing.append(100 * (1 - len(known) / len(side)))
+    text = f"median {found[0]:.3g} → {found[1]:.3g}, {'higher' if found[1] > found[0] else 'lower'}"
+    return f"{text}; missing {missing[0]:.0f} → {missing[1]:.0f} %" if any(missing) else text
 
 
 def softmax_test(reference: Floats, window: Floats, labels: list[str]) -> Result:
@@ -89,16 +101,21 @@ def pool(table: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def label_test(reference: NDArray[np.int64], window: NDArray[np.int64], labels: list[str]) -> Result:
-    """Chi-square test of equal label shares for counts [k] and [k]; the effect is Cramér's V."""
+    """Chi-square test of equal label shares for counts [k] and [k]."""
+    return _chi_square("predicted labels", reference, window, labels)
+
+
+def _chi_square(name: str, reference: NDArray[np.int64], window: NDArray[np.int64], labels: list[str]) -> Result:
+    """Test of equal shares for counts [k] and [k]; the effect is Cramér's V."""
     from scipy.stats import chi2_contingency
 
     shift = window / max(1, window.sum()) - reference / max(1, reference.sum())
     most = int(np.argmax(np.abs(shift)))
     detail = f"most: share of {labels[most]} {100 * shift[most]:+.0f} points"
     table = pool(np.array([reference, window], dtype=np.int64))
-    name, method, effect_name = "predicted labels", "chi-square", "Cramér's V"
+    method, effect_name = "chi-square", "Cramér's V"
     if table.shape[1] < 2:
-        return Result(name, method, 0.0, 1.0, 0.0, effect_name, "too few rows, or one label only")
+        return Result(name, method, 0.0, 1.0, 0.0, effect_name, "too few rows, or all of them equal")
     statistic, p = (float(value) for value in chi2_contingency(table, correction=False)[:2])
     return Result(name, method, statistic, p, math.sqrt(statistic / table.sum()), effect_name, detail)
 
@@ -159,13 +176,9 @@ def compare(
     reference: Sample, window: Sample, labels: list[str], *, alpha: float, max_rows: int, seed: int
 ) -> list[Result]:
     """All tests of a window against the reference, with one Holm correction over them: false alarms at most alpha."""
-    counts = [np.bincount(side.probabilities.argmax(axis=1), minlength=len(labels)) for side in (reference, window)]
-    results = [
-        softmax_test(reference.probabilities, window.probabilities, labels),
-        label_test(counts[0], counts[1], labels),
-    ]
+    results = answer_tests(reference.answers, window.answers, labels)
     for name in sorted(reference.signals.keys() & window.signals.keys()):
-        results.append(signal_test(name, reference.signals[name], window.signals[name]))
+        results.append(scalar_test(f"signal {name}", reference.signals[name], window.signals[name]))
     if reference.embedding is not None and window.embedding is not None:
         # The smallest p-value that permutations can give must survive the correction.
         permutations = math.ceil(2 * (len(results) + 1) / alpha) - 1
@@ -175,20 +188,13 @@ def compare(
     return [replace(r, adjusted=a, alarm=a <= alpha) for r, a in zip(results, adjusted, strict=True)]
 
 
-def reference_sample(outputs: Mapping[str, NDArray[Any]]) -> Sample:
-    """The reference arrays of a bundle as a sample."""
-    names = [str(name) for name in outputs["signal_names"]]
-    signals = {name: outputs["signals"][:, j] for j, name in enumerate(names)}
-    return Sample(outputs["probabilities"], outputs.get("embedding"), signals)
-
-
-def stored_sample(rows: Sequence[Mapping[str, Any]]) -> Sample:
-    """The stored outputs of the rows as arrays; an embedding only where every row has one."""
-    stored = [row["signals"] for row in rows]
-    embeddings = [s.get("embedding") for s in stored]
-    names = set.intersection(*(set(s["signals"]) for s in stored))
-    return Sample(
-        probabilities=np.array([s["probabilities"] for s in stored], dtype=np.float64),
-        embedding=None if any(e is None for e in embeddings) else np.array(embeddings, dtype=np.float64),
-        signals={name: np.array([s["signals"][name] for s in stored], dtype=np.float64) for name in sorted(names)},
-    )
+def answer_tests(
+    reference: Mapping[str, NDArray[Any]], window: Mapping[str, NDArray[Any]], labels: list[str]
+) -> list[Result]:
+    """Tests of what was answered: probabilities and shares of the labels, or values and their deviations."""
+    if "value" in reference:
+        names = {"value": "predicted values", "deviation": "predicted deviations"}
+        return [scalar_test(text, reference[name], window[name]) for name, text in names.items()]
+    counts = [np.bincount(side["label"], minlength=len(labels)) for side in (reference, window)]
+    probabilities = softmax_test(reference["probabilities"], window["probabilities"], labels)
+    return [probabilities, label_test(counts[0], counts[1], labels)]

@@ -17,8 +17,10 @@ from ..provenance import read_json, stamp, write_json
 from ..serving.store import recent
 from ..settings import Settings
 from . import drift, quality
+from .samples import reference_sample, stored_sample
 
 NO_ALARM, ALARM, CANNOT_TELL = "no alarm", "alarm", "cannot tell"
+MAX_REASONS = 5
 LOOK_BACK = 10  # windows of predictions, of all versions, that the table of versions speaks of
 EXIT = {NO_ALARM: 0, ALARM: 3, CANNOT_TELL: 4}
 Report = dict[str, Any]
@@ -70,7 +72,7 @@ def judge(settings: Settings, rows: list[quality.Row], bundle: Bundle, version: 
     numbers = quality.measure(rows, labels, 1 - limits.alpha)
     tests: list[drift.Result] = []
     if len(rows) >= limits.min_rows:
-        reference, sample = drift.reference_sample(bundle.reference), drift.stored_sample(rows)
+        reference, sample = reference_sample(bundle), stored_sample(rows, labels)
         cap, seed = limits.max_reference, settings.seed
         tests = drift.compare(reference, sample, labels, alpha=limits.alpha, max_rows=cap, seed=seed)
     reasons = alarms(tests, numbers, limits.max_error_rate)
@@ -101,12 +103,17 @@ def versions(rows: list[quality.Row], labels: list[str], confidence: float) -> d
 
 
 def alarms(tests: list[drift.Result], numbers: quality.Quality, max_error_rate: float) -> list[str]:
-    """One sentence per alarm: tests that survive the correction, and an error rate that is surely over its limit."""
+    """One sentence per alarm: tests that survive the correction, and an error rate that is surely over its limit.
+
+    Of many tests the most certain are told; the report has them all.
+    """
+    changed = sorted((t for t in tests if t.alarm), key=lambda t: t.adjusted)
     found = [
         f"{t.name} {t.words} ({t.effect_name} {t.effect:.2f}, adjusted p {t.adjusted:.2g}; {t.detail})"
-        for t in tests
-        if t.alarm
+        for t in changed[:MAX_REASONS]
     ]
+    if len(changed) > MAX_REASONS:
+        found.append(f"and {len(changed) - MAX_REASONS} more, in the report's table")
     low, high = numbers.error_interval or (0.0, 0.0)
     if numbers.error_rate is not None and low > max_error_rate:
         rate = f"error rate {numbers.error_rate:.3f} [{low:.3f}, {high:.3f}]"

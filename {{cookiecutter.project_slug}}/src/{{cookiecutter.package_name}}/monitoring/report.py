@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..packaging.bundle import Bundle
-from .drift import Sample, reference_sample, stored_sample
 from .quality import Row
+from .samples import Sample, reference_sample, stored_sample
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MAX_HISTOGRAMS = 4
@@ -32,17 +32,29 @@ def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bund
 
 
 def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> list[tuple[str, str]]:
-    """(caption, data URI) per picture: label shares, confidence, then the histograms that changed most."""
+    """(caption, data URI) per picture: label shares, confidence or value, then the histograms that changed most."""
     if not rows:
         return []
-    reference, window = reference_sample(bundle.reference), stored_sample(rows)
-    found = [("Share of each predicted label", _bars(bundle.card.labels, reference, window))]
-    pairs = [("confidence", reference.probabilities.max(axis=1), window.probabilities.max(axis=1))]
+    labels = bundle.card.labels
+    reference, window = reference_sample(bundle), stored_sample(rows, labels)
+    found, pairs = [], []
+    if labels:
+        found.append(("Share of each predicted label", _bars(labels, reference, window)))
+        pairs.append(("confidence", _confidence(reference), _confidence(window)))
+    else:
+        pairs.append(("predicted values", reference.answers["value"], window.answers["value"]))
+        pairs.append(("predicted deviations", reference.answers["deviation"], window.answers["deviation"]))
     for test in sorted(report["tests"], key=lambda t: (t["p"], -t["effect"])):
         name = test["name"].removeprefix("signal ")
         if test["name"] != name:
             pairs.append((name, reference.signals[name], window.signals[name]))
     return found + [(f"Distribution of {name}", _histogram(a, b)) for name, a, b in pairs[: MAX_HISTOGRAMS + 1]]
+
+
+def _confidence(sample: Sample) -> NDArray[np.floating]:
+    """Probability [n] of the answered label."""
+    label = sample.answers["label"]
+    return np.asarray(sample.answers["probabilities"][np.arange(len(label)), label])
 
 
 def _figure() -> tuple[Any, Any]:
@@ -66,7 +78,8 @@ def _bars(labels: list[str], reference: Sample, window: Sample) -> str:
     figure, axes = _figure()
     places = np.arange(len(labels))
     for offset, side, colour, name in ((-0.2, reference, REFERENCE, "reference"), (0.2, window, WINDOW, "requests")):
-        shares = np.bincount(side.probabilities.argmax(axis=1), minlength=len(labels)) / len(side)
+        counts = np.bincount(side.answers["label"], minlength=len(labels))
+        shares = counts / counts.sum()
         axes.bar(places + offset, shares, 0.4, color=colour, label=name)
     axes.set_xticks(places, labels, rotation=0 if max(map(len, labels)) < 4 else 45)
     return _picture(figure, axes)
@@ -74,12 +87,13 @@ def _bars(labels: list[str], reference: Sample, window: Sample) -> str:
 
 def _histogram(reference: NDArray[np.floating], window: NDArray[np.floating]) -> str:
     figure, axes = _figure()
+    reference, window = (np.asarray(side[~np.isnan(side)], np.float32) for side in (reference, window))
     edges = np.histogram_bin_edges(np.concatenate([reference, window]), 20)
     for values, style in (
         (reference, {"color": REFERENCE, "label": "reference"}),
         (window, {"color": WINDOW, "label": "requests", "histtype": "step", "linewidth": 2}),
     ):
-        axes.hist(values, edges, weights=np.full(len(values), 1 / len(values)), **style)
+        axes.hist(values, edges, weights=np.full(len(values), 1 / max(1, len(values))), **style)
     return _picture(figure, axes)
 
 
@@ -98,6 +112,8 @@ def gauges(report: dict[str, Any]) -> list[Gauged]:
         ("model_labelled_rows", "labelled predictions in the judged window", numbers["labelled"], {}),
         ("model_abstention_rate", "abstentions as a share of the predictions", numbers["abstention_rate"], {}),
         ("model_confidence_mean", "mean confidence, an estimate of the accuracy", numbers["mean_confidence"], {}),
+        ("model_absolute_error_mean", "mean absolute error where labelled", numbers["mean_absolute_error"], {}),
+        ("model_deviation_mean", "mean predicted standard deviation", numbers["mean_deviation"], {}),
         ("model_duplicate_share", "share of the requests that repeat an earlier one", numbers["duplicate_share"], {}),
     ]
     for test in report["tests"]:
@@ -142,8 +158,11 @@ def show(report: dict[str, Any]) -> None:
     if numbers["labelled"]:
         error = f"error rate {numbers['error_rate']:.3f} on {numbers['labelled']} labelled"
     if numbers["rows"]:
-        shares = f"abstained {numbers['abstention_rate']:.3f}, mean confidence {numbers['mean_confidence']:.3f}"
-        console.print(f"{numbers['rows']} predictions, {error}, {shares}", highlight=False)
+        means = {"confidence": numbers["mean_confidence"], "deviation": numbers["mean_deviation"]}
+        means["absolute error"] = numbers["mean_absolute_error"]
+        told = "".join(f", mean {name} {value:.3g}" for name, value in means.items() if value is not None)
+        abstained = f"abstained {numbers['abstention_rate']:.3f}"
+        console.print(f"{numbers['rows']} predictions, {error}, {abstained}{told}", highlight=False)
     console.print(report["verdict"], style=STYLE[report["verdict"]])
     for line in [*report["reasons"], *[f"warning: {text}" for text in report["warnings"]]]:
         console.print(f"  {line}", markup=False, highlight=False)

@@ -4,15 +4,16 @@ All of it happens in a git worktree and ends as a commit on the branch routine/<
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import logs
 from ..provenance import git, read_json, write_json
 from ..serving.store import recent
-from ..settings import Settings
+from ..settings import Data, Settings
 from .worktree import Worktree, checkout, repository
 
 if TYPE_CHECKING:
@@ -75,22 +76,36 @@ def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from ..data.features import Instance, instance_to_row
+    from ..data.features import Features, Instance, check_instance, instance_to_row
     from ..data.ingest import content_hash, feedback_rows, read
 
     stored = recent(settings.paths.store, settings.serving.store_rows, labelled=True)
     known = pd.concat([read(settings), *feedback_rows(feedback)], ignore_index=True)
     known_content = set(content_hash(known))
-    stored = [item for item in stored if item["feedback"] in settings.data.labels]
-    features = [instance_to_row(Instance.model_validate(item["instance"])) for item in stored]
-    pairs = zip(stored, features, strict=True)
-    rows = pd.DataFrame([{"id": item["prediction_id"], **row, "label": item["feedback"]} for item, row in pairs])
+    features, found = Features.model_validate(settings.data.features), []
+    for item in stored:
+        try:
+            instance = Instance.model_validate(item["instance"])
+            check_instance(instance, features)
+        except ValueError:  # it was allowed when it was asked: validation would stop the pipeline at it
+            continue
+        if is_label(item["feedback"], settings.data):
+            found.append({"id": item["prediction_id"], **instance_to_row(instance), "label": item["feedback"]})
+    columns = known.columns.drop("content")
+    rows = pd.DataFrame(found, columns=columns).astype(known.dtypes[columns])  # an item may leave columns out
     if rows.empty:
         return rows
     content = content_hash(rows)
     agreed = rows["label"].groupby(content).transform("nunique") == 1
     fresh = ~content.isin(known_content) & ~rows["id"].isin(set(known["id"])) & ~content.duplicated()
     return rows[agreed & fresh].reset_index(drop=True)
+
+
+def is_label(given: Any, data: Data) -> bool:
+    """Whether a feedback can be a label of the data: one of its classes, or a finite number."""
+    if data.kind == "regression":
+        return isinstance(given, float) and math.isfinite(given)
+    return given in data.labels
 
 
 def run_pipeline(tree: Worktree, rows: "pd.DataFrame", reasons: list[str]) -> int:

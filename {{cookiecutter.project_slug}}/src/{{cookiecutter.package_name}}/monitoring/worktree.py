@@ -59,6 +59,9 @@ class Worktree:
         tracked = self.settings.paths.feedback.with_name(self.settings.paths.feedback.name + ".dvc")
         if (self.project / tracked).is_file():
             self.call("dvc", "checkout", tracked.as_posix())
+        profile = self.settings.paths.reports / "profile.json"  # of the last valid data, beside which new data is held
+        if (self.project / "dvc.lock").is_file():
+            self.call("dvc", "checkout", profile.as_posix(), accepted=(0, 1, 255))
 
     def call(self, module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int:
         """Runs a Python module in the worktree on its own sources; output goes to logs/. Raises RuntimeError."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..modeling.predictions import Decisions, decide
+from ..modeling.predictions import Answers, Rule, decide
 from ..settings import Kind, Strict
 
 MANIFEST, CARD, MODEL, REFERENCE, EXAMPLES = (
@@ -29,7 +29,10 @@ class Tensor(Strict):
 
 
 class Card(Strict):
-    """What the model is, takes and answers: the content of bundle.json."""
+    """What the model is, takes and answers: the content of bundle.json.
+
+    `label_scale` is the standard deviation of the training labels, 1 for classes.
+    """
 
     name: str
     kind: Kind
@@ -38,9 +41,8 @@ class Card(Strict):
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
     features: dict[str, Any]
-    temperature: float
-    abstain_below: float
-    conformal_quantile: float
+    decision: Rule
+    label_scale: float
     candidate: str
     owner: str
     code: str
@@ -82,14 +84,13 @@ class Bundle:
         return onnxruntime.InferenceSession(self.folder / MODEL, options, providers=["CPUExecutionProvider"])
 
     def infer(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Raw outputs by name, "logits" [n, k] and for networks "embedding" [n, e]."""
+        """Raw outputs by name, "raw" [n, k] as `predictions` explains and for networks "embedding" [n, e]."""
         names = list(self.card.outputs)
         return dict(zip(names, self.session.run(names, inputs), strict=True))
 
-    def decide(self, logits: NDArray[np.floating]) -> Decisions:
-        """Probabilities, labels, abstentions and prediction sets for logits [n, k]."""
-        card = self.card
-        return decide(logits, card.temperature, card.abstain_below, card.conformal_quantile)
+    def decide(self, raw: NDArray[np.floating]) -> Answers:
+        """Answers for raw outputs [n, k] by the rule that was fitted with the model."""
+        return decide(self.card.kind, raw, self.card.decision)
 
     @property
     def reference(self) -> dict[str, NDArray[Any]]:

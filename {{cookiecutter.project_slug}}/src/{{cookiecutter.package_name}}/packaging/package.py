@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from .. import logs
 from ..data.datamodule import Examples, load
-from ..data.features import row_to_instance, signals
+from ..data.features import Features, row_to_instance, signals
 from ..experiments import tracking
 from ..modeling.candidates import Candidate
 from ..modeling.candidates import load as load_candidates
-from ..modeling.predictions import softmax
+from ..modeling.predictions import Decisions, Estimates, Rule, decide
 from ..provenance import read_json, stamp, write_json
 from ..settings import Settings
 from .bundle import CARD, EXAMPLES, MODEL, REFERENCE, Bundle, Card, Tensor, seal
@@ -64,25 +64,32 @@ def card(
         code=made["code"],
         data=made["data"],
         dependencies={name: metadata.version(name) for name in SERVED_WITH},
-        **evaluation["decision"],
+        decision=Rule.model_validate(evaluation["decision"]),
+        label_scale=evaluation["label_scale"],
     )
 
 
 def reference(
-    candidate: Candidate, held_out: list[Examples], temperature: float, limit: int, seed: int
+    candidate: Candidate, held_out: list[Examples], rule: Rule, settings: Settings
 ) -> dict[str, NDArray[Any]]:
-    """Outputs and signals on rows that the model was not fitted to, for the drift monitor."""
+    """Answers and signals on rows that the model was not fitted to, for the drift monitor."""
     inputs = {k: np.concatenate([e.inputs[k] for e in held_out]) for k in held_out[0].inputs}
     label = np.concatenate([e.label for e in held_out])
-    rows = np.sort(np.random.default_rng(seed).permutation(len(label))[:limit])
-    inputs, outputs = rows_of(inputs, rows), candidate.outputs(rows_of(inputs, rows))
-    found = signals(inputs)
+    rng = np.random.default_rng(settings.seed)
+    rows = np.sort(rng.permutation(len(label))[: settings.packaging.reference_rows])
+    inputs = rows_of(inputs, rows)
+    outputs = candidate.outputs(inputs)
+    answers = decide(settings.data.kind, outputs.raw, rule)
+    found = signals(inputs, Features.model_validate(settings.data.features))
     arrays = {
-        "probabilities": softmax(outputs.logits, temperature).astype(np.float32),
         "signals": np.stack(list(found.values()), axis=1).astype(np.float32),
         "signal_names": np.array(list(found)),
         "labels": label[rows],
     }
+    if isinstance(answers, Estimates):
+        arrays |= {"value": answers.value.astype(np.float32), "deviation": answers.deviation.astype(np.float32)}
+    else:
+        arrays |= {"probabilities": answers.probabilities.astype(np.float32)}
     return arrays if outputs.embedding is None else {**arrays, "embedding": outputs.embedding}
 
 
@@ -92,30 +99,35 @@ def build(settings: Settings, folder: Path) -> None:
     candidate, test = load_candidates(settings)[evaluation["candidate"]], load(settings, "test")
     export(candidate, test.inputs, folder / MODEL)
     sample = candidate.outputs(rows_of(test.inputs, np.arange(8)))
-    outputs = {"logits": Tensor(dtype="float32", shape=[-1, sample.logits.shape[1]])}
+    outputs = {"raw": Tensor(dtype="float32", shape=[-1, sample.raw.shape[1]])}
     if sample.embedding is not None:
         outputs["embedding"] = Tensor(dtype="float32", shape=[-1, sample.embedding.shape[1]])
     content = card(settings, evaluation, test.inputs, outputs)
     write_json(folder / CARD, content.model_dump(mode="json"))
     instances = [row_to_instance(row) for row in test.rows.head(8).to_dict("records")]
-    expected = softmax(sample.logits, content.temperature)
     (folder / EXAMPLES).write_text(
-        json.dumps({"instances": instances, "probabilities": expected.tolist()}), encoding="utf-8"
+        json.dumps({"instances": instances, "raw": sample.raw.astype(float).tolist()}), encoding="utf-8"
     )
     held_out = [load(settings, "val"), load(settings, "calibration")]
-    arrays = reference(candidate, held_out, content.temperature, settings.packaging.reference_rows, settings.seed)
-    np.savez(folder / REFERENCE, allow_pickle=False, **arrays)
+    np.savez(folder / REFERENCE, allow_pickle=False, **reference(candidate, held_out, content.decision, settings))
     config = {k: v for k, v in settings.model_dump(mode="json").items() if k in CONFIG}
     (folder / "params.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     shutil.copy(settings.paths.reports / "evaluation.json", folder / "evaluation.json")
 
 
 def parity(bundle: Bundle, settings: Settings) -> float:
-    """Largest absolute difference of a probability between training model and bundle over the test rows."""
+    """Largest absolute difference between training model and bundle over the test rows.
+
+    Of a probability, or of a value in standard deviations of the labels.
+    """
     candidate, test = load_candidates(settings)[bundle.card.candidate], load(settings, "test")
-    trained = softmax(candidate.outputs(test.inputs).logits, bundle.card.temperature)
-    packaged = softmax(bundle.infer(test.inputs)["logits"], bundle.card.temperature)
-    return float(np.abs(trained - packaged).max())
+    trained, packaged = (
+        bundle.decide(raw) for raw in (candidate.outputs(test.inputs).raw, bundle.infer(test.inputs)["raw"])
+    )
+    if isinstance(trained, Estimates) and isinstance(packaged, Estimates):
+        return float(np.abs(trained.value - packaged.value).max() / bundle.card.label_scale)
+    assert isinstance(trained, Decisions) and isinstance(packaged, Decisions)
+    return float(np.abs(trained.probabilities - packaged.probabilities).max())
 
 
 def latency_ratio(bundle: Bundle, example: dict[str, NDArray[Any]]) -> float:

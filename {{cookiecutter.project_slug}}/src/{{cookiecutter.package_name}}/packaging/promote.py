@@ -1,24 +1,26 @@
 """Decides whether the bundle becomes champion: exit 0 promoted or nothing new, 3 refused, 4 cannot tell.
 
-It must pass every method of the gate and not be worse than the champion by more than a margin. Where that cannot be
-told, a champion stays and the bundle becomes challenger; where there is no champion yet, it is let in.
+It must pass every method of the gate, and be neither significantly worse than the champion nor worse by more than the
+margin; the same holds beside the best model ever promoted, or a series of champions could lose a little each time.
+Where something cannot be told, a champion stays and the bundle becomes challenger; where there is no champion yet, it
+is let in. The gate's table is printed and lands in reports/promotion.json.
 """
 
 import argparse
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .. import logs
 from ..experiments import tracking
-from ..provenance import read_json, write_json
+from ..provenance import read_json, stamp, write_json
 from ..settings import Settings
 from . import registry
 from .bundle import Bundle
 
 PROMOTED, REFUSED, CANNOT_TELL = 0, 3, 4
-MARKER = "promoted.json"
+MARKER, REPORT = "promoted.json", "promotion.json"
+Row = dict[str, Any]  # of the gate's table: method, title, outcome, number, threshold, why
 
 
 @dataclass(frozen=True)
@@ -36,54 +38,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def against_champion(settings: Settings, bundle: Bundle, champion: Bundle) -> tuple[str, str]:
-    """Verdict and reason: both models on the candidate's test rows, judged by the interval of the difference."""
-    from ..data.datamodule import load
-    from ..data.features import Features, encode
-    from ..evaluation.comparison import mcnemar
+def gate(evaluation: Row, packaging: Row, compared: list[Row], rolled_back: str | None) -> list[Row]:
+    """The table: every method, the bundle's verdicts, the comparisons with promoted models, and no rollback of it."""
+    packaged = [
+        {"method": "P2", "title": v["name"], "why": f"{v['number']:.4g}, limit {v['threshold']:g}", **v}
+        for v in packaging["verdicts"]
+    ]
+    back = {"method": "P3", "title": "Rollback", "outcome": "fail", "number": None, "threshold": None}
+    rows = [
+        *evaluation["methods"].values(),
+        *packaged,
+        *compared,
+        *([{**back, "why": rolled_back}] if rolled_back else []),
+    ]
+    return [{k: row[k] for k in ("method", "title", "outcome", "number", "threshold", "why")} for row in rows]
 
-    if bundle.card.labels != champion.card.labels:
-        return "cannot tell", "the champion knows other labels"
-    test, limits = load(settings, "test"), settings.evaluation.comparison
-    correct = []
-    for model in (bundle, champion):
-        inputs = encode(test.rows, Features.model_validate(model.card.features))
-        correct.append(model.infer(inputs)["logits"].argmax(axis=1) == test.label)
-    found = mcnemar(correct[0], correct[1], limits.alpha)
-    interval = f"{found.low:+.4f} to {found.high:+.4f}, margin {limits.margin:g}"
-    numbers = f"accuracy differs from the champion's by {found.difference:+.4f} ({interval})"
-    if found.low > -limits.margin:
-        return "pass", f"not worse than the champion: {numbers}"
-    return (
-        ("fail", f"worse than the champion: {numbers}")
-        if found.high < 0
-        else ("cannot tell", f"may be worse than the champion: {numbers}")
+
+def decide(rows: list[Row], champion: bool, override: str | None) -> Decision:
+    """What the rows of the gate come to; rows that are not applicable say nothing."""
+    failed, unsure = (
+        [f"{r['method']} {r['title']}: {r['why']}" for r in rows if r["outcome"] == outcome]
+        for outcome in ("fail", "cannot tell")
     )
-
-
-def decide(
-    evaluation: dict[str, Any],
-    packaging: dict[str, Any],
-    champion: tuple[str, str] | None,
-    override: str | None,
-    rolled_back: str | None = None,
-) -> Decision:
-    """The gate: every method, the bundle's verdicts, the comparison with a champion, and no rollback of it."""
-    outcomes = [(v["outcome"], f"{v['method']} {v['title']}: {v['why']}") for v in evaluation["methods"].values()]
-    for v in packaging["verdicts"]:
-        outcomes.append((v["outcome"], f"P2 {v['name']}: {v['number']:.4g}, limit {v['threshold']:g}"))
-    outcomes += [champion] if champion else []
-    outcomes += [("fail", rolled_back)] if rolled_back else []
-    failed = [why for outcome, why in outcomes if outcome == "fail"]
-    unsure = [why for outcome, why in outcomes if outcome == "cannot tell"]
     if override and (failed or unsure):
         return Decision(PROMOTED, "promote", [f"override: {override}", *failed, *unsure])
     if failed:
         return Decision(REFUSED, "refuse", failed)
     if unsure and champion:
         return Decision(CANNOT_TELL, "cannot tell", unsure)
-    passed = [champion[1]] if champion else ["first champion"]
-    return Decision(PROMOTED, "promote", ["all gates passed", *passed] if not unsure else ["no champion yet", *unsure])
+    if unsure:
+        return Decision(PROMOTED, "promote", ["let in, as there is no champion yet, though", *unsure])
+    return Decision(PROMOTED, "promote", ["all gates passed" if champion else "all gates passed, first champion"])
 
 
 def unchanged(settings: Settings, bundle: Bundle) -> bool:
@@ -95,14 +80,21 @@ def unchanged(settings: Settings, bundle: Bundle) -> bool:
     return bool(read_json(marker) == {"identity": bundle.identity, "uri": settings.tracking.uri})
 
 
-def check_fresh(evaluation: dict[str, Any], packaging: dict[str, Any], bundle: Bundle) -> None:
+def check_fresh(evaluation: Row, packaging: Row, bundle: Bundle) -> None:
     """Raises ValueError where the reports speak of another bundle."""
     if packaging["provenance"]["bundle"] != bundle.identity or evaluation["candidate"] != bundle.card.candidate:
         raise ValueError("the reports do not belong to this bundle: run `dvc repro` first")
 
 
+def check_reason(override: str | None) -> None:
+    """Raises ValueError where an override has no reason that fits a line of the audit log."""
+    if override is not None and (not override.strip() or len(override.splitlines()) > 1):
+        raise ValueError("an override needs a reason in words, on one line, for those who read the audit log")
+
+
 def run(settings: Settings, args: argparse.Namespace) -> int:
     """Registers the bundle, moves the aliases and writes the audit record."""
+    check_reason(args.override)
     with logs.stage("promote") as log:
         bundle = Bundle.load(settings.paths.bundle)
         if unchanged(settings, bundle):
@@ -119,40 +111,78 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             )
             _mark(settings, bundle)
             return PROMOTED
-        compared = _compare(settings, bundle, champion)
-        taken_back = registry.rolled_back(settings, bundle.identity)
-        decision = decide(evaluation, packaging, compared, args.override, taken_back)
-        _carry_out(settings, bundle, champion, decision, log)
+        return _act(settings, bundle, evaluation, packaging, champion, args.override, log)
+
+
+def _act(
+    settings: Settings, bundle: Bundle, evaluation: Row, packaging: Row, champion: Any, override: str | None, log: Any
+) -> int:
+    from . import incumbent  # with PyTorch, which a bundle that is the champion already can do without
+
+    compared = [incumbent.against(settings, bundle, *known) for known in incumbent.references(settings).items()]
+    taken_back = registry.rolled_back(settings, bundle.identity)
+    rows = gate(evaluation, packaging, [v.record() for v in compared], taken_back)
+    decision = decide(rows, champion is not None, override)
+    show(rows, f"Gate of bundle {bundle.identity[:12]}, the {bundle.card.candidate}")
+    version = registry.find(settings, bundle.identity)
+    version = version or registry.register(settings, bundle, tracking.current(settings, "register"))
+    best = incumbent.best_after(settings, version, compared)
+    _report(settings, bundle, version, champion, decision, rows)
+    _carry_out(settings, version, champion, best, decision)
+    if decision.code == PROMOTED:
+        _mark(settings, bundle)
+    words = {PROMOTED: "promoted to champion", REFUSED: "refused", CANNOT_TELL: "cannot tell, the champion stays"}
+    log.info("version %s %s: %s", registry.label(version), words[decision.code], "; ".join(decision.why))
+    if settings.tracking.uri.startswith("sqlite"):
+        log.info("this registry is local: it decides for this clone alone; a team promotes from CI against one server")
     return decision.code
 
 
-def _compare(settings: Settings, bundle: Bundle, champion: Any) -> tuple[str, str] | None:
-    if champion is None:
-        return None
-    folder = settings.paths.state / "champion"
-    shutil.rmtree(folder, ignore_errors=True)
-    return against_champion(settings, bundle, registry.download(settings, champion, folder))
+def show(rows: list[Row], title: str) -> None:
+    """The table on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in ("method", "number", "threshold", "verdict", "why"):
+        table.add_column(column)
+    colours = {"pass": "green", "fail": "red", "cannot tell": "yellow", "not applicable": "dim"}
+    for row in rows:
+        numbers = ("" if row[k] is None else f"{row[k]:.4g}" for k in ("number", "threshold"))
+        verdict = f"[{colours[row['outcome']]}]{row['outcome']}[/]"
+        table.add_row(f"{row['method']} {row['title']}", *numbers, verdict, row["why"])
+    Console(stderr=True).print(table)
 
 
-def _carry_out(settings: Settings, bundle: Bundle, champion: Any, decision: Decision, log: Any) -> None:
-    version = registry.find(settings, bundle.identity)
-    version = version or registry.register(settings, bundle, tracking.current(settings, "register"))
+def _report(
+    settings: Settings, bundle: Bundle, version: Any, champion: Any, decision: Decision, rows: list[Row]
+) -> None:
+    content = {
+        "provenance": stamp(settings, "promote", bundle.identity),
+        "version": registry.label(version),
+        "candidate": bundle.card.candidate,
+        "champion": registry.label(champion) if champion else None,
+        "decision": decision.action,
+        "exit": decision.code,
+        "why": decision.why,
+        "gate": rows,
+    }
+    path = settings.paths.reports / REPORT
+    write_json(path, content)
+    tracking.Run(tracking.client(settings), version.run_id).artifacts([path], "promotion")
+
+
+def _carry_out(settings: Settings, version: Any, champion: Any, best: Any, decision: Decision) -> None:
+    """Moves the aliases and writes the audit record."""
     client, name = tracking.client(settings), settings.tracking.registered_model
     if decision.code == PROMOTED:
+        client.set_registered_model_alias(name, registry.BEST, best.version)
         client.set_registered_model_alias(name, registry.CHAMPION, version.version)
         if registry.by_alias(settings, registry.CHALLENGER):
             client.delete_registered_model_alias(name, registry.CHALLENGER)
     elif decision.code == CANNOT_TELL:
         client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
     registry.audit(settings, decision.action, version, champion, decision.why)
-    if decision.code == PROMOTED:
-        _mark(settings, bundle)
-    words = {PROMOTED: "promoted to champion", REFUSED: "refused", CANNOT_TELL: "cannot tell, the champion stays"}
-    log.info("version %s %s: %s", registry.label(version), words[decision.code], "; ".join(decision.why))
-    if settings.tracking.uri.startswith("sqlite"):
-        log.info(
-            "this registry is local, so it decides for this clone alone; a team promotes from CI against one server"
-        )
 
 
 def _mark(settings: Settings, bundle: Bundle) -> None:

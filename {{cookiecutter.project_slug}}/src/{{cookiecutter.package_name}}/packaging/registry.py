@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+BEST = "best"  # the best model ever promoted, which bounds what a series of champions may lose together
 
 
 def by_alias(settings: Settings, alias: str) -> "ModelVersion | None":

@@ -24,6 +24,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             raise ValueError("there is no earlier champion to go back to")
         client, name = tracking.client(settings), settings.tracking.registered_model
         version = client.get_model_version(name, before.partition("-")[0])
+        best = registry.by_alias(settings, registry.BEST)
+        if best and best.version == champion.version:  # what was taken out of service is no measure for others
+            client.set_registered_model_alias(name, registry.BEST, version.version)
         client.set_registered_model_alias(name, registry.CHAMPION, version.version)
         registry.audit(settings, "rollback", version, champion, [args.reason])
         (settings.paths.state / promote.MARKER).unlink(missing_ok=True)

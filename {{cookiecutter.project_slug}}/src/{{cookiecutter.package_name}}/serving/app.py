@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..data.features import instance_schema
 from ..settings import Settings
 from . import v2
 from .protocol import (
@@ -26,6 +27,7 @@ from .protocol import (
     check,
     instances,
     refusal,
+    true_label,
 )
 from .service import RETRY, Service
 from .store import StoreBusy
@@ -53,7 +55,7 @@ def create(settings: Settings) -> FastAPI:
     app.add_exception_handler(Refused, lambda _, error: refusal(error))
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(Edge, service=service, headers=security_headers(page))
-    _describe_bodies(app)
+    _describe_bodies(app, service)
     return app
 
 
@@ -64,13 +66,13 @@ def _predict(app: FastAPI, service: Service) -> None:
         champion, started = service.champion(), time.perf_counter()
 
         def job(content: dict[str, Any]) -> Response:
-            checked = instances(content, service.limits.max_instances)
+            checked = instances(content, champion.features, service.limits.max_instances)
             try:
                 scored = champion.predict(champion.decode(checked))
             except ValueError as error:
                 raise Refused(422, f"instances: {error}", [("instances", str(error))]) from None
             ids = service.record(champion, scored, content["instances"], started)
-            items = champion.encode(scored.decisions)
+            items = champion.encode(scored.answers)
             predictions = [{"prediction_id": id_, **item} for id_, item in zip(ids, items, strict=True)]
             model = {"version": champion.version, "identity": champion.bundle.identity}
             return answer({"predictions": predictions, "model": model})
@@ -82,22 +84,20 @@ def _feedback(app: FastAPI, service: Service) -> None:
     @app.post("/feedback", responses=ERRORS, openapi_extra=_body(FeedbackRequest))
     async def feedback(request: Request) -> Response:
         """The true label of an earlier prediction; a second one replaces the first."""
-        labels = service.champion().bundle.card.labels
+        card = service.champion().bundle.card
 
         def job(content: dict[str, Any]) -> Response:
             given = check(FeedbackRequest, content)
-            if given.label not in labels:
-                rule = f"must be one of {labels}"
-                raise Refused(422, f"label: {rule}", [("label", rule)])
+            label = true_label(given.label, card)
             try:
-                known = given.prediction_id.isascii() and service.store.feedback(given.prediction_id, given.label)
+                known = given.prediction_id.isascii() and service.store.feedback(given.prediction_id, label)
             except StoreBusy:
                 raise Refused(503, "the store is busy: try again", headers=RETRY) from None
             if not known:
                 raise Refused(
                     404, "prediction_id: no such prediction", [("prediction_id", "must be one that was given")]
                 )
-            service.metrics.feedback.labels(given.label).inc()
+            service.metrics.feedback.labels(label if isinstance(label, str) else "value").inc()
             return answer({"stored": True})
 
         return await service.work(request, job)
@@ -137,8 +137,11 @@ def _body(model: type) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _describe_bodies(app: FastAPI) -> None:
-    """Adds the request models to the schema: bodies are read by our own code, which FastAPI cannot see."""
+def _describe_bodies(app: FastAPI, service: Service) -> None:
+    """Adds the request models to the schema: bodies are read by our own code, which FastAPI cannot see.
+
+    What an item holds is known in full once there is a model.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -148,6 +151,8 @@ def _describe_bodies(app: FastAPI) -> None:
             described = model.model_json_schema(ref_template="#/components/schemas/{model}")
             known.update(described.pop("$defs", {}))
             known[model.__name__] = described
+        if service.predictor.champion:
+            known["Instance"] = instance_schema(service.predictor.champion.features)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -2,7 +2,8 @@
 
     python -m <package> batch data/splits/test.parquet scored.parquet --bundle artifacts/bundle
 
-Adds the columns predicted_label, confidence, abstain and model (the bundle's identity).
+Adds the columns predicted_label, confidence, abstain and model (the bundle's identity); where values are predicted,
+predicted_value, interval_low, interval_high, abstain and model.
 """
 
 import argparse
@@ -13,12 +14,12 @@ from typing import Any
 
 from .. import logs
 from ..data.features import encode
+from ..modeling.predictions import Answers, Estimates
 from ..settings import Settings
 from .predictor import Champion, load, load_live
 
 ROWS = 1024
 READ_BYTES = 1 << 20
-ADDED = ("predicted_label", "confidence", "abstain", "model")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,17 +90,26 @@ def _add(champion: Champion, batch: Any, where: str) -> Any:
     import pyarrow as pa
 
     table = pa.Table.from_batches([batch])
-    if taken := set(ADDED) & set(table.column_names):
-        raise ValueError(f"{where}: the column {sorted(taken)[0]!r} is there already: rename it")
     try:
-        decisions = champion.predict(encode(batch.to_pydict(), champion.features)).decisions
+        answers = champion.predict(encode(batch.to_pydict(), champion.features)).answers
     except KeyError as error:
         raise ValueError(f"{where}: the column {error} is missing") from None
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where}: cannot be read: {error}") from None
-    labels = pa.array([champion.bundle.card.labels[i] for i in decisions.label], pa.string())
-    model = pa.array([champion.bundle.identity] * len(table), pa.string())
-    values = (labels, pa.array(decisions.confidence), pa.array(decisions.abstain), model)
-    for name, column in zip(ADDED, values, strict=True):
-        table = table.append_column(name, column)
+    added = columns(champion, answers)
+    if taken := set(added) & set(table.column_names):
+        raise ValueError(f"{where}: the column {sorted(taken)[0]!r} is there already: rename it")
+    for name, values in added.items():
+        table = table.append_column(name, pa.array(values))
     return table
+
+
+def columns(champion: Champion, answers: Answers) -> dict[str, Any]:
+    """The added columns by name, each [n]."""
+    if isinstance(answers, Estimates):
+        low, high = answers.intervals.T
+        found: dict[str, Any] = {"predicted_value": answers.value, "interval_low": low, "interval_high": high}
+    else:
+        found = {"predicted_label": champion.labels(answers), "confidence": answers.confidence}
+    model = [champion.bundle.identity] * len(answers.abstain)
+    return {**found, "abstain": answers.abstain, "model": model}

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary, generate_latest
 from prometheus_client.core import CounterMetricFamily
 
-from ..modeling.predictions import Decisions
+from ..modeling.predictions import Answers, Estimates
 from .predictor import Champion
 from .store import Store
 
@@ -23,10 +24,18 @@ class Metrics:
         self.seconds = Histogram(
             "http_request_duration_seconds", "Time to answer", ["path"], buckets=SECONDS, registry=registry
         )
-        self.predictions = Counter("model_predictions", "Predicted labels", ["version", "label"], registry=registry)
+        self.predictions = Counter(
+            "model_predictions",
+            "Predicted labels; of values, the tenth of the reference's values in which they lie",
+            ["version", "label"],
+            registry=registry,
+        )
         self.abstentions = Counter("model_abstentions", "Predictions with abstain", ["version"], registry=registry)
         self.confidence = Histogram(
             "model_confidence", "Probability of the predicted label", ["version"], buckets=CONFIDENCE, registry=registry
+        )
+        self.deviation = Summary(
+            "model_deviation", "Predicted standard deviation of a value", ["version"], registry=registry
         )
         self.feedback = Counter("model_feedback", "Feedback received", ["label"], registry=registry)
         self.model = Gauge(
@@ -40,12 +49,18 @@ class Metrics:
         self.requests.labels(path, str(status)).inc()
         self.seconds.labels(path).observe(seconds)
 
-    def predicted(self, champion: Champion, decisions: Decisions) -> None:
-        version, labels = champion.version, champion.bundle.card.labels
-        for label, confidence in zip(decisions.label, decisions.confidence, strict=True):
-            self.predictions.labels(version, labels[label]).inc()
-            self.confidence.labels(version).observe(confidence)
-        self.abstentions.labels(version).inc(int(decisions.abstain.sum()))
+    def predicted(self, champion: Champion, answers: Answers) -> None:
+        version = champion.version
+        if isinstance(answers, Estimates):  # a bounded number of labels, each expected in one prediction of ten
+            labels = [f"tenth {i + 1}" for i in np.searchsorted(champion.tenths, answers.value)]
+            sizes, observe = answers.deviation, self.deviation.labels(version).observe
+        else:
+            labels = [champion.bundle.card.labels[i] for i in answers.label]
+            sizes, observe = answers.confidence, self.confidence.labels(version).observe
+        for label, size in zip(labels, sizes, strict=True):
+            self.predictions.labels(version, label).inc()
+            observe(size)
+        self.abstentions.labels(version).inc(int(answers.abstain.sum()))
 
     def loaded(self, champion: Champion) -> None:
         """Names the model that answers from now on."""

@@ -1,6 +1,6 @@
-"""The champion in live/, from request items to decisions, and its replacement while requests are answered.
+"""The champion in live/, from request items to answers, and its replacement while requests are answered.
 
-The order is setup (load, smoke-test), decode (items to tensors), predict (tensors to decisions), encode (to JSON).
+The order is setup (load, smoke-test), decode (items to tensors), predict (tensors to answers), encode (to JSON).
 """
 
 import json
@@ -14,73 +14,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.features import Features, Instance, encode, instance_to_row, signals
-from ..modeling.predictions import Decisions
+from ..modeling.predictions import Answers, Estimates
 from ..packaging.bundle import Bundle
 
 CURRENT = "current.json"
 Inputs = dict[str, NDArray[np.float32]]
-SMOKE_TOLERANCE = 1e-3
+SMOKE_TOLERANCE = 1e-3  # of a raw output, or of the labels' standard deviation
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Decisions on n items with the raw outputs and the signals they came with."""
+    """Answers on n items with the raw outputs and the signals they came with."""
 
-    decisions: Decisions
+    answers: Answers
     outputs: dict[str, NDArray[np.float32]]
     signals: dict[str, NDArray[np.float64]]
 
     def stored(self, i: int) -> dict[str, Any]:
         """What the monitor will want to know of item i."""
-        embedding = self.outputs.get("embedding")
+        embedding, answers = self.outputs.get("embedding"), self.answers
+        if isinstance(answers, Estimates):
+            answer = {"interval": answers.intervals[i].tolist(), "deviation": float(answers.deviation[i])}
+        else:
+            answer = {"probabilities": answers.probabilities[i].round(6).tolist()}
         return {
-            "probabilities": self.decisions.probabilities[i].round(6).tolist(),
+            **answer,
             "embedding": None if embedding is None else embedding[i].astype(np.float64).round(6).tolist(),
-            "signals": {name: float(values[i]) for name, values in self.signals.items()},
+            "signals": {k: None if np.isnan(v[i]) else float(v[i]) for k, v in self.signals.items()},
         }
 
 
 @dataclass(frozen=True)
 class Champion:
-    """One verified bundle under its registry version; never changed, so a request keeps the one it began with."""
+    """One verified bundle under its registry version; never changed, so a request keeps the one it began with.
+
+    `tenths` [9] cut the reference's predicted values into ten equal parts; empty for classes.
+    """
 
     version: str
     bundle: Bundle
     features: Features
+    tenths: NDArray[np.floating]
 
     def decode(self, instances: Sequence[Instance]) -> Inputs:
         """Model inputs of n checked items; n is at least 1."""
         rows = [instance_to_row(instance) for instance in instances]
-        return encode({name: [row[name] for row in rows] for name in rows[0]}, self.features)
+        names = dict.fromkeys(name for row in rows for name in row)  # a column that may be missing may be left out
+        return encode({name: [row.get(name) for row in rows] for name in names}, self.features)
 
     def predict(self, inputs: Inputs) -> Scored:
-        """Decisions on model inputs. Raises ValueError where finite inputs overflow inside the model."""
+        """Answers on model inputs. Raises ValueError where finite inputs overflow inside the model."""
         outputs = self.bundle.infer(inputs)
-        if not np.isfinite(outputs["logits"]).all():
+        with np.errstate(over="ignore"):  # an infinite deviation is found by the next line
+            answers = self.bundle.decide(outputs["raw"])
+        numbers = [outputs["raw"], answers.intervals if isinstance(answers, Estimates) else answers.probabilities]
+        if not all(np.isfinite(values).all() for values in numbers):
             raise ValueError("the values are so large that the model's answer is not a finite number")
-        return Scored(self.bundle.decide(outputs["logits"]), outputs, signals(inputs))
+        return Scored(answers, outputs, signals(inputs, self.features))
 
-    def encode(self, decisions: Decisions) -> list[dict[str, Any]]:
-        """Decisions as JSON items, still without their ids."""
+    def labels(self, answers: Answers) -> list[str] | list[float]:
+        """What was answered, [n]: names of classes, or values."""
+        if isinstance(answers, Estimates):
+            return [float(value) for value in answers.value]
+        return [self.bundle.card.labels[i] for i in answers.label]
+
+    def encode(self, answers: Answers) -> list[dict[str, Any]]:
+        """Answers as JSON items, still without their ids."""
+        abstain = answers.abstain.tolist()
+        if isinstance(answers, Estimates):
+            columns = (answers.value.tolist(), answers.intervals.tolist(), answers.deviation.tolist(), abstain)
+            names = ("value", "interval", "deviation", "abstain")
+            return [dict(zip(names, item, strict=True)) for item in zip(*columns, strict=True)]
         labels = self.bundle.card.labels
         return [
             {
-                "label": labels[decisions.label[i]],
-                "confidence": float(decisions.confidence[i]),
-                "probabilities": dict(zip(labels, decisions.probabilities[i].tolist(), strict=True)),
-                "abstain": bool(decisions.abstain[i]),
-                "set": [label for label, inside in zip(labels, decisions.sets[i], strict=True) if inside],
+                "label": labels[answers.label[i]],
+                "confidence": float(answers.confidence[i]),
+                "probabilities": dict(zip(labels, answers.probabilities[i].tolist(), strict=True)),
+                "abstain": abstain[i],
+                "set": [label for label, inside in zip(labels, answers.sets[i], strict=True) if inside],
             }
-            for i in range(len(decisions.label))
+            for i in range(len(answers.label))
         ]
 
     def smoke(self) -> None:
         """Answers the bundle's own examples. Raises ValueError if an answer is not the recorded one."""
-        examples = self.bundle.examples
+        examples, tolerance = self.bundle.examples, SMOKE_TOLERANCE * self.bundle.card.label_scale
         instances = [Instance.model_validate(item) for item in examples["instances"]]
-        probabilities = self.predict(self.decode(instances)).decisions.probabilities
-        recorded = np.asarray(examples["probabilities"])
-        if recorded.shape != probabilities.shape or not np.allclose(recorded, probabilities, atol=SMOKE_TOLERANCE):
+        raw, recorded = self.predict(self.decode(instances)).outputs["raw"], np.asarray(examples["raw"])
+        if recorded.shape != raw.shape or not np.allclose(recorded, raw, rtol=SMOKE_TOLERANCE, atol=tolerance):
             raise ValueError(
                 f"{self.bundle.folder} does not answer its own examples as recorded: build the bundle again"
             )
@@ -89,7 +111,9 @@ class Champion:
 def load(folder: Path, version: str) -> Champion:
     """A bundle, verified and smoke-tested, ready to answer. Raises ValueError."""
     bundle = Bundle.load(folder)
-    champion = Champion(version, bundle, Features.model_validate(bundle.card.features))
+    values = bundle.reference["value"] if bundle.card.kind == "regression" else None
+    tenths = np.zeros(0) if values is None else np.quantile(values, np.arange(1, 10) / 10)
+    champion = Champion(version, bundle, Features.model_validate(bundle.card.features), tenths)
     champion.smoke()
     return champion
 

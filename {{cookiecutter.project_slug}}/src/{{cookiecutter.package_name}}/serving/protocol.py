@@ -2,16 +2,19 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import ClientDisconnect
 
-from ..data.features import Instance
+from ..data.features import Features, Instance, check_instance
+from ..packaging.bundle import Card
 
 MAX_DETAILS = 10
+LARGEST = sys.float_info.max
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -26,13 +29,13 @@ class PredictRequest(Message):
 
 
 class FeedbackRequest(Message):
-    """The true label of an earlier prediction."""
+    """The true label of an earlier prediction: a class, or a number where values are predicted."""
 
     prediction_id: str
-    label: str
+    label: Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})]
 
 
-class Prediction(Message):
+class ClassPrediction(Message):
     """`set` holds the labels that the conformal prediction set covers; `abstain` says that a person should decide."""
 
     prediction_id: str
@@ -43,13 +46,23 @@ class Prediction(Message):
     set: list[str]
 
 
+class ValuePrediction(Message):
+    """`interval` is the conformal one, lowest and highest value; `deviation` the predicted standard deviation."""
+
+    prediction_id: str
+    value: float
+    interval: Annotated[list[float], Field(min_length=2, max_length=2)]
+    deviation: float
+    abstain: bool
+
+
 class ModelName(Message):
     version: str
     identity: str
 
 
 class PredictAnswer(Message):
-    predictions: list[Prediction]
+    predictions: list[ClassPrediction] | list[ValuePrediction]
     model: ModelName
 
 
@@ -145,11 +158,32 @@ def _field(location: Sequence[int | str]) -> str:
     return text.removeprefix(".") or "body"
 
 
-def instances(content: dict[str, Any], most: int) -> list[Instance]:
+def instances(content: dict[str, Any], features: Features, most: int) -> list[Instance]:
     """The checked items of a /predict request; counts them before it looks into them."""
     items = content.get("instances")
     if isinstance(items, list) and len(items) > most:
         raise Refused(
             422, f"instances: at most {most} at a time, got {len(items)}", [("instances", f"at most {most} items")]
         )
-    return check(PredictRequest, content).instances
+    parsed, details = check(PredictRequest, content).instances, []
+    for i, instance in enumerate(parsed):
+        try:
+            check_instance(instance, features)
+        except ValueError as error:
+            field, _, rule = str(error).partition(": ")
+            details.append((_field(("instances", i, field)), rule))
+    if details:
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise Refused(422, f"{details[0][0]}: {details[0][1]}{more}", details[:MAX_DETAILS])
+    return parsed
+
+
+def true_label(given: Any, card: Card) -> str | float:
+    """The label of a feedback. Refuses what the model could not have answered."""
+    if card.kind != "regression" and isinstance(given, str) and given in card.labels:
+        return given
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if card.kind == "regression" and is_number and abs(given) <= LARGEST:
+        return float(given)
+    rule = "must be a finite number" if card.kind == "regression" else f"must be one of {card.labels}"
+    raise Refused(422, f"label: {rule}", [("label", rule)])

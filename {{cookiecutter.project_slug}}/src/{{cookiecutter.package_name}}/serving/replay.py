@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ..data.features import Features, Instance, encode, inputs_to_instances, row_to_instance
+from ..data.features import Instance, check_instance, inputs_to_instances, row_to_instance
 from ..provenance import stamp, write_json
 from ..settings import Settings
 from .predictor import Champion, load_live
 
 BATCH = 50
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of a probability, or of the labels' standard deviation
 Items = list[dict[str, Any]]
+Labels = list[Any]  # names of classes, or numbers
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,11 +37,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """0 if the server gave the bundle's own answer to every row and example, else 1. Writes reports/replay.json."""
+    """0 if the server gave the bundle's own answer to every row and example, else 1. Writes reports/replay.json.
+
+    A value counts as right where the answered interval holds the truth.
+    """
     champion, started = load_live(settings.paths.live), time.perf_counter()
     items, labels = rows(settings, args.split, args.rows)
+    drawn = len(items)
     if args.corrupt:
-        items = corrupt(items, args.corrupt, champion.features, settings.seed)
+        items, labels = corrupt(settings, champion, items, labels, args.corrupt)
     smoke = [ask(args.url, champion, champion.bundle.examples["instances"])]
     starts = range(0, len(items), min(BATCH, settings.serving.max_instances))
     size = starts.step
@@ -50,14 +55,15 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     if args.feedback:
         for answer, label in zip(answers, labels, strict=True):
             post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
-    right = sum(answer["label"] == label for answer, label in zip(answers, labels, strict=True))
+    right = sum(_right(answer, label) for answer, label in zip(answers, labels, strict=True))
     report = {
         "url": args.url,
         "split": args.split,
         "rows": len(items),
         "corruption": args.corrupt,
+        "left_out": drawn - len(items),
         "different": different,
-        "accuracy": right / len(items),
+        "right": right / len(items),
         "abstained": sum(answer["abstain"] for answer in answers) / len(items),
         "feedback": args.feedback,
         "seconds": round(time.perf_counter() - started, 3),
@@ -68,11 +74,13 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     verdict = (
         "every answer is the bundle's own" if not different else f"{different} answers differ from the bundle's own"
     )
-    print(f"replay: {what}: accuracy {report['accuracy']:.3f}, {verdict}", file=sys.stderr)
+    if report["left_out"]:
+        what += f" ({report['left_out']} more left out, since the corruption made them invalid)"
+    print(f"replay: {what}: {report['right']:.3f} right, {verdict}", file=sys.stderr)
     return 0 if not different else 1
 
 
-def rows(settings: Settings, split: str, count: int) -> tuple[Items, list[str]]:
+def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
     """Request items and true labels of up to `count` rows, without repetition."""
     import pandas as pd
 
@@ -83,21 +91,40 @@ def rows(settings: Settings, split: str, count: int) -> tuple[Items, list[str]]:
         raise ValueError("--rows must be at least 1")
     table = pd.read_parquet(path)
     chosen = table.sample(min(count, len(table)), random_state=settings.seed).to_dict("records")
-    return [row_to_instance(row) for row in chosen], [str(row["label"]) for row in chosen]
+    return [row_to_instance(row) for row in chosen], [row["label"] for row in chosen]
 
 
-def corrupt(items: Items, text: str, features: Features, seed: int) -> Items:
-    """The items under a corruption of the perturbation test, given as NAME:SEVERITY."""
-    from ..data.features import instance_to_row
-    from ..evaluation.behaviour import PERTURBATIONS
+def corrupt(settings: Settings, champion: Champion, items: Items, labels: Labels, text: str) -> tuple[Items, Labels]:
+    """Items under a corruption of the perturbation test, NAME:SEVERITY, and their labels; invalid ones are left out."""
+    from ..evaluation.behaviour import declare
 
+    known = declare(settings.data).perturbations
     name, _, severity = text.partition(":")
-    if name not in PERTURBATIONS or severity not in tuple("12345"):
-        names = ", ".join(PERTURBATIONS)
+    if name not in known or severity not in tuple("12345"):
+        names = ", ".join(known)
         raise ValueError(f"--corrupt {text!r}: write NAME:SEVERITY, a severity of 1 to 5 and a name of {names}")
-    columns = [instance_to_row(Instance.model_validate(item)) for item in items]
-    inputs = encode({key: [row[key] for row in columns] for key in columns[0]}, features)
-    return inputs_to_instances(PERTURBATIONS[name](inputs, int(severity), np.random.default_rng(seed)))
+    inputs = champion.decode([Instance.model_validate(item) for item in items])
+    changed = known[name](inputs, int(severity), np.random.default_rng(settings.seed))
+    pairs = zip(inputs_to_instances(changed, champion.features), labels, strict=True)
+    kept = [(item, label) for item, label in pairs if _valid(item, champion)]
+    if not kept:
+        raise ValueError(f"--corrupt {text!r} makes every row invalid: choose a lower severity")
+    return [item for item, _ in kept], [label for _, label in kept]
+
+
+def _valid(item: dict[str, Any], champion: Champion) -> bool:
+    try:
+        check_instance(Instance.model_validate(item), champion.features)
+    except ValueError:
+        return False
+    return True
+
+
+def _right(answer: dict[str, Any], label: Any) -> bool:
+    if "interval" in answer:
+        low, high = answer["interval"]
+        return bool(low <= label <= high)
+    return bool(answer["label"] == label)
 
 
 def ask(url: str, champion: Champion, items: Items) -> tuple[Items, int]:
@@ -107,15 +134,21 @@ def ask(url: str, champion: Champion, items: Items) -> tuple[Items, int]:
         theirs = answered["model"]["version"]
         raise ValueError(f"{url} serves version {theirs}, live/ names {champion.version}: wait a second, or restart it")
     inputs = champion.decode([Instance.model_validate(item) for item in items])
-    own = champion.encode(champion.predict(inputs).decisions)
-    given = answered["predictions"]
-    same = sum(_same(one, other) for one, other in zip(given, own, strict=True))
+    own = champion.encode(champion.predict(inputs).answers)
+    given, tolerance = answered["predictions"], TOLERANCE * champion.bundle.card.label_scale
+    same = sum(_same(one, other, tolerance) for one, other in zip(given, own, strict=True))
     return given, len(items) - same
 
 
-def _same(given: dict[str, Any], own: dict[str, Any]) -> bool:
-    near = all(abs(given["probabilities"][label] - p) <= TOLERANCE for label, p in own["probabilities"].items())
-    return near and all(given[key] == own[key] for key in ("label", "abstain", "set"))
+def _same(given: Any, own: Any, tolerance: float) -> bool:
+    """Whether two answers agree: numbers up to the tolerance, all else exactly."""
+    if isinstance(own, float):
+        return bool(abs(given - own) <= tolerance)
+    if isinstance(own, dict):
+        return all(_same(given[key], value, tolerance) for key, value in own.items())
+    if isinstance(own, list):
+        return len(given) == len(own) and all(_same(a, b, tolerance) for a, b in zip(given, own, strict=True))
+    return bool(given == own)
 
 
 def post(url: str, path: str, content: dict[str, Any]) -> Any:

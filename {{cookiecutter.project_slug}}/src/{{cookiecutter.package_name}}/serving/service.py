@@ -77,7 +77,7 @@ class Service:
 
     def record(self, champion: Champion, scored: Scored, items: Sequence[Any], started: float) -> list[str]:
         """Counts and stores answers on items, `started` at that perf_counter time; returns their prediction ids."""
-        decisions, labels = scored.decisions, champion.bundle.card.labels
+        answers, labels = scored.answers, champion.labels(scored.answers)
         latency, now = (time.perf_counter() - started) * 1000, time.time()
         records = [
             Record(
@@ -86,16 +86,16 @@ class Service:
                 version=champion.version,
                 identity=champion.bundle.identity,
                 instance=item,
-                label=labels[decisions.label[i]],
-                confidence=float(decisions.confidence[i]),
-                abstain=bool(decisions.abstain[i]),
+                label=labels[i],
+                confidence=float(answers.confidence[i]),
+                abstain=bool(answers.abstain[i]),
                 latency_ms=latency,
                 signals=scored.stored(i),
             )
             for i, item in enumerate(items)
         ]
         self.store.append(records)
-        self.metrics.predicted(champion, decisions)
+        self.metrics.predicted(champion, answers)
         return [record["prediction_id"] for record in records]
 
     async def _compute(self, job: Callable[[], Answer]) -> Answer:

@@ -22,12 +22,12 @@ TABLES = """
 BEGIN;
 CREATE TABLE IF NOT EXISTS predictions (
     prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, version TEXT NOT NULL, identity TEXT NOT NULL,
-    instance TEXT NOT NULL, label TEXT NOT NULL, confidence REAL NOT NULL, abstain INTEGER NOT NULL,
+    instance TEXT NOT NULL, label NOT NULL, confidence REAL NOT NULL, abstain INTEGER NOT NULL,
     latency_ms REAL NOT NULL, signals TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS feedback (prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, label TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS feedback (prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, label NOT NULL);
 COMMIT;
-"""
+"""  # a label has no type in SQL, so that text stays text and a number stays a number
 
 
 class Record(TypedDict):
@@ -38,11 +38,11 @@ class Record(TypedDict):
     version: str
     identity: str
     instance: dict[str, Any]
-    label: str
+    label: str | float  # the answered class or value
     confidence: float
     abstain: bool
     latency_ms: float
-    signals: dict[str, Any]  # {"probabilities": [...], "embedding": [...] or None, "signals": {name: value}}
+    signals: dict[str, Any]  # probabilities, or interval and deviation; embedding or None; signals
 
 
 COLUMNS = tuple(Record.__annotations__)
@@ -102,7 +102,7 @@ class Store:
             self._pending.update(row[0] for _, row in rows)
         return 0
 
-    def feedback(self, prediction_id: str, label: str) -> bool:
+    def feedback(self, prediction_id: str, label: str | float) -> bool:
         """Queues the true label of a prediction; False if there is no such prediction. Raises StoreBusy."""
         with self._lock:
             pending = prediction_id in self._pending

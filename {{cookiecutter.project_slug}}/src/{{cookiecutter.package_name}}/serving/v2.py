@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ..data.features import inputs_to_instances
+from ..modeling.predictions import Estimates
+from ..packaging.bundle import Card
 from .predictor import Champion, Inputs, Scored
 from .protocol import Message, Refused, answer, check
 from .service import Service
 
 ROOT = "/v2/models/{name}"
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-OUTPUTS = {"logits": "FP32", "probabilities": "FP64", "prediction_id": "BYTES"}
+CLASSES = {"raw": "FP32", "probabilities": "FP64", "prediction_id": "BYTES"}
+VALUES = {"raw": "FP32", "value": "FP64", "interval": "FP64", "prediction_id": "BYTES"}
 
 
 class Tensor(Message):
@@ -88,27 +91,36 @@ def router(service: Service) -> APIRouter:
 
 def _infer(service: Service, champion: Champion, body: dict[str, Any], started: float) -> Response:
     asked = check(InferRequest, body)
-    wanted = _wanted(asked)
+    outputs = _outputs(champion.bundle.card)
+    wanted = _wanted(asked, list(outputs))
     inputs = tensors(asked.inputs, champion, service.limits.max_instances)
     try:
         scored = champion.predict(inputs)
     except ValueError as error:
         raise Refused(422, f"inputs: {error}", [("inputs", str(error))]) from None
-    ids = service.record(champion, scored, inputs_to_instances(inputs), started)
+    ids = service.record(champion, scored, inputs_to_instances(inputs, champion.features), started)
     head = {"model_name": champion.bundle.card.name, "model_version": champion.version, "id": asked.id or ids[0]}
-    return answer({**head, "outputs": [_output(one, scored, ids) for one in wanted]})
+    return answer({**head, "outputs": [_output(one, outputs[one], scored, ids) for one in wanted]})
+
+
+def _outputs(card: Card) -> dict[str, str]:
+    """Datatypes of the outputs by name."""
+    return VALUES if card.kind == "regression" else CLASSES
 
 
 def describe(champion: Champion) -> dict[str, Any]:
     """Model metadata: names, datatypes and shapes of inputs and outputs."""
     card = champion.bundle.card
-    shapes = {"logits": [-1, len(card.labels)], "probabilities": [-1, len(card.labels)], "prediction_id": [-1]}
+    shapes = {"raw": card.outputs["raw"].shape, "probabilities": [-1, len(card.labels)], "interval": [-1, 2]}
     return {
         "name": card.name,
         "versions": [champion.version],
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": name, "datatype": "FP32", "shape": tensor.shape} for name, tensor in card.inputs.items()],
-        "outputs": [{"name": name, "datatype": datatype, "shape": shapes[name]} for name, datatype in OUTPUTS.items()],
+        "outputs": [
+            {"name": name, "datatype": datatype, "shape": shapes.get(name, [-1])}
+            for name, datatype in _outputs(card).items()
+        ],
     }
 
 
@@ -153,19 +165,23 @@ def _array(tensor: Tensor, expected: list[int], field: str, most: int) -> NDArra
     return np.asarray(flat, dtype=np.float32).reshape(tensor.shape)
 
 
-def _wanted(asked: InferRequest) -> list[str]:
-    names = [output.name for output in asked.outputs or []] or list(OUTPUTS)
+def _wanted(asked: InferRequest, known: list[str]) -> list[str]:
+    names = [output.name for output in asked.outputs or []] or known
     for i, name in enumerate(names):
-        if name not in OUTPUTS:
-            rule = f"must be one of {list(OUTPUTS)}"
+        if name not in known:
+            rule = f"must be one of {known}"
             raise Refused(422, f"outputs[{i}].name: {rule}", [(f"outputs[{i}].name", rule)])
     return names
 
 
-def _output(name: str, scored: Scored, ids: list[str]) -> dict[str, Any]:
-    arrays: dict[str, Any] = {"logits": scored.outputs["logits"], "probabilities": scored.decisions.probabilities}
-    array = np.asarray(ids) if name == "prediction_id" else arrays[name]
-    return {"name": name, "datatype": OUTPUTS[name], "shape": list(array.shape), "data": array.ravel().tolist()}
+def _output(name: str, datatype: str, scored: Scored, ids: list[str]) -> dict[str, Any]:
+    answers, arrays = scored.answers, {"raw": scored.outputs["raw"], "prediction_id": np.asarray(ids)}
+    if isinstance(answers, Estimates):
+        arrays |= {"value": answers.value, "interval": answers.intervals}
+    else:
+        arrays |= {"probabilities": answers.probabilities}
+    array = arrays[name]
+    return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": array.ravel().tolist()}
 
 
 def _named(service: Service, name: str, version: str | None) -> Champion:

@@ -14,25 +14,27 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMon
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from torch import nn
 
-from ..data.datamodule import DataModule
+from ..data.datamodule import DataModule, label_scale, load
 from ..experiments.tracking import tracker_uri
-from ..modeling.module import Module, build_network
-from ..settings import Settings
+from ..modeling.module import Adapts, Module, build_network
+from ..settings import SCORE, Settings
 
 
 class EpochLines(Callback):
-    """One line per epoch, for terminals that can't redraw a progress bar; keeps the losses for the overfit check."""
+    """One line per epoch, for terminals that can't redraw a progress bar; keeps the errors for the overfit check."""
 
     def __init__(self, show: bool) -> None:
-        self.show, self.losses = show, list[float]()
+        self.show, self.errors = show, list[float]()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, Module)
-        loss, _, n = module.seen.tolist()  # the module logs this as train/loss just after this hook
-        self.losses.append(loss / n)
+        loss, wrong, n = module.seen.tolist()  # the module logs these just after this hook
+        self.errors.append(wrong / n)
         if self.show:
             values = {**{k: float(v) for k, v in trainer.callback_metrics.items()}, "train/loss": loss / n}
-            shown = " ".join(f"{k} {values[k]:.4f}" for k in ("train/loss", "val/loss", "val/accuracy") if k in values)
+            shown = " ".join(
+                f"{k} {values[k]:.4f}" for k in ("train/loss", "val/loss", f"val/{SCORE[module.kind]}") if k in values
+            )
             print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {shown}", file=sys.stderr)
 
 
@@ -88,14 +90,17 @@ def fit_network(settings: Settings, run_id: str | None) -> nn.Module:
         enable_model_summary=False,
     )
     network = build_network(settings)
+    if isinstance(network, Adapts):
+        examples = load(settings, "train")
+        network.adapt(examples.inputs, examples.label)
     try:
-        trainer.fit(Module(settings, network), DataModule(settings))
+        trainer.fit(Module(settings, network, label_scale(settings)), DataModule(settings))
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
-    if settings.training.must_overfit and not lines.losses[-1] < 0.1 * lines.losses[0]:
+    if settings.training.must_overfit and not lines.errors[-1] < 0.5 * lines.errors[0]:
         raise ValueError(
-            f"loss went from {lines.losses[0]:.3f} to {lines.losses[-1]:.3f} on one batch: the network cannot learn; "
-            "look at its loss, learning rate and shapes"
+            f"the mean error went from {lines.errors[0]:.3f} to {lines.errors[-1]:.3f} on one batch: "
+            "the network cannot learn; look at its loss, learning rate and shapes"
         )
     if run_id:
         restore_best(network, folder, settings.paths.model)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import logs
-from ..settings import Settings, parse
+from ..settings import SCORE, Settings, parse
 from .fit import fit_network
 
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
@@ -46,7 +46,7 @@ def explore(argv: list[str]) -> int:
         if not metrics:
             return float("nan")
         print(f"results in {folder}")
-        return float(metrics["network"]["val"][settings.evaluation.primary_metric])
+        return float(metrics["network"]["val"][settings.data.goal.metric])
 
     sys.argv = ["train", *argv]
     hydra.main(version_base="1.3", config_path=str(Path("configs").resolve()), config_name="config")(job)()
@@ -81,10 +81,8 @@ def train(settings: Settings) -> Metrics:
             record.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
             raise
         record.finish()
-        shown = {name: round(m["val"][settings.evaluation.primary_metric], 4) for name, m in metrics.items()}
-        log.info(
-            "validation %s: %s", settings.evaluation.primary_metric, ", ".join(f"{k} {v}" for k, v in shown.items())
-        )
+        shown = {name: round(m["val"][SCORE[settings.data.kind]], 4) for name, m in metrics.items()}
+        log.info("validation %s: %s", SCORE[settings.data.kind], ", ".join(f"{k} {v}" for k, v in shown.items()))
     return metrics
 
 
@@ -92,31 +90,30 @@ def _fit_others(
     settings: Settings, network: Any, splits: dict[str, Any], parent: Any
 ) -> tuple[Metrics, dict[str, str]]:
     """Fits the baselines, saves every candidate, and records each baseline as a run of its own: metrics and run ids."""
-    import numpy as np
-
     from ..experiments import tracking
     from ..modeling import baselines, candidates
+    from ..modeling.classical import classical
     from ..modeling.metrics import evaluate
-    from ..modeling.predictions import softmax
+    from ..modeling.predictions import Rule, decide
     from ..provenance import stamp, write_json
 
     train_split, kind = splits["train"], settings.data.kind
-    model = baselines.classical(settings.seed).fit(baselines.flat(train_split.inputs), train_split.label)
+    model = classical(kind, settings.seed).fit(baselines.flat(train_split.inputs), train_split.label)
     learned: dict[str, candidates.Candidate] = {
         "network": candidates.NetworkCandidate(network),
         "classical": candidates.ClassicalCandidate(model),
     }
-    metrics: Metrics = {
-        name: {s: evaluate(kind, softmax(c.outputs(e.inputs).logits), e.label) for s, e in splits.items()}
-        for name, c in learned.items()
-    }
-    for name, simple in baselines.simple_baselines().items():
+    raw = {name: {s: c.outputs(e.inputs).raw for s, e in splits.items()} for name, c in learned.items()}
+    for name, simple in baselines.simple_baselines(kind).items():
         simple.fit(train_split.inputs, train_split.label)
-        one_hot = np.eye(len(settings.data.labels))
-        metrics[name] = {s: evaluate(kind, one_hot[simple.predict(e.inputs)], e.label) for s, e in splits.items()}
+        raw[name] = {s: simple.predict(e.inputs) for s, e in splits.items()}
+    metrics: Metrics = {
+        name: {s: evaluate(kind, decide(kind, r, Rule()), splits[s].label) for s, r in found.items()}
+        for name, found in raw.items()
+    }
     candidates.save(settings.paths.model, network, model)
     children = {}
-    for name in ("majority", "heuristic", "classical"):
+    for name in ("constant", "heuristic", "classical"):
         child = tracking.start(settings, f"baseline {name}", parent=parent.id, tags={"candidate": name})
         child.tags(tracking.provenance_tags(settings))
         child.metrics(tracking.flatten(metrics[name]))

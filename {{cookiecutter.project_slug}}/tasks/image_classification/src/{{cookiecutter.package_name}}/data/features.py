@@ -88,22 +88,24 @@ def row_to_instance(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"image": base64.b64encode(row["image"]).decode()}
 
 
-def inputs_to_instances(inputs: Inputs) -> list[dict[str, Any]]:
+def inputs_to_instances(inputs: Inputs, features: Features) -> list[dict[str, Any]]:
     """Request items for model inputs, for replaying corrupted examples."""
     pixels = inputs["image"].round().clip(0, 255).astype(np.uint8)
     pictures = [p[0] if p.shape[0] == 1 else np.moveaxis(p, 0, -1) for p in pixels]
     return [{"image": base64.b64encode(png(p)).decode()} for p in pictures]
 
 
-def signals(inputs: Inputs) -> dict[str, NDArray[np.float64]]:
+def check_instance(instance: Instance, features: Features) -> None:
+    """Raises ValueError "field: rule" for an item that the features forbid: any picture can be resized to them."""
+
+
+def instance_schema(features: Features) -> dict[str, Any]:
+    """JSON schema of a request item."""
+    return Instance.model_json_schema()
+
+
+def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]]:
     """Scalars per picture, each [n], that the drift monitor watches and slices are cut by."""
     image = inputs["image"].astype(np.float64) / 255
     edges = np.abs(np.diff(image, axis=-1)).mean(axis=(1, 2, 3)) + np.abs(np.diff(image, axis=-2)).mean(axis=(1, 2, 3))
     return {"ink": image.mean(axis=(1, 2, 3)), "contrast": image.std(axis=(1, 2, 3)), "edges": edges}
-
-
-def draw(axes: Any, inputs: Inputs, i: int) -> None:
-    """Shows example i on matplotlib axes."""
-    picture = np.moveaxis(inputs["image"][i], 0, -1).clip(0, 255).astype(np.uint8)
-    axes.imshow(picture.squeeze(), cmap="gray_r" if picture.shape[-1] == 1 else None, vmin=0, vmax=255)
-    axes.set_axis_off()

@@ -1,14 +1,16 @@
 """What you demand of the model beyond accuracy, in a few lines each: perturbations, invariances, directions, slices."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Inputs = dict[str, NDArray[np.float32]]
-SCALE = {"image": 255.0}  # the range of each input: adversarial steps are a share of it
+from ..data.datamodule import Examples
+from ..settings import Data
+from .verdict import Behaviour, Change, Direction, Inputs
 
 
 def _image(
@@ -49,7 +51,7 @@ PERTURBATIONS: dict[str, Callable[[Inputs, int, Generator], Inputs]] = {
 }
 
 # name: a change that must not change the predicted class
-INVARIANCES: dict[str, Callable[[Inputs], Inputs]] = {
+INVARIANCES: dict[str, Change] = {
     "a fifth less ink": lambda inputs: {"image": inputs["image"] * np.float32(0.8)},
     "a slightly grey background": lambda inputs: {"image": np.maximum(inputs["image"], 12)},
     "two degrees of tilt": lambda inputs: {
@@ -62,15 +64,27 @@ def _blend(share: float) -> Callable[[Inputs, Inputs], Inputs]:
     return lambda a, b: {"image": ((1 - share) * a["image"] + share * b["image"]).astype(np.float32)}
 
 
-# name: (less, more): from an example and one of another class, two inputs; the other class's probability must not fall
-DIRECTIONS: dict[str, tuple[Callable[[Inputs, Inputs], Inputs], Callable[[Inputs, Inputs], Inputs]]] = {
-    "a quarter against three quarters of another class laid over": (_blend(0.25), _blend(0.75)),
-    "a tenth against nine tenths of another class laid over": (_blend(0.1), _blend(0.9)),
+# name: (less, more) of another class laid over an example; that class's probability must not fall
+DIRECTIONS = {
+    "a quarter against three quarters of another class laid over": Direction(_blend(0.25), _blend(0.75)),
+    "a tenth against nine tenths of another class laid over": Direction(_blend(0.1), _blend(0.9)),
 }
 
 
-def slices(inputs: Inputs) -> dict[str, NDArray[np.bool_]]:
-    """Named subgroups [n] beside the classes themselves: thin and bold writing."""
-    ink = inputs["image"].mean(axis=(1, 2, 3))
-    thin, bold = np.quantile(ink, [0.25, 0.75])
-    return {"thin writing": ink <= thin, "bold writing": ink >= bold}
+def _marks(examples: Examples) -> dict[str, NDArray[Any]]:
+    """Numbers per picture, each [n]."""
+    image = examples.inputs["image"] / 255
+    return {"ink": image.mean(axis=(1, 2, 3)), "contrast": image.std(axis=(1, 2, 3))}
+
+
+def declare(data: Data) -> Behaviour:
+    """What is demanded of a model of these data; change it with the data."""
+
+    def slices(examples: Examples) -> dict[str, NDArray[np.bool_]]:
+        ink = _marks(examples)["ink"]
+        thin, bold = np.quantile(ink, [0.25, 0.75])
+        classes = {f"class {name}": examples.label == i for i, name in enumerate(data.labels)}
+        return {**classes, "thin writing": ink <= thin, "bold writing": ink >= bold}
+
+    ranges = {"image": (0.0, 255.0)}
+    return Behaviour(PERTURBATIONS, ranges, INVARIANCES, DIRECTIONS, slices, _marks)

@@ -3,9 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ..settings import Kind
+
 
 class Heuristic:
     """Guesses the class whose pictures have the most similar ink: how much, how high, how far left, how hollow."""
+
+    def __init__(self, kind: Kind) -> None:
+        assert kind != "regression"
 
     def fit(self, inputs: dict[str, NDArray[np.float32]], label: NDArray[np.int64]) -> "Heuristic":
         marks = self._marks(inputs)
@@ -13,11 +18,10 @@ class Heuristic:
         self.centres = np.stack([marks[label == k].mean(axis=0) for k in range(label.max() + 1)])
         return self
 
-    def predict(self, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.int64]:
-        """Class indices [n]."""
+    def predict(self, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.floating]:
+        """Raw outputs [n, k]: logits of a class, the nearer its mean, the higher."""
         distance = (self._marks(inputs)[:, None] - self.centres[None]) / self.scale
-        nearest: NDArray[np.int64] = (distance**2).sum(axis=2).argmin(axis=1)
-        return nearest
+        return np.asarray(-(distance**2).sum(axis=2))
 
     @staticmethod
     def _marks(inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:

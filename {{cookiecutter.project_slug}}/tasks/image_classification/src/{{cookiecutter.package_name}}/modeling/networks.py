@@ -1,4 +1,4 @@
-"""Networks: `forward` takes the model inputs by name and gives logits [n, k] and an embedding [n, e]."""
+"""Networks: `forward` takes the model inputs by name and gives raw outputs [n, k] and an embedding [n, e]."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class Cnn(nn.Module):
     """Three convolutions and two linear layers, for small pictures [n, channels, H, W] with values from 0 to 255."""
 
-    def __init__(self, num_classes: int, channels: int, width: int, dropout: float, weights: str | None = None) -> None:
+    def __init__(self, num_outputs: int, channels: int, width: int, dropout: float, weights: str | None = None) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *self._block(channels, width),
@@ -20,7 +20,7 @@ class Cnn(nn.Module):
             nn.Dropout(dropout),
         )
         self.embed = nn.Sequential(nn.Linear(32 * width, 2 * width), nn.ReLU())
-        self.head = nn.Linear(2 * width, num_classes)
+        self.head = nn.Linear(2 * width, num_outputs)
         if weights is not None:
             load_matching(self, Path(weights))
 

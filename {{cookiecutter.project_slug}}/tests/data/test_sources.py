@@ -1,0 +1,196 @@
+import gzip
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from harness import Project, module
+
+sources = module("data.sources")
+CSV = 'key,city,age,zip,left\n7,Bonn,41.5,007,1\n8,"a, ""b""",,010,0\n9,,30,,\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").write_text(CSV, encoding="utf-8")
+    return tmp_path
+
+
+def values(rows: pd.DataFrame) -> list[list[Any]]:
+    return [[None if value != value else value for value in row] for row in rows.astype(object).to_numpy().tolist()]
+
+
+@pytest.mark.row("D2")
+def test_a_csv_becomes_key_features_and_label(folder: Path) -> None:
+    rows = sources.table("mine.csv", label="left", id="key")
+    assert list(rows.columns) == ["id", "city", "age", "zip", "label"]
+    assert values(rows) == [
+        ["7", "Bonn", "41.5", "007", "1"],
+        ["8", 'a, "b"', None, "010", "0"],
+        ["9", None, "30", None, None],
+    ]
+    chosen = sources.table("mine.csv", label="left", columns=["zip", "age"])
+    assert list(chosen.columns) == ["id", "zip", "age", "label"] and chosen["id"].tolist() == [0, 1, 2]
+
+
+def test_other_forms_of_a_file_give_the_same_rows(folder: Path) -> None:
+    wanted = values(sources.table("mine.csv", label="left", id="key"))
+    (folder / "mine.csv.gz").write_bytes(gzip.compress(CSV.encode()))
+    pd.read_csv("mine.csv", dtype=str).to_parquet("mine.parquet")
+    (folder / "semicolon.csv").write_text("key;city;left\n7;Bonn;1\n", encoding="utf-8")
+    assert values(sources.table("mine.csv.gz", label="left", id="key")) == wanted
+    assert values(sources.table("mine.parquet", label="left", id="key")) == wanted
+    assert values(sources.table("semicolon.csv", label="left", id="key", separator=";")) == [["7", "Bonn", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"path": "none.csv"}, "none.csv is no file"),
+        ({"path": "mine.txt"}, "must end in .csv"),
+        ({"label": "right"}, r"lacks the columns \['right'\]: it has \['key', 'city'"),
+        ({"id": "nr"}, r"lacks the columns \['nr'\]"),
+        ({"columns": ["age", "height"]}, r"lacks the columns \['height'\]"),
+        ({"sha256": "0" * 64}, "has SHA-256 [0-9a-f]{64} and not 0000"),
+        ({"path": "nowhere://mine.csv"}, "cannot be read: Protocol not known"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(change: dict[str, Any], words: str, folder: Path) -> None:
+    (folder / "mine.txt").write_text(CSV, encoding="utf-8")
+    with pytest.raises(ValueError, match=words) as caught:
+        sources.table(**{"path": "mine.csv", "label": "left", **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_with_a_reserved_name_is_refused(folder: Path) -> None:
+    (folder / "mine.csv").write_text("id,content,label\n1,2,3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"features called \['content', 'id'\]"):
+        sources.table("mine.csv", label="label")
+    assert list(sources.table("mine.csv", label="label", id="id", columns=[]).columns) == ["id", "label"]
+
+
+def test_whole_numbers_are_written_without_a_point() -> None:
+    assert sources.as_text(pd.Series([1.0, 2.0])).tolist() == ["1", "2"]
+    assert values(sources.as_text(pd.Series([1, None, 3])).to_frame()) == [["1"], [None], ["3"]]
+    assert sources.as_text(pd.Series([0.5, 2.0])).tolist() == ["0.5", "2.0"]
+    assert sources.as_text(pd.Series([True, False])).tolist() == ["True", "False"]
+
+
+def test_a_store_whose_library_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", missing)
+    with pytest.raises(ValueError, match=r"s3://bucket/mine\.csv cannot be read: Install s3fs"):
+        sources.table("s3://bucket/mine.csv", label="left")
+
+
+class Web(BaseHTTPRequestHandler):
+    """Answers /mine.csv whole, /short.csv cut off, /broken.csv with an error, and the rest with 404."""
+
+    def do_GET(self) -> None:
+        known = {"/mine.csv": 200, "/short.csv": 200, "/broken.csv": 503}
+        body = CSV.encode() if self.path in known else b"<html>"
+        self.send_response(known.get(self.path, 404))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:20] if self.path == "/short.csv" else body)
+
+    def do_HEAD(self) -> None:
+        self.send_error(405)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.row("D2")
+def test_a_url_is_read_where_the_checksum_fits(web: str, folder: Path) -> None:
+    digest = hashlib.sha256(CSV.encode()).hexdigest()
+    wanted = values(sources.table("mine.csv", label="left", id="key"))
+    assert values(sources.table(f"{web}/mine.csv", label="left", id="key", sha256=digest.upper())) == wanted
+    with pytest.raises(ValueError, match="has SHA-256"):
+        sources.table(f"{web}/mine.csv", label="left", sha256="0" * 64)
+
+
+@pytest.mark.row("D2")
+@pytest.mark.parametrize("name", ["missing.csv", "short.csv", "broken.csv"])
+def test_an_answer_that_is_not_the_file_is_an_error(name: str, web: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        sources.table(f"{web}/{name}", label="left")
+
+
+def test_a_server_that_is_gone_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"mine.csv cannot be read: .*connect"):
+        sources.table("http://127.0.0.1:9/mine.csv", label="left")
+
+
+@pytest.fixture
+def database(folder: Path) -> str:
+    with sqlite3.connect("my.db") as connection:
+        connection.execute("CREATE TABLE people (key INTEGER, city TEXT, age REAL, photo BLOB, left INTEGER)")
+        people = [(9, None, 30, b"\x00", None), (7, "Bonn", 41.5, b"\x01", 1)]
+        connection.executemany("INSERT INTO people VALUES (?, ?, ?, ?, ?)", people)
+    connection.close()
+    return "sqlite:///my.db"
+
+
+@pytest.mark.row("D2")
+def test_a_query_gives_rows_in_the_order_of_their_keys(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    rows = sources.sql("$DATABASE_URL", "SELECT * FROM people WHERE age > 10", label="left", id="key")
+    assert values(rows) == [[7, "Bonn", 41.5, b"\x01", 1], [9, None, 30, b"\x00", None]]
+
+
+def test_what_a_database_refuses_is_said_in_one_line_without_secrets(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "p@ss/word")
+    for url, query, words in (
+        (database, "SELECT * FROM nobody", "no such table: nobody"),
+        ("sqlite:///none/my.db", "SELECT 1", "unable to open"),
+        ("nonsense", "SELECT 1", "Could not parse"),
+        ("$NO_SUCH_VARIABLE", "SELECT 1", "needs the environment variable NO_SUCH_VARIABLE"),
+        ("postgresql://me:p%40ss@127.0.0.1:9/db", "SELECT 1", "holds a password: write"),
+        ("mysql+nodriver://me:$DB_PASSWORD@127.0.0.1/db", "SELECT 1", "Can't load plugin"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            sources.sql(url, query, label="left")
+        assert "\n" not in str(caught.value) and "p@ss" not in str(caught.value) and "p%40" not in str(caught.value)
+
+
+def test_a_password_is_quoted_where_it_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", "p@ss/word")
+    assert sources._filled("postgresql://me:$DB_PASSWORD@host/db") == "postgresql://me:p%40ss%2Fword@host/db"
+
+
+@pytest.mark.parametrize("choice", ["files", "url", "s3", "sql"])
+def test_every_choice_composes_and_says_what_it_needs(choice: str, project: Project) -> None:
+    compose, parse = module("pipeline").compose, module("settings").parse
+    import yaml
+
+    composed = yaml.safe_load(compose([f"source={choice}"]))
+    missing = [key for key, value in composed["data"]["source"].items() if value == "???"]
+    assert missing
+    with pytest.raises(ValueError, match=f"data.source: .*needs {missing[0]}"):
+        parse(composed)
+    given = [f"data.source.{key}=x" for key in missing]
+    assert parse(yaml.safe_load(compose([f"source={choice}", *given]))).data.source[missing[0]] == "x"

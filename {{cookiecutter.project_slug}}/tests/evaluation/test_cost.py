@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import yaml
+from harness import ROOT, module
+
+cost = module("evaluation.cost")
+predictions = module("modeling.predictions")
+SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
+LIMITS = module("settings").Cost.model_validate(SHIPPED["cost"])
+DEAR_MISS = np.array([[0.0, 1.0], [4.0, 0.0]])
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def logits(probability: np.ndarray) -> np.ndarray:
+    return np.asarray(np.log(np.stack([1 - probability, probability], axis=1)))
+
+
+@pytest.mark.row("M4")
+def test_calibrated_probabilities_get_the_threshold_of_bayes(rng: np.random.Generator) -> None:
+    p = rng.random(5000)
+    label = (rng.random(5000) < p).astype(int)
+    found = cost.fit("binary", DEAR_MISS.tolist(), logits(p), label, 1.0)
+    assert found["threshold"] == pytest.approx(0.2, abs=0.01) and found["shift"] == 0.0
+    assert cost.fit("binary", None, logits(p), label, 1.0)["threshold"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.row("M4")
+def test_validation_data_move_the_threshold_of_wrong_probabilities(rng: np.random.Generator) -> None:
+    p = rng.random(5000)
+    label = (rng.random(5000) < np.sqrt(p)).astype(int)  # the true one is .2 where .04 is said
+    found = cost.threshold(p, label, DEAR_MISS)
+    costs = [np.where(label == 1, 4 * (p < t), p >= t).mean() for t in (found, 0.2, 0.04)]
+    assert found < 0.1 and costs[0] < costs[1] and costs[0] < costs[2] * 1.05
+
+
+@pytest.mark.row("M4")
+def test_of_equally_cheap_thresholds_the_one_nearest_to_bayes_is_taken() -> None:
+    p, label = np.array([0.01, 0.02, 0.6, 0.6, 0.9]), np.array([0, 0, 1, 1, 1])
+    assert cost.threshold(p, label, DEAR_MISS) == pytest.approx(0.2)  # between .02 and .6 all are free
+    assert cost.threshold(p, label, DEAR_MISS[::-1, ::-1].T * [[1, 4], [1, 1]]) == pytest.approx(0.5, abs=0.31)
+
+
+@pytest.mark.row("M4")
+def test_values_shift_by_the_quantile_of_what_they_miss(rng: np.random.Generator) -> None:
+    label = rng.normal(50, 10, 20000)
+    raw = np.full((20000, 1), 50.0)
+    found = cost.fit("regression", {"under": 3.0, "over": 1.0}, raw, label, 10.0)
+    assert found["shift"] == pytest.approx(0.6745, abs=0.03)  # the normal quantile at 3 / 4
+    assert cost.fit("regression", None, raw, label, 10.0)["shift"] == 0.0
+    assert cost.fit("regression", {"under": 2.0, "over": 2.0}, raw, label, 10.0)["shift"] == 0.0
+    means = {
+        shift: cost.row_costs(
+            {"under": 3.0, "over": 1.0},
+            predictions.decide("regression", raw, predictions.Rule(temperature=10.0, shift=shift)),
+            label,
+        ).mean()
+        for shift in (0.0, found["shift"], 1.5)
+    }
+    assert min(means, key=lambda shift: means[shift]) == found["shift"]
+
+
+@pytest.mark.row("M4")
+def test_costs_of_answers_are_looked_up_and_set_against_the_cheapest_constant_answer() -> None:
+    costs = [[0, 2, 5], [1, 0, 5], [9, 9, 0]]
+    label = np.array([0, 0, 1, 2])
+    raw = 9.0 * np.eye(3)[[0, 1, 1, 2]]
+    answers = predictions.decide("multiclass", raw, predictions.Rule())
+    assert cost.row_costs(costs, answers, label).tolist() == [0, 2, 0, 0]
+    assert cost.constant_cost("multiclass", costs, label, 3) == (0, 2.5)
+    assert cost.judge("multiclass", costs, answers, label, LIMITS).number == pytest.approx(0.2)
+    assert cost.constant_cost("regression", None, np.array([1.0, 2.0, 9.0]), 0) == (2.0, pytest.approx(8 / 3))
+
+
+@pytest.mark.row("M4")
+@pytest.mark.parametrize(("skill", "outcome"), [(1.0, "pass"), (0.0, "fail")])
+@pytest.mark.parametrize("kind", ["binary", "regression"])
+def test_answers_that_save_no_cost_are_refused(kind: str, skill: float, outcome: str, rng: np.random.Generator) -> None:
+    signal = rng.normal(size=300)
+    label = signal if kind == "regression" else (signal > 0).astype(int)
+    guess = skill * signal + 0.3 * rng.normal(size=300)
+    raw = guess[:, None] if kind == "regression" else np.stack([-guess, guess], axis=1)
+    answers = predictions.decide(kind, raw, predictions.Rule())
+    assert cost.judge(kind, None, answers, label, LIMITS).outcome == outcome
+
+
+@pytest.mark.row("M4")
+def test_test_data_with_one_label_say_nothing() -> None:
+    answers = predictions.decide("binary", np.eye(2), predictions.Rule())
+    assert cost.judge("binary", None, answers, np.array([1, 1]), LIMITS).outcome == "cannot tell"
