@@ -17,7 +17,8 @@ FILES = sorted(p for p in TEMPLATE.rglob("*") if p.is_file() and p.suffix in TEX
 REPOSITORY = sorted(
     p
     for p in ROOT.rglob("*")
-    if p.is_file() and not {".git", ".venv", "build", ".mypy_cache", ".pytest_cache", ".ruff_cache"} & set(p.parts)
+    if p.is_file()
+    and not {".git", ".venv", "build", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"} & set(p.parts)
 )
 STATEMENT = re.compile(r"\{%|^\s*# cc:", re.MULTILINE)
 REGISTRIES = re.compile(r"pypi\.(org|io)|pythonhosted\.org|download\.pytorch\.org|anaconda\.(org|com)|npmjs\.(com|org)")

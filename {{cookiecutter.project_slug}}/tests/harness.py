@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,13 @@ SMALL = [
 def module(name: str) -> ModuleType:
     """A module of the package, whatever the package is called."""
     return import_module(f"{PACKAGE}.{name}")
+
+
+def dvc(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """A DVC command in the working directory; the stages call plain `python`, which must be this one."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command, env = [sys.executable, "-m", "dvc", *arguments], {**os.environ, "PATH": path}
+    return subprocess.run(command, capture_output=True, text=True, check=check, env=env)
 
 
 class Project:

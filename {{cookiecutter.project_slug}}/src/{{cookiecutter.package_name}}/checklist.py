@@ -11,6 +11,7 @@ import yaml
 
 from .packaging.bundle import Bundle
 from .packaging.pull import CURRENT
+from .params import PARAMS
 from .provenance import STAGE_CODE, data_version, read_json, sha256, source_code, stage_code
 from .settings import Settings
 
@@ -48,10 +49,10 @@ def met(value: Any, wanted: Any) -> bool:
     return isinstance(size, int | float) and wanted.get("min", size) <= size <= wanted.get("max", size)
 
 
-def check_lock(path: Path, settings: Settings) -> None:
+def check_lock(path: Path) -> None:
     """Raises ValueError where a pipeline output was changed by hand or its parameters changed since."""
     stages = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.is_file() else {}
-    present = settings.model_dump(mode="json")
+    present = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))  # as DVC reads it, without defaults
     for name, stage in stages.items():
         for out in stage.get("outs", []):
             if out["path"] != path.as_posix():
@@ -79,7 +80,7 @@ def prove_report(row: str, proof: dict[str, Any], settings: Settings) -> str:
     if not path.is_file():
         raise ValueError(f"run {COMMANDS.get(path.name, '`make pipeline`')}: there is no {path}")
     content = read_json(path)
-    check_lock(path, settings)
+    check_lock(path)
     if "provenance" in content:
         check_current(content["provenance"], settings)
     wrong = [key for key, wanted in proof["expect"].items() if not met(at(content, key), wanted)]

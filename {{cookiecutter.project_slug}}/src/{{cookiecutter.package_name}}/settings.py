@@ -28,9 +28,9 @@ Component = Annotated[dict[str, Any], AfterValidator(_has_target)]
 """A class or function named by `_target_`, with its keyword arguments: `hydra.utils.instantiate` builds it."""
 
 Kind = Literal["multiclass", "binary", "regression"]
+AVERAGED = [f"{metric}_{average}" for average in ("micro", "macro") for metric in ("precision", "recall", "f1")]
 METRICS: dict[Kind, list[str]] = {
-    "multiclass": ["accuracy", *(f"{m}_{a}" for a in ("micro", "macro") for m in ("precision", "recall", "f1"))]
-    + ["cohen_kappa", "jaccard", "log_loss"],
+    "multiclass": ["accuracy", *AVERAGED, "cohen_kappa", "jaccard", "log_loss"],
     "binary": ["accuracy", "precision", "recall", "f1", "auroc", "auprc", "tpr", "tnr", "fpr", "fnr", "log_loss"],
     "regression": ["mse", "rmse", "mae", "r2", "mape", "msle", "huber"],
 }

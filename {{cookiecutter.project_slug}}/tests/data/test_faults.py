@@ -4,13 +4,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from faults import FAULTS, store
-from harness import ROOT, Project, module
+from harness import ROOT, Project, dvc, module
 
 LEAKING = ["data.split.key=id"]  # equal rows share a split otherwise
 FILE_FAULTS = {
@@ -80,21 +78,18 @@ def test_a_file_cut_short_is_refused(project: Project, capsys: pytest.CaptureFix
 def test_a_bit_flipped_in_the_cache_is_noticed_by_us_and_not_by_dvc(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def dvc(*arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, capture_output=True)
-
     project.run("ingest")
     raw = project.settings().paths.raw
     Path("dvc.yaml").unlink()
     shutil.rmtree(".dvc", ignore_errors=True)
-    dvc("init", "--no-scm", "--quiet")
-    dvc("add", "--quiet", str(raw))
+    dvc("init", "--no-scm", "--quiet", check=True)
+    dvc("add", "--quiet", str(raw), check=True)
     original = (raw / module("data.ingest").FILE).read_bytes()
     cached = [p for p in Path(".dvc/cache").rglob("*") if p.is_file() and p.read_bytes() == original]
     assert len(cached) == 1
     damage(cached[0])
     shutil.rmtree(raw)
-    dvc("checkout", "--quiet")  # restores the damaged object without a word
+    dvc("checkout", "--quiet", check=True)  # restores the damaged object without a word
     assert (raw / module("data.ingest").FILE).read_bytes() != original
     assert module("__main__").main(["validate"]) == 2
     assert FILE_FAULTS["a bit flipped in the DVC cache, same time stamp"][2] in capsys.readouterr().err
@@ -109,7 +104,7 @@ def test_nothing_downstream_runs_on_invalid_data(project: Project) -> None:
     bad.to_parquet(project.settings().paths.feedback / "bad.parquet", index=False)
     shutil.copytree(ROOT / "src", "src")
     for command in (["init", "--no-scm", "--quiet", "--force"], ["repro", "train"]):
-        done = subprocess.run([sys.executable, "-m", "dvc", *command], capture_output=True, text=True, check=False)
+        done = dvc(*command)
     assert done.returncode != 0 and "failed to reproduce 'validate'" in done.stderr
     assert not module("provenance").read_json(project.settings().paths.reports / "validation.json")["ok"]
     assert not project.settings().paths.splits.exists() and not project.settings().paths.model.exists()

@@ -1,7 +1,5 @@
 import contextlib
 import errno
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from harness import NONE, ROOT, Project, module
+from harness import NONE, ROOT, Project, dvc, module
 
 ingest = module("data.ingest")
 provenance = module("provenance")
@@ -160,10 +158,6 @@ def test_killed_at_any_step_the_snapshot_is_the_old_or_the_new_one(
         project.run("ingest")  # a run after a kill is like any other
         assert len(ingest.read(project.settings())) == len(pd.read_parquet(path))
     assert seen == {"old", "new"} and number > 12
-
-
-def dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.row("D2", "D3")

@@ -19,9 +19,18 @@ from {{ cookiecutter.package_name }}.serving.metrics import Metrics
 from {{ cookiecutter.package_name }}.serving.store import Store
 
 Tool = Callable[..., str]
-SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "unknown": ("",)}
+SUFFIXES = {
+    "counter": ("_total",),
+    "histogram": ("_bucket", "_sum", "_count"),
+    "summary": ("_sum", "_count"),
+    "gauge": ("",),
+    "unknown": ("",),
+}
 FOREIGN = {"node_textfile_mtime_seconds"}  # the node exporter's own
-NUMBERS = ("rows", "labelled", "error_rate", "abstention_rate", "mean_confidence", "duplicate_share")
+NUMBERS = (
+    *("rows", "labelled", "error_rate", "abstention_rate", "duplicate_share"),
+    *("mean_confidence", "mean_deviation", "mean_absolute_error"),
+)
 
 
 @pytest.fixture(scope="module")
