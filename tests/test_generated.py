@@ -4,6 +4,7 @@ import json
 
 import pytest
 from conftest import ROOT, Baker, Project
+from tasks import TASKS
 
 pytestmark = pytest.mark.slow
 CHECKS = {
@@ -42,6 +43,20 @@ def test_the_lean_project_runs_its_pipeline_and_its_own_tests(shared: Project, f
     project.python("-m", "pytest", "-q")
     found = json.loads(project.python("-m", "my_model", "checklist", "--json").stdout)
     assert found["O6"] == {"status": "not applicable", "proof": "profile lean"} and found["S1"]["status"] == "proven"
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "kind"), [(t.name, setting, kind) for t in TASKS for setting, kind in t.kinds.items()]
+)
+def test_another_data_set_of_a_task_is_one_setting_away(
+    task: str, setting: str, kind: str, shared: Project, fresh: Baker
+) -> None:
+    project = fresh(task=task)
+    project.env["VENV"] = shared.env["VENV"]
+    project.run("git", "init", "--quiet")
+    project.run("make", "pipeline", f"OVERRIDES={setting}")
+    found = json.loads((project.path / "reports/evaluation.json").read_text(encoding="utf-8"))
+    assert found["kind"] == kind and found["verdict"] == "pass"
 
 
 def test_an_author_who_needs_escaping_composes(shared: Project, fresh: Baker) -> None:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from pydantic import ValidationError
+
 LOGS = Path("logs")
 
 
@@ -53,6 +55,9 @@ def explain(error: BaseException) -> str | None:
     """One line for what a user can mend; None for a bug, which keeps its traceback."""
     if isinstance(error, ValueError | OSError) or type(error).__module__.partition(".")[0] in EXPLAINED:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if isinstance(error, ValidationError):  # whose own text quotes the whole input
+            where = [(".".join(map(str, e["loc"])) or error.title, e["msg"]) for e in error.errors()]
+            lines = [f"{field}: {message.removeprefix('Value error, ')}" for field, message in where]
         if type(error).__module__.startswith(("sqlite3", "sqlalchemy")):
             # The store of the predictions or of the tracker; the rest of the message is the query.
             return f"a database is damaged or busy ({lines[0]}): move its file, in store/ or mlflow.db, out of the way"

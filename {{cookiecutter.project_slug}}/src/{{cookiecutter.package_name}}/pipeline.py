@@ -55,7 +55,9 @@ def _composed_at_head() -> str | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-            tar.extractall(folder, filter="data")
+            if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
+                tar.extraction_filter = tarfile.data_filter
+            tar.extractall(folder)
         return compose([], Path(folder) / "configs")
 
 

@@ -18,7 +18,7 @@ def fit(kind: Kind, costs: Costs, raw: Floats, label: NDArray[Any], temperature:
     if isinstance(costs, dict):
         answers = estimate(raw, Rule(temperature=temperature))
         return {"threshold": None, "costs": None, "shift": shift((label - answers.value) / answers.deviation, costs)}
-    if kind == "binary":
+    if kind == "binary" and costs is not None:
         positive = softmax(raw, temperature)[:, 1]
         return {"threshold": threshold(positive, label, matrix(costs, 2)), "costs": costs, "shift": 0.0}
     return {"threshold": None, "costs": costs, "shift": 0.0}

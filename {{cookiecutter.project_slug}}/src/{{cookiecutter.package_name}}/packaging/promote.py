@@ -133,6 +133,8 @@ def _act(
         _mark(settings, bundle)
     words = {PROMOTED: "promoted to champion", REFUSED: "refused", CANNOT_TELL: "cannot tell, the champion stays"}
     log.info("version %s %s: %s", registry.label(version), words[decision.code], "; ".join(decision.why))
+    if decision.code == CANNOT_TELL:
+        log.info('where the question is another one now: the verb `promote` with --override "why" promotes it')
     if settings.tracking.uri.startswith("sqlite"):
         log.info("this registry is local: it decides for this clone alone; a team promotes from CI against one server")
     return decision.code
