@@ -21,6 +21,8 @@ import pytest
 from filelock import FileLock
 from kinds import every_kind
 
+from {{ cookiecutter.package_name }}.data import schema
+from {{ cookiecutter.package_name }}.data.ingest import read
 from {{ cookiecutter.package_name }}.monitoring import retrain, routine
 from {{ cookiecutter.package_name }}.settings import Settings, parse
 
@@ -192,6 +194,27 @@ def test_new_rows_are_those_that_may_be_learned_from(settings: Settings, feed: F
     assert rows["id"].tolist() == [f"p{i}" for i in range(10, 29)]
     assert rows["label"].tolist() == table["label"][10:29].tolist() and rows["label"].dtype == table["label"].dtype
     assert rows.columns.tolist() == table.columns.tolist()
+
+
+@every_kind
+def test_near_duplicates_of_known_rows_and_of_one_another_stay_out(
+    settings: Settings, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would lie in another split than the row that they resemble."""
+    feed(10, 29)
+    whole = retrain.new_rows(settings, settings.paths.feedback)
+    known = read(settings)["id"]
+
+    def alike(rows: pd.DataFrame, data: object) -> pd.Series:
+        """Two pairs of new rows are alike, and a fifth one is like all known rows."""
+        keys = rows["id"].where(~rows["id"].isin(known), "known")
+        same = {whole["id"][1]: whole["id"][0], whole["id"][3]: whole["id"][2], whole["id"][4]: "known"}
+        return keys.replace(same)
+
+    monkeypatch.setattr(schema, "near_key", alike)
+    left = retrain.new_rows(settings, settings.paths.feedback)
+    assert set(left["id"]) == set(whole["id"]) - {whole["id"][i] for i in (1, 3, 4)}
+
 
 
 def test_what_git_lacks_is_one_line(settings: Settings, feed: Feed) -> None:

@@ -72,12 +72,14 @@ def _fingerprint(rows: "pd.DataFrame") -> dict[str, str]:
 def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
     """Raw rows (id, features, label) of labelled predictions whose id and content are in no data version yet.
 
-    Equal inputs count once, and not at all where people disagree about their label.
+    Equal inputs count once, and not at all where people disagree about their label. Near-duplicates of known rows, and
+    of one another, stay out: their hashes would put them into other splits, and `split` would refuse that leak.
     """
     import pandas as pd
 
     from ..data.features import Features, Instance, check_instance, instance_to_row
     from ..data.ingest import content_hash, feedback_rows, read
+    from ..data.schema import near_key
 
     stored = recent(settings.paths.store, settings.serving.store_rows, labelled=True)
     known = pd.concat([read(settings), *feedback_rows(feedback)], ignore_index=True)
@@ -98,7 +100,9 @@ def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
     content = content_hash(rows)
     agreed = rows["label"].groupby(content).transform("nunique") == 1
     fresh = ~content.isin(known_content) & ~rows["id"].isin(set(known["id"])) & ~content.duplicated()
-    return rows[agreed & fresh].reset_index(drop=True)
+    near = near_key(rows, settings.data).astype(str)
+    apart = ~near.isin(set(near_key(known, settings.data).astype(str))) & ~near.where(agreed & fresh).duplicated()
+    return rows[agreed & fresh & apart].reset_index(drop=True)
 
 
 def is_label(given: Any, data: Data) -> bool:
