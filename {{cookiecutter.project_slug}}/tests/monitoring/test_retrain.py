@@ -216,7 +216,6 @@ def test_near_duplicates_of_known_rows_and_of_one_another_stay_out(
     assert set(left["id"]) == set(whole["id"]) - {whole["id"][i] for i in (1, 3, 4)}
 
 
-
 def test_what_git_lacks_is_one_line(settings: Settings, feed: Feed) -> None:
     feed(10, 40)
     assert run(settings) == 1

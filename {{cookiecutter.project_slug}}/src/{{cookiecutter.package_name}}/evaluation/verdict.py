@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..data.datamodule import Examples
+if TYPE_CHECKING:
+    from ..data.datamodule import Examples  # which imports torch, and a client that only corrupts rows needs none
 
 Outcome = Literal["pass", "fail", "cannot tell", "not applicable"]
 Inputs = dict[str, NDArray[Any]]
@@ -39,8 +40,8 @@ class Behaviour:
     ranges: dict[str, tuple[Any, Any]]
     invariances: dict[str, Change]
     directions: dict[str, Direction]
-    slices: Callable[[Examples], dict[str, NDArray[np.bool_]]]
-    columns: Callable[[Examples], dict[str, NDArray[Any]]]
+    slices: "Callable[[Examples], dict[str, NDArray[np.bool_]]]"
+    columns: "Callable[[Examples], dict[str, NDArray[Any]]]"
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,18 @@
 """What you demand of the model beyond accuracy, in a few lines each: perturbations, invariances, directions, slices."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..data.datamodule import Examples
 from ..settings import Data
 from .verdict import Behaviour, Change, Direction, Inputs
+
+if TYPE_CHECKING:
+    from ..data.datamodule import Examples
 
 
 def _image(
@@ -71,7 +73,7 @@ DIRECTIONS = {
 }
 
 
-def _marks(examples: Examples) -> dict[str, NDArray[Any]]:
+def _marks(examples: "Examples") -> dict[str, NDArray[Any]]:
     """Numbers per picture, each [n]."""
     image = examples.inputs["image"] / 255
     return {"ink": image.mean(axis=(1, 2, 3)), "contrast": image.std(axis=(1, 2, 3))}
@@ -80,7 +82,7 @@ def _marks(examples: Examples) -> dict[str, NDArray[Any]]:
 def declare(data: Data) -> Behaviour:
     """What is demanded of a model of these data; change it with the data."""
 
-    def slices(examples: Examples) -> dict[str, NDArray[np.bool_]]:
+    def slices(examples: "Examples") -> dict[str, NDArray[np.bool_]]:
         ink = _marks(examples)["ink"]
         thin, bold = np.quantile(ink, [0.25, 0.75])
         classes = {f"class {name}": examples.label == i for i, name in enumerate(data.labels)}

@@ -6,16 +6,18 @@ Perturbations follow from the columns alone. The rest names columns, so it is de
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..data.datamodule import Examples
 from ..data.features import Features
 from ..settings import Data
 from .verdict import Behaviour, Change, Direction, Inputs
+
+if TYPE_CHECKING:
+    from ..data.datamodule import Examples
 
 Numbers = NDArray[np.floating]
 
@@ -149,7 +151,7 @@ def _miscoded(inputs: Inputs, features: Features, share: float, rng: Generator) 
 
 
 def slices(
-    examples: Examples, features: Features, labels: list[str], bands: dict[str, list[float]]
+    examples: "Examples", features: Features, labels: list[str], bands: dict[str, list[float]]
 ) -> dict[str, NDArray[np.bool_]]:
     """Subgroups [n]: each class, each category, each declared band of a number, and rows that lack a value."""
     rows = examples.rows
