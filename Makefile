@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 unexport VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format bake bench-bake clean
+.PHONY: help setup demo test torture quick lint format bake bench-bake clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,9 @@ demo: setup  ## generate a project in build/demo, run its pipeline, serve, ask, 
 
 test: setup  ## all tests
 	@$(PY) -m pytest
+
+torture: setup  ## training killed at ten moments, not at a share of them
+	@TORTURE=10 $(PY) -m pytest tests/test_torture.py
 
 quick: setup  ## the tests that install nothing: under two minutes
 	@$(PY) -m pytest -m "not slow"

@@ -8,11 +8,17 @@ from pathlib import Path
 FULL_ONLY = """
 configs/logger/tensorboard.yaml
 configs/logger/wandb.yaml
+configs/search/postgres.yaml
 deploy/compose.yaml
 deploy/grafana
 deploy/kubernetes
 deploy/prometheus
+src/{{cookiecutter.package_name}}/training/compile.py
+src/{{cookiecutter.package_name}}/training/distill.py
+src/{{cookiecutter.package_name}}/training/lora.py
+src/{{cookiecutter.package_name}}/training/quantize.py
 tests/deploy/test_cluster.py
+tests/training/test_recipes_full.py
 """.split()
 CI_FILES = {"github": ".github", "gitlab": ".gitlab-ci.yml"}
 

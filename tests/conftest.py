@@ -188,6 +188,27 @@ def trained(request: pytest.FixtureRequest, shared: Project, config: Path) -> Pr
     return project
 
 
+@pytest.fixture(scope="session")
+def split_once(shared: Project, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose data are split and committed, in the shared environment; copied, never used as it is."""
+    project = bake_into(tmp_path_factory.mktemp("split"), config)
+    project.env["VENV"] = shared.env["VENV"]
+    project.run("git", "init", "--quiet")
+    for verb in ("ingest", "validate", "split"):
+        project.python("-m", "my_model", verb)
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message", "Split data")
+    return project
+
+
+@pytest.fixture
+def split_project(split_once: Project, tmp_path: Path) -> Project:
+    """A copy of it, to be changed."""
+    path = tmp_path / split_once.path.name
+    shutil.copytree(split_once.path, path, symlinks=True)
+    return Project(path, {**split_once.env, "PYTHONPATH": str(path / "src")}, split_once.task)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
     """With REQUIRE_ALL=1 a skipped test is a failed one, unless it wants a GPU."""

@@ -15,7 +15,9 @@ from conftest import PROMPTS, ROOT, TEMPLATE, Baker, Project, clean_environment,
 from tasks import TASKS, Task
 
 FILES = ROOT / "tests" / "files.txt"
-FULL_ONLY: list[str] = load("hooks/post_gen_project.py").FULL_ONLY
+FULL_ONLY: list[str] = [
+    name.replace("{{cookiecutter.package_name}}", "my_model") for name in load("hooks/post_gen_project.py").FULL_ONLY
+]
 ONE_AT_A_TIME = [{key: option} for key, options in PROMPTS.items() if isinstance(options, list) for option in options]
 PAIRS = [
     {"profile": "lean", "ci": "none"},
@@ -157,12 +159,12 @@ def test_bakes_without_network_git_or_other_tools(tmp_path: Path, config: Path) 
     assert not (folder / "my-model" / ".git").exists()
 
 
-def test_baking_takes_under_a_second(tmp_path: Path, config: Path) -> None:
+def test_baking_takes_under_a_second_of_cpu(tmp_path: Path, config: Path) -> None:
     from conftest import bake_into
 
     seconds = []
     for i in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         bake_into(tmp_path / str(i), config)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert min(seconds) < 1

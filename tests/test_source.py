@@ -116,7 +116,7 @@ def test_the_makefile_calls_verbs_that_exist() -> None:
         for n in main.body
         if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "VERBS"
     )
-    called = set(re.findall(r"\$\(RUN\) ([a-z]+)", makefile))
+    called = set(re.findall(r"\$\(VERB\) ([a-z]+)", makefile))
     assert called and called <= set(verbs)
     package = TEMPLATE / "src" / "{{cookiecutter.package_name}}"
     for module, _ in verbs.values():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,18 @@ SMALL = [
 def module(name: str) -> ModuleType:
     """A module of the package, whatever the package is called."""
     return import_module(f"{PACKAGE}.{name}")
+
+
+def benchmark(name: str) -> ModuleType:
+    """A program of benchmarks/ as a module."""
+    folder = ROOT / "benchmarks"
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # for what it imports from there
+    spec = spec_from_file_location(f"benchmark_{name}", folder / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 def dvc(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:

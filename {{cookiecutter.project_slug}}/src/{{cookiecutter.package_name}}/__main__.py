@@ -1,10 +1,12 @@
 """python -m <package> <verb> [key=value ...]: all stages on one command line, each imported when called."""
 
 import argparse
-import importlib
+import ast
+import importlib.util
 import os
 import sys
-from typing import Any
+from pathlib import Path
+from types import ModuleType
 
 # verb: (module, what it does)
 VERBS = {
@@ -24,10 +26,17 @@ VERBS = {
     "monitor": ("monitoring.monitor", "judge stored predictions: exit 0 no alarm, 3 alarm, 4 cannot tell"),
     "routine": ("monitoring.routine", "monitor and, where that asks for it, retrain through the same gates"),
     "compare": ("experiments.compare", "compare runs, or two configurations by training both again and again"),
+    "sweep": ("training.sweep", "search for the best configuration, within a budget of trials or time, or to the goal"),
+    "recipe": ("training.recipe", "measure one way to train or serve cheaper, beside the plain run"),
+    "reproduce": ("experiments.reproduce", "train a recorded run again from its record: exit 0 equal, 1 different"),
+    "gc": ("experiments.gc", "free what neither champion, rollback nor audit needs: runs, models, data, leftovers"),
+    "sync": ("experiments.sync", "deliver recorded runs to the tracker, after it was away"),
     "ui": ("experiments.ui", "open the tracker's web page"),
-    "bench": ("bench", "measure the speed of one part: bench serve, bench data"),
+    "bench": ("bench", "measure the speed of one part, such as `bench train`"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
+# No options of their own: help must not wait for their libraries. The others import theirs when they run.
+PLAIN = {"ingest", "validate", "split", "evaluate", "package"}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -38,28 +47,36 @@ QUIET = {
 }
 
 
-def parser(verb: str | None = None) -> tuple[argparse.ArgumentParser, Any]:
-    """The command line; with a verb, its own options too (which imports the verb's module)."""
-    if verb is None:
-        lines = [f"  {name:<10} {text}" for name, (_, text) in VERBS.items()]
-        epilog = "verbs:\n" + "\n".join(lines) + "\n\n`python -m <package> <verb> --help` explains one."
-        top = argparse.ArgumentParser(
-            prog=f"python -m {__package__}",
-            usage=f"python -m {__package__} <verb> [key=value ...]",
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        return top, None
-    module = importlib.import_module(f".{VERBS[verb][0]}", __package__)
+def overview() -> argparse.ArgumentParser:
+    """All verbs, a line each."""
+    lines = [f"  {name:<10} {text}" for name, (_, text) in VERBS.items()]
+    epilog = "verbs:\n" + "\n".join(lines) + "\n\n`python -m <package> <verb> --help` explains one."
+    return argparse.ArgumentParser(
+        prog=f"python -m {__package__}",
+        usage=f"python -m {__package__} <verb> [key=value ...]",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def parser(verb: str, module: ModuleType | None) -> argparse.ArgumentParser:
+    """A verb's command line; without its module, one that serves for help alone."""
     one = argparse.ArgumentParser(
         prog=f"python -m {__package__} {verb}",
         description=f"{VERBS[verb][1]}.",
-        epilog=module.__doc__,
+        epilog=module.__doc__ if module else _docstring(verb),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     one.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as serving.port=9000")
-    module.arguments(one)
-    return one, module
+    if module and verb not in PLAIN:
+        module.arguments(one)
+    return one
+
+
+def _docstring(verb: str) -> str | None:
+    spec = importlib.util.find_spec(f"{__package__}.{VERBS[verb][0]}")
+    assert spec is not None and spec.origin is not None
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in QUIET.items():  # nothing phones home
         os.environ.setdefault(name, value)
     if not argv or argv[0] in ("-h", "--help"):
-        parser()[0].print_help()
+        overview().print_help()
         return 0
     if argv[0] not in VERBS and "LOCAL_RANK" in os.environ:
         argv = ["train", *argv]  # Lightning starts the other processes with Hydra's part of the command line
@@ -76,9 +93,12 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    one, module = parser(verb)
-    explores = hasattr(module, "explore") and "--pipeline" not in argv and not {"-h", "--help"} & {*argv}
+    helps = bool({"-h", "--help"} & {*argv})
+    module = None if helps and verb in PLAIN else importlib.import_module(f".{VERBS[verb][0]}", __package__)
+    one = parser(verb, module)
+    explores = hasattr(module, "explore") and "--pipeline" not in argv and not helps
     args = one.parse_intermixed_args(argv[1:] if not explores else [])
+    assert module is not None  # help has ended the program
     from .logs import explain
     from .params import load
 

@@ -1,5 +1,6 @@
 """params.yaml: the composed configuration that DVC sees and that every verb reads, with overrides on top."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             f"{key!r} is a group: choose groups with `pipeline {override}` or `train {override}`, which compose"
         )
     try:
-        node[last] = yaml.safe_load(value)
+        # YAML takes 1e-9, without a point, for text.
+        node[last] = float(value) if re.fullmatch(r"[-+]?\d+e[-+]?\d+", value) else yaml.safe_load(value)
     except yaml.YAMLError:
         raise ValueError(f"the value of {override!r} is not valid YAML") from None

@@ -5,8 +5,10 @@ The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 
 import argparse
 import difflib
+import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,12 +20,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 from . import logs
-from .packaging import promote, pull
 from .params import PARAMS, load
 from .provenance import git
 from .settings import Settings, parse
 
 COMPOSES = True
+STATE = Path(".state")
+COMPOSED = STATE / "composed"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,16 +71,27 @@ def _yaml(text: str) -> Any:
         return text  # broken by hand: like nothing else, so it counts as a change
 
 
+def composed(overrides: list[str]) -> str:
+    """SHA-256 of params.yaml and of what it was composed from: while it stays, composing again changes nothing."""
+    digest = hashlib.sha256("\0".join(overrides).encode())
+    for path in [PARAMS, *sorted(Path("configs").rglob("*.yaml"))]:
+        digest.update(path.as_posix().encode() + b"\0" + path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
 def write_params(overrides: list[str]) -> None:
     """Writes params.yaml, unless that would silently undo an experiment which somebody applied there.
 
     A difference from configs/ that the edits in configs/ do not explain is an applied experiment: a committed one stays
     in force, an uncommitted one stops the pipeline until it is committed, dropped or named.
     """
+    if COMPOSED.is_file() and COMPOSED.read_text(encoding="utf-8") == composed(overrides):
+        return
     wanted, present = compose(overrides), PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else ""
     parse(yaml.safe_load(wanted))  # a wrong value is told before it is written
     if not present or yaml.safe_load(wanted) == _yaml(present):
         PARAMS.write_text(wanted, encoding="utf-8")
+        COMPOSED.write_text(composed(overrides), encoding="utf-8")
         return
     lines = difflib.unified_diff(present.splitlines(True), wanted.splitlines(True), str(PARAMS), "configs/", n=1)
     difference, base = "".join(lines), _composed_at_head()
@@ -103,8 +117,9 @@ def repro(*options: str) -> None:
     # The stages call plain `python`: that must be this one, also where the environment is not activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "dvc", "repro", *options]
-    done = subprocess.run(command, check=False, env={**os.environ, "PATH": path})
-    if done.returncode:
+    with subprocess.Popen(command, env={**os.environ, "PATH": path}) as process:
+        from .packaging import promote, pull  # noqa: F401  what comes next is imported while DVC looks at the files
+    if process.returncode:
         raise ValueError(
             "a stage failed: its own message is above; `make pipeline` goes on from there once it is mended"
         )
@@ -121,7 +136,7 @@ def next_commit() -> str | None:
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     """compose → dvc repro → promote → pull, by one process at a time."""
-    lock = Path(".state") / "pipeline.lock"
+    lock = STATE / "pipeline.lock"
     lock.parent.mkdir(exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
@@ -132,12 +147,16 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     with logs.stage("pipeline") as log:
+        os.environ["OVERRIDES"] = " ".join(args.overrides)  # for the run: params.yaml has what came of them
         if not args.keep:
             write_params(args.overrides)
         settings = load()
         if args.refresh:
             repro("--force", "--single-item", "ingest")
         repro()
+        shutil.rmtree(settings.paths.state / "training", ignore_errors=True)  # what an interrupted one had gone on from
+        from .packaging import promote, pull
+
         code = promote.run(settings, argparse.Namespace(override=None))
         if code == 0 or (settings.paths.live / pull.CURRENT).exists():
             pull.run(settings, args)

@@ -1,9 +1,11 @@
 """What made an artefact: hashes of code, data and configuration, and the environment, so that a proof can go stale."""
 
+import getpass
 import hashlib
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from .settings import Settings
 
 PACKAGE = Path(__file__).parent
+LOADING = ("data/datamodule.py", "data/stream.py", "data/snapshot.py", "data/features.py")
 # The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a test).
 STAGE_CODE: dict[str, tuple[str, ...]] = {
     "ingest": ("data/ingest.py", "data/sources.py", "data/source.py", "data/schema.py", "data/features.py"),
@@ -31,16 +34,22 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "data/schema.py",
         "data/features.py",
     ),
-    "train": ("data/datamodule.py", "data/features.py", "data/augment.py", "modeling", "training"),
-    "evaluate": ("data/datamodule.py", "data/features.py", "modeling", "evaluation"),
-    "package": (
-        "data/datamodule.py",
-        "data/features.py",
+    "train": (
+        *LOADING,
+        "data/augment.py",
         "modeling",
-        "packaging/package.py",
-        "packaging/export.py",
-        "packaging/bundle.py",
+        "training/train.py",
+        "training/fit.py",
+        "training/checkpoints.py",
+        "training/throughput.py",
+        "training/health.py",
+        "training/signs.py",
+        "training/panel.py",
+        "training/view.py",
+        "training/loggers.py",
     ),
+    "evaluate": (*LOADING, "limits.py", "modeling", "evaluation"),
+    "package": (*LOADING, "modeling", "packaging/package.py", "packaging/export.py", "packaging/bundle.py"),
     "promote": ("packaging", "experiments"),
     "serve": ("serving", "packaging/bundle.py", "modeling/predictions.py", "data/features.py"),
     "monitor": ("monitoring", "serving/store.py"),
@@ -94,6 +103,13 @@ def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:
         return ""
+
+
+def user() -> str:
+    """Who works here: git's name for it, or the system's."""
+    with suppress(OSError, KeyError):  # a container's user may have no name
+        return git("config", "user.name") or getpass.getuser()
+    return "unknown"
 
 
 def environment() -> dict[str, str]:

@@ -6,13 +6,9 @@ No other module but `params`, which reads the composed file, sees a raw mapping.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-
-class Strict(BaseModel):
-    """Frozen, and refuses unknown keys: a typing mistake in a configuration file is an error, not a default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from .limits import Evaluation, Share, Strict
 
 
 def _has_target(value: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +32,6 @@ METRICS: dict[Kind, list[str]] = {
 }
 SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}  # 1 - mean row loss
 LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle", "huber"}
-Share = Annotated[float, Field(ge=0, le=1)]
 _LABELS = {
     "multiclass": "three labels or more",
     "binary": "two labels, the positive one second",
@@ -61,6 +56,7 @@ class Paths(Strict):
     reports: Path
     live: Path
     state: Path
+    records: Path
     logs: Path
     store: Path
     audit: Path
@@ -152,7 +148,10 @@ class Data(Strict):
 
 
 class Trainer(Strict):
-    """Arguments of `lightning.Trainer`; the presets lie in `configs/trainer` and `configs/debug`."""
+    """Arguments of `lightning.Trainer`; the presets lie in `configs/trainer` and `configs/debug`.
+
+    `batches_per_step` is ours: callbacks are called for every so-manieth batch; see training/throughput.py.
+    """
 
     accelerator: str
     devices: int | str
@@ -172,13 +171,74 @@ class Trainer(Strict):
     limit_val_batches: int | float
     profiler: str | None
     detect_anomaly: bool
+    batches_per_step: int = Field(gt=0)
 
 
 class Training(Strict):
+    """`checkpoint_seconds` is the longest time between two checkpoints: there is one after every epoch as well.
+
+    With `streaming`, rows are read from the split's file while training, in `workers` processes: for data larger than
+    memory.
+    """
+
     batch_size: int = Field(gt=0)
     early_stopping_patience: int = Field(gt=0)
     num_threads: int = Field(gt=0)
     must_overfit: bool
+    checkpoint_seconds: float = Field(gt=0)
+    streaming: bool
+    workers: int = Field(ge=0)
+
+
+class Health(Strict):
+    """T5: the number from which each sign is named; training/health.py says what it counts."""
+
+    not_finite: float
+    exploding_gradients: float
+    learning_rate_high: float
+    dead_units: Share
+    vanishing_gradients: float
+    learning_rate_low: float
+    loss_spike: float
+    underfitting: float
+    unfinished: float
+    overfitting: float
+    slower: Share
+    waiting_for_data: Share
+    memory_growing: float
+
+
+class Dimension(Strict):
+    """A range, of whole numbers where both ends are, or choices."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = Field(None, gt=0)
+    choices: list[str | int | float | bool | None] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Dimension":
+        if self.choices is not None:
+            if self.model_dump(exclude_defaults=True).keys() != {"choices"}:  # a dump of it names the others as null
+                raise ValueError("takes `choices` alone, or a range")
+        elif self.low is None or self.high is None or not self.low < self.high:
+            raise ValueError("needs `choices`, or `low` below `high`")
+        elif self.log and (self.low <= 0 or self.step):
+            raise ValueError("with `log` needs `low` above 0, and no `step`")
+        return self
+
+
+class Search(Strict):
+    """T7: what `sweep` tries, and when it stops: whichever budget is spent first, or the goal reached."""
+
+    space: dict[str, Dimension] = Field(min_length=1)
+    pruner: Literal["median", "hyperband", "none"]
+    warmup_epochs: int = Field(ge=0)
+    max_trials: int = Field(gt=0)
+    max_minutes: float = Field(gt=0)
+    stop_at_goal: bool
+    storage: str
 
 
 class Logger(Strict):
@@ -191,80 +251,6 @@ class Tracking(Strict):
     uri: str
     experiment: str
     registered_model: str
-
-
-class Cost(Strict):
-    """M4: the mean cost of an answer, as a share of the cheapest answer that is always the same."""
-
-    max_ratio: float
-
-
-class Comparison(Strict):
-    """M6: differences of the mean loss per row, in shares of a wrong answer or of the labels' variance."""
-
-    alpha: Share
-    margin: Share
-
-
-class Perturbation(Strict):
-    """M7: scores (accuracy or R²) as shares of the clean one; attacks move inputs by `epsilon` of their range."""
-
-    severity: int = Field(ge=1, le=5)
-    min_robustness: Share
-    epsilon: float
-    steps: int
-    min_adversarial: Share
-
-
-class Rate(Strict):
-    """M8, M9: share of rows; a predicted value may move by `tolerance` standard deviations of the labels."""
-
-    max_violations: Share
-    tolerance: float = Field(ge=0)
-
-
-class Calibration(Strict):
-    """M10: limits on debiased gaps: of probabilities in bins, and of the coverage of intervals (regression).
-
-    Beside them a limit on how many times too large the logits of a classifier may be.
-    """
-
-    bins: int = Field(gt=0)
-    max_ece: Share
-    max_gap: Share
-    max_overconfidence: float = Field(ge=1)
-
-
-class Confidence(Strict):
-    """M11: `target_error` is that of the goal; sets miss a share `alpha`.
-
-    `max_ratio` is of the area under risk over coverage to the mean loss: 1 where confidence says nothing.
-    """
-
-    target_error: float = Field(ge=0)
-    alpha: float = Field(gt=0, lt=1)
-    max_ratio: float
-
-
-class Slices(Strict):
-    """M12: `max_gap` between the mean loss in a slice and over all rows; `searched` slices found are reported."""
-
-    min_size: int
-    alpha: Share
-    max_gap: float
-    searched: int
-
-
-class Evaluation(Strict):
-    cost: Cost
-    comparison: Comparison
-    perturbation: Perturbation
-    invariance: Rate
-    direction: Rate
-    calibration: Calibration
-    confidence: Confidence
-    slices: Slices
-    examples: int
 
 
 class Packaging(Strict):
@@ -306,6 +292,8 @@ class Settings(Strict):
     loss: Component
     trainer: Trainer
     training: Training
+    health: Health
+    search: Search
     logger: Logger
     tracking: Tracking
     evaluation: Evaluation

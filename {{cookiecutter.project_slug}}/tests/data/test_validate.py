@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from faults import again, store
-from harness import Project, module
+from harness import Project, benchmark, module
 
 validate, checks, snapshot = module("data.validate"), module("data.checks"), module("data.snapshot")
-bench = module("bench_data")
+bench = benchmark("data")
 
 
 def report(project: Project) -> dict:  # type: ignore[type-arg]

@@ -11,7 +11,7 @@ calibration = module("evaluation.calibration")
 predictions = module("modeling.predictions")
 softmax, Rule = predictions.softmax, predictions.Rule
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("settings").Calibration.model_validate(SHIPPED["calibration"])
+LIMITS = module("limits").Calibration.model_validate(SHIPPED["calibration"])
 
 
 @pytest.fixture

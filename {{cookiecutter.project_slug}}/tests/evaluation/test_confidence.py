@@ -8,7 +8,7 @@ confidence, conformal = module("evaluation.confidence"), module("evaluation.conf
 predictions = module("modeling.predictions")
 Rule, decide = predictions.Rule, predictions.decide
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("settings").Confidence.model_validate(SHIPPED["confidence"])
+LIMITS = module("limits").Confidence.model_validate(SHIPPED["confidence"])
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from harness import ROOT, module
 cost = module("evaluation.cost")
 predictions = module("modeling.predictions")
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("settings").Cost.model_validate(SHIPPED["cost"])
+LIMITS = module("limits").Cost.model_validate(SHIPPED["cost"])
 DEAR_MISS = np.array([[0.0, 1.0], [4.0, 0.0]])
 
 

@@ -28,10 +28,6 @@ ROW_GROUP = 65_536  # rows that a reader can take at a time
 CELL = 16  # bytes that stand for one value in the content hash
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """No options beyond the settings."""
-
-
 def content_hash(rows: pd.DataFrame) -> pd.Series:
     """SHA-256 of each row's features: equal rows have equal hashes, whatever their key, label and order of columns.
 

@@ -29,10 +29,6 @@ NEAR = "near"  # as data.split.key: near-duplicates share a split
 NearKey = Callable[[pd.DataFrame, Data], pd.Series]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """No options beyond the settings."""
-
-
 def assign(keys: pd.Series, split: Split, seed: int) -> NDArray[np.int8]:
     """Index into NAMES for each key, [n]: its hash, as a number in [0, 1), falls into one of the fractions.
 

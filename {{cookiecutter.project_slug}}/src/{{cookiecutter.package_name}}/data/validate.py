@@ -34,10 +34,6 @@ TEMPLATE = Path(__file__).with_name("validation.html.j2")
 Describe = Callable[[pd.DataFrame, Data], pd.DataFrame]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """No options beyond the settings."""
-
-
 class Failures:
     """Counts per column and rule, with the first rows of each."""
 

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from ..limits import Calibration
 from ..modeling.predictions import Rule, estimate, softmax
-from ..settings import Calibration, Kind
+from ..settings import Kind
 from .verdict import Verdict, outcome
 
 Floats = NDArray[np.floating]

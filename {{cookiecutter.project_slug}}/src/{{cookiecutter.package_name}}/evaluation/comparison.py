@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..settings import Comparison, Kind
+from ..limits import Comparison
+from ..settings import Kind
 from .verdict import Outcome, Verdict
 
 Floats = NDArray[np.floating]

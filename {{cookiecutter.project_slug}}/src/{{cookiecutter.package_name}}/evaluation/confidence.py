@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ..limits import Confidence
 from ..modeling.predictions import Answers, Estimates, Rule, decide, row_losses
-from ..settings import Confidence, Kind
+from ..settings import Kind
 from . import conformal
 from .verdict import Outcome, Verdict
 

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..limits import Cost
 from ..modeling.predictions import Answers, Estimates, Rule, estimate, softmax
-from ..settings import Cost, Kind
+from ..settings import Kind
 from .verdict import Verdict, outcome
 
 Floats = NDArray[np.floating]

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..limits import Rate
 from ..modeling.predictions import Answers, Estimates
-from ..settings import Rate
 from .verdict import Direction, Inputs, Verdict, not_declared, outcome
 
 

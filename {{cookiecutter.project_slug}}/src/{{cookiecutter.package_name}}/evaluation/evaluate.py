@@ -67,10 +67,6 @@ class Judged:
     timing: dict[str, Any] = field(default_factory=dict)
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """No options beyond the settings."""
-
-
 def score(candidate: Candidate, splits: dict[str, Examples], settings: Settings, scale: float) -> Scored:
     """Raw outputs per split; temperature, costs and abstention from validation, sets from calibration data."""
     kind, outputs = settings.data.kind, {name: candidate.outputs(e.inputs) for name, e in splits.items()}
@@ -239,14 +235,15 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         rows = judged.splits["test"].rows[["id", "content", "label"]].reset_index(drop=True)
         rows.assign(**judged.losses).to_parquet(reports / "losses.parquet", index=False)
         report.write({**content, "timing": judged.timing}, drawn, settings, reports / "evaluation.html")
-        record = tracking.current(settings, "evaluate")
-        record.metrics(tracking.flatten(content["metrics"][content["candidate"]]))
-        numbers = {m: (v["title"].lower(), v["number"]) for m, v in content["methods"].items()}
-        record.metrics({f"{m}.{title}": n for m, (title, n) in numbers.items() if n is not None}, "gate.")
-        record.metrics({"evaluation.seconds": judged.timing["total"], "evaluation.multiple": judged.timing["multiple"]})
-        record.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
-        files = ("evaluation.json", "evaluation.html", "losses.parquet", "plots")
-        record.artifacts([reports / name for name in files], "evaluation")
+        with tracking.current(settings, "evaluate") as record:
+            record.metrics(tracking.flatten(content["metrics"][content["candidate"]]))
+            numbers = {m: (v["title"].lower(), v["number"]) for m, v in content["methods"].items()}
+            record.metrics({f"{m}.{title}": n for m, (title, n) in numbers.items() if n is not None}, "gate.")
+            spent = {k: judged.timing[k] for k in ("total", "multiple")}
+            record.metrics({"evaluation.seconds": spent["total"], "evaluation.multiple": spent["multiple"]})
+            record.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
+            files = ("evaluation.json", "evaluation.html", "losses.parquet", "plots")
+            record.artifacts([reports / name for name in files], "evaluation")
         report.table({**content, "timing": judged.timing})
         log.info("%s; verdict: %s", content["selection"], content["verdict"])
     return 0

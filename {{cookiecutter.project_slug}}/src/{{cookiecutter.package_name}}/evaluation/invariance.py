@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..limits import Rate
 from ..modeling.predictions import Answers, Decisions, Estimates
-from ..settings import Rate
 from .verdict import Change, Inputs, Verdict, not_declared, outcome
 
 

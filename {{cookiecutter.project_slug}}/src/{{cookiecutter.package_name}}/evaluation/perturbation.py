@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from ..settings import Kind, Perturbation
+from ..limits import Perturbation
+from ..settings import Kind
 from .verdict import Inputs, Verdict, not_declared, outcome
 
 SEVERITIES = (1, 2, 3, 4, 5)

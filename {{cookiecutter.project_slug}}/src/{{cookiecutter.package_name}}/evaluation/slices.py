@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..settings import Slices
+from ..limits import Slices
 from .verdict import Verdict, not_declared, outcome
 
 Bools = NDArray[np.bool_]

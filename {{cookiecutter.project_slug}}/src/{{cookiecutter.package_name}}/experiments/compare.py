@@ -76,7 +76,7 @@ def compare_trainings(args: argparse.Namespace) -> None:
     tags = {"compare.mode": mode, "compare.metric": metric, **{f"compare.{s}": c.text for s, c in contenders.items()}}
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=settings.paths.state) as folder,
-        resamples.recorded(tracking.start(settings, "compare", tags=tags)) as parent,
+        tracking.followed(settings, tracking.start(settings, "compare", tags=tags)) as parent,
     ):
         scores, sizes = resamples.train_all(contenders, mode, num, parent, Path(folder), metric)
         found = resamples.test(scores, mode, sizes, metric, alpha)

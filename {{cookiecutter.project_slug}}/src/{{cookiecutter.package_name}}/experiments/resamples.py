@@ -8,7 +8,6 @@ import contextlib
 import io
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,7 +76,7 @@ def cut(settings: Settings, rows: pd.DataFrame, seed: list[int], folder: Path) -
     return len(rows) - num_held, num_held
 
 
-def evaluate_one(contender: Contender, settings: Settings, run_id: str) -> dict[str, float]:
+def evaluate_one(contender: Contender, settings: Settings, run: tracking.Run) -> dict[str, float]:
     """Trains on one resample and returns every metric on its held-out part."""
     from ..data import datamodule
     from ..modeling.baselines import flat
@@ -94,19 +93,8 @@ def evaluate_one(contender: Contender, settings: Settings, run_id: str) -> dict[
         model = ClassicalCandidate(classical(kind, settings.seed).fit(flat(train.inputs), train.label))
     else:
         with contextlib.redirect_stderr(io.StringIO()):  # a line per epoch of every training would bury the results
-            model = NetworkCandidate(fit_network(settings, run_id))
+            model = NetworkCandidate(fit_network(settings, run))
     return evaluate(kind, decide(kind, model.outputs(held.inputs).raw, Rule()), held.label)
-
-
-@contextlib.contextmanager
-def recorded(run: tracking.Run) -> Iterator[tracking.Run]:
-    """Closes a run whatever happens: KILLED by Ctrl-C, FAILED by an error."""
-    try:
-        yield run
-    except BaseException as error:
-        run.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
-        raise
-    run.finish()
 
 
 def train_all(
@@ -125,10 +113,10 @@ def train_all(
             paths = one.settings.paths.model_copy(update={"splits": splits, **own})
             seeded = one.settings.model_copy(update={"seed": settings.seed + i, "paths": paths})
             tags = {"candidate": "classical" if one.classical else "network", "compare.side": side, "compare.round": i}
-            with recorded(tracking.start(settings, f"{side} {i + 1}/{num}", parent.id, tags)) as child:
+            with tracking.start(settings, f"{side} {i + 1}/{num}", parent, tags) as child:
                 child.params(seeded.model_dump(mode="json"))
                 child.tags(provenance)
-                found = evaluate_one(one, seeded, child.id)
+                found = evaluate_one(one, seeded, child)
                 child.metrics(found, "held_out.")
             scores[side].append(found[metric])
         shutil.rmtree(folder / str(i))

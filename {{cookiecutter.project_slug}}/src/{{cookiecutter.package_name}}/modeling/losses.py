@@ -2,10 +2,28 @@
 
 from typing import Any
 
+import torch
+from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..settings import Kind
+from ..settings import Component, Kind
+
+
+def build_loss(component: Component, kind: Kind, num_outputs: int) -> nn.Module:
+    """The configured loss, tried on two rows. Raises ValueError where it does not go with this kind of task."""
+    loss, label = instantiate(component), torch.tensor([0, 1])
+    assert isinstance(loss, nn.Module)
+    try:
+        if kind != "regression" and isinstance(loss, HuberWithDeviation | GaussianLoss):
+            raise ValueError("it takes values, and these are classes")
+        loss(torch.zeros(2, num_outputs), label.float() if kind == "regression" else label)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{component['_target_']} is no loss for kind {kind} ({reason}): try `loss=default`"
+        ) from error
+    return loss
 
 
 def default(kind: Kind, **options: Any) -> nn.Module:
@@ -18,6 +36,8 @@ class FocalLoss(nn.Module):
 
     def __init__(self, gamma: float) -> None:
         super().__init__()
+        if gamma < 0:
+            raise ValueError("loss.gamma must be 0, which is cross-entropy, or more")
         self.gamma = gamma
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:

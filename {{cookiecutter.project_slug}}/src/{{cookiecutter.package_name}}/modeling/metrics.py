@@ -29,14 +29,14 @@ def metrics(kind: Kind, num_classes: int) -> MetricCollection:
             parts[f"f1_{average}"] = c.MulticlassF1Score(num_classes, average=average)
         parts["cohen_kappa"] = c.MulticlassCohenKappa(num_classes)
         parts["jaccard"] = c.MulticlassJaccardIndex(num_classes)
-    return MetricCollection(parts, compute_groups=False)
+    return MetricCollection(parts)
 
 
 def prediction(kind: Kind, raw: Tensor) -> Tensor:
-    """What the metrics take: value [n], probability of the positive class [n], or probabilities [n, k]."""
+    """What the metrics take: value [n], probability of the positive class [n], or the likeliest class [n]."""
     if kind == "regression":
         return raw[:, 0]
-    return raw.softmax(dim=1)[:, 1] if kind == "binary" else raw.softmax(dim=1)
+    return raw.softmax(dim=1)[:, 1] if kind == "binary" else raw.argmax(dim=1)
 
 
 def evaluate(kind: Kind, answers: Answers, label: NDArray[Any]) -> dict[str, float]:

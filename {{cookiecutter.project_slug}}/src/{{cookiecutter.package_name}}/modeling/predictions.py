@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..settings import Kind, Strict
+from ..limits import Strict
+from ..settings import Kind
 
 Floats = NDArray[np.floating]
 

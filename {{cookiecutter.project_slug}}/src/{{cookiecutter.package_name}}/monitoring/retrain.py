@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import logs
+from ..experiments.worktree import checkout, repository
 from ..provenance import git, read_json, write_json
 from ..serving.store import recent
 from ..settings import Data, Settings
-from .worktree import Worktree, checkout, repository
+from .worktree import Worktree
 
 if TYPE_CHECKING:
     import pandas as pd

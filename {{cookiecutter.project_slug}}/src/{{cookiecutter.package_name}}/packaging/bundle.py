@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..limits import Strict
 from ..modeling.predictions import Answers, Rule, decide
-from ..settings import Kind, Strict
+from ..settings import Kind
 
 MANIFEST, CARD, MODEL, REFERENCE, EXAMPLES = (
     "manifest.json",

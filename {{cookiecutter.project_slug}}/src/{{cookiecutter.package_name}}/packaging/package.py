@@ -42,10 +42,6 @@ CONFIG = (
 SERVED_WITH = ("numpy", "onnxruntime", "pydantic")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """No options beyond the settings."""
-
-
 def card(
     settings: Settings, evaluation: dict[str, Any], example: dict[str, NDArray[Any]], outputs: dict[str, Tensor]
 ) -> Card:
@@ -174,10 +170,10 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             settings.paths.reports / "package.json",
             {"provenance": stamp(settings, "package", bundle.identity), "verdicts": found},
         )
-        record = tracking.current(settings, "package")
-        record.metrics({f"package.{v['name'].replace(' ', '_')}": v["number"] for v in found})
-        record.tags({"stage.package": bundle.identity})
-        record.artifacts([settings.paths.bundle], f"bundles/{bundle.identity[:12]}")
+        with tracking.current(settings, "package") as record:
+            record.metrics({f"package.{v['name'].replace(' ', '_')}": v["number"] for v in found})
+            record.tags({"stage.package": bundle.identity})
+            record.artifacts([settings.paths.bundle], f"bundles/{bundle.identity[:12]}")
         log.info(
             "bundle %s: %s",
             bundle.identity[:12],

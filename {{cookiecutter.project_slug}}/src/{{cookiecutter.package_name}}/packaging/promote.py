@@ -125,7 +125,9 @@ def _act(
     decision = decide(rows, champion is not None, override)
     show(rows, f"Gate of bundle {bundle.identity[:12]}, the {bundle.card.candidate}")
     version = registry.find(settings, bundle.identity)
-    version = version or registry.register(settings, bundle, tracking.current(settings, "register"))
+    if version is None:
+        with tracking.current(settings, "register") as run:
+            version = registry.register(settings, bundle, run)
     best = incumbent.best_after(settings, version, compared)
     _report(settings, bundle, version, champion, decision, rows)
     _carry_out(settings, version, champion, best, decision)
@@ -171,7 +173,7 @@ def _report(
     }
     path = settings.paths.reports / REPORT
     write_json(path, content)
-    tracking.Run(tracking.client(settings), version.run_id).artifacts([path], "promotion")
+    tracking.client(settings).log_artifact(version.run_id, str(path), "promotion")
 
 
 def _carry_out(settings: Settings, version: Any, champion: Any, best: Any, decision: Decision) -> None:

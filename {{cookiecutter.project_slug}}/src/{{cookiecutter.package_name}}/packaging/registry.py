@@ -1,6 +1,5 @@
 """Model versions and their aliases in MLflow's registry, and the audit log of every decision."""
 
-import getpass
 import json
 import os
 from datetime import UTC, datetime
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..experiments import tracking
-from ..provenance import git
+from ..provenance import git, user
 from ..settings import Settings
 from .bundle import MODEL, Bundle
 
@@ -53,7 +52,7 @@ def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVer
             ],  # asked for, not guessed: that takes minutes
             metadata={"identity": bundle.identity},
         )
-        run.artifacts([bundle.folder], f"bundles/{bundle.identity[:12]}")
+        run.client.log_artifacts(run.id, str(bundle.folder), f"bundles/{bundle.identity[:12]}")
     if not run.client.search_registered_models(f"name = '{name}'"):
         run.client.create_registered_model(name)
     tags = {
@@ -107,7 +106,7 @@ def audit(
         "code": version.tags["code"],
         "data": version.tags["data"],
         "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
-        "by": git("config", "user.name") or getpass.getuser(),
+        "by": user(),
         "why": why,
     }
     last = decisions(settings)[-1:]

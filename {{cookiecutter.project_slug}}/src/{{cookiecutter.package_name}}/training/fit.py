@@ -4,20 +4,27 @@ import logging
 import shutil
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import Logger, MLFlowLogger
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from ..data.datamodule import DataModule, label_scale, load
-from ..experiments.tracking import tracker_uri
+from ..experiments.tracking import Run
 from ..modeling.module import Adapts, Module, build_network
+from ..provenance import write_json
 from ..settings import SCORE, Settings
+from . import checkpoints, throughput
+from .health import Health
+from .loggers import loggers
+from .panel import panel
+
+HEALTH = "health.json"
 
 
 class EpochLines(Callback):
@@ -37,6 +44,12 @@ class EpochLines(Callback):
             )
             print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {shown}", file=sys.stderr)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"errors": self.errors}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.errors = state_dict["errors"]
+
 
 def quiet() -> None:
     """Lightning's advertising tips and hardware lines are off; warnings stay, but for those that do not apply here."""
@@ -45,75 +58,118 @@ def quiet() -> None:
     # Batches are cut from tensors in memory: worker processes would only cost.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")  # to resume from
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*", category=FutureWarning)
 
 
-def loggers(settings: Settings, run_id: str) -> list[Logger]:
-    """MLflow, in the run that is already open, and the second logger of `configs/logger` where one is chosen."""
-    made: list[Logger] = [MLFlowLogger(settings.tracking.experiment, tracking_uri=tracker_uri(settings), run_id=run_id)]
-    if settings.logger.extra:
-        made.append(instantiate(settings.logger.extra))
-    return made
-
-
-def callbacks(settings: Settings, folder: Path, lines: EpochLines, logs: bool) -> list[Callback]:
-    """Best and last checkpoint by validation loss, early stopping on it, epoch lines, and the learning rate."""
-    patience = settings.training.early_stopping_patience
-    checkpoint = ModelCheckpoint(folder, "best", monitor="val/loss", save_last=True, enable_version_counter=False)
-    found: list[Callback] = [lines, EarlyStopping("val/loss", patience=patience)]
+def standard_callbacks(settings: Settings, folder: Path, lines: EpochLines, logs: bool) -> list[Callback]:
+    """Best checkpoint by validation loss, those to resume from, early stopping, epoch lines, and the learning rate."""
+    training = settings.training
+    found: list[Callback] = [
+        lines,
+        EarlyStopping("val/loss", patience=training.early_stopping_patience),
+    ]
     if not settings.trainer.fast_dev_run:
-        found.append(checkpoint)
+        found.append(ModelCheckpoint(folder, "best", monitor="val/loss", enable_version_counter=False))
+        found.append(checkpoints.Resume(folder, training.checkpoint_seconds))
     return [*found, LearningRateMonitor()] if logs else found
 
 
-def fit_network(settings: Settings, run_id: str | None) -> nn.Module:
-    """Trains and returns the network with the weights of its best epoch, ready for inference, on the CPU.
-
-    Without a run, this is one of the other processes of a distributed run: it records and saves nothing.
-    """
-    quiet()
-    torch.set_num_threads(settings.training.num_threads)
-    L.seed_everything(settings.seed, workers=True, verbose=False)
-    bar = settings.trainer.enable_progress_bar and sys.stderr.isatty()
-    lines = EpochLines(show=not bar and bool(run_id))
-    folder = settings.paths.state / "checkpoints"
-    if run_id:
-        shutil.rmtree(folder, ignore_errors=True)
-    options: dict[str, Any] = {**settings.trainer.model_dump(), "enable_progress_bar": bar}
-    logger = loggers(settings, run_id) if run_id and not settings.trainer.fast_dev_run else []
-    trainer = L.Trainer(
-        **options,
-        default_root_dir=settings.paths.state,
-        logger=logger,
-        callbacks=callbacks(settings, folder, lines, bool(logger)),
-        enable_checkpointing=not settings.trainer.fast_dev_run,
-        enable_model_summary=False,
-    )
+def build_module(settings: Settings) -> Module:
+    """The network of the configuration in its Lightning module; a network that adapts has seen the training data."""
     network = build_network(settings)
     if isinstance(network, Adapts):
         examples = load(settings, "train")
         network.adapt(examples.inputs, examples.label)
-    try:
-        trainer.fit(Module(settings, network, label_scale(settings)), DataModule(settings))
-    except SystemExit:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from None
+    return Module(settings, network, label_scale(settings))
+
+
+def fit_network(
+    settings: Settings,
+    run: Run | None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    build: Callable[[Settings], Module] | None = None,
+    resume: bool = False,
+) -> nn.Module:
+    """Trains and returns the network with the weights of its best epoch, ready for inference, on the CPU.
+
+    Without a run, this is one of the other processes of a distributed run: it records and saves nothing. `build` makes
+    the module to train where that is not the configured network with its own loss; `callbacks` are added to ours. With
+    `resume`, goes on from what an interrupted call with the same arguments has left in `paths.state`.
+    """
+    quiet()
+    torch.set_num_threads(settings.training.num_threads)
+    L.seed_everything(settings.seed, workers=True, verbose=False)
+    folder = checkpoints.state_folder(settings)
+    if run and not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    lines = EpochLines(show=not bar(settings) and run is not None)
+    logger = loggers(settings, run) if run and not settings.trainer.fast_dev_run else []
+    shown = panel(settings, run) if run and logger else []
+    health = Health(settings, run)
+    own = [health, *standard_callbacks(settings, folder, lines, bool(logger))]
+    trainer = make_trainer(settings, logger, [*own, *shown, *callbacks])
+    module = (build or build_module)(settings)
+    last = checkpoints.latest(folder) if resume else None
+    fit(trainer, module, DataModule(settings), last)
     if settings.training.must_overfit and not lines.errors[-1] < 0.5 * lines.errors[0]:
         raise ValueError(
             f"the mean error went from {lines.errors[0]:.3f} to {lines.errors[-1]:.3f} on one batch: "
             "the network cannot learn; look at its loss, learning rate and shapes"
         )
-    if run_id:
-        restore_best(network, folder, settings.paths.model)
-    return network.eval().cpu()
+    if run and not settings.trainer.fast_dev_run:
+        restore_best(module.network, folder, settings.paths.model)
+    if run:
+        write_json(settings.paths.state / HEALTH, health.report())
+    return module.network.eval().cpu()
+
+
+def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None) -> None:
+    """Trains, from a checkpoint on where there is one. Raises ValueError where another of its processes is gone."""
+    try:
+        trainer.fit(module, data, ckpt_path=last, weights_only=True if last else None)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if trainer.world_size == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "peer")):
+            raise
+        others = getattr(trainer.strategy.launcher, "procs", [])
+        for other in others:
+            other.kill()
+        others.clear()  # else Lightning, which watches them, would end this process before its run is
+        raise ValueError(
+            "another process of this training has ended, or cannot be reached: the same command goes on from here"
+        ) from error
+
+
+def bar(settings: Settings) -> bool:
+    """Whether a progress bar is wanted, and can be redrawn."""
+    return settings.trainer.enable_progress_bar and sys.stderr.isatty()
+
+
+def make_trainer(settings: Settings, logger: list[Logger], callbacks: list[Callback]) -> L.Trainer:
+    own = {"enable_progress_bar": bar(settings), "enable_checkpointing": not settings.trainer.fast_dev_run}
+    options: dict[str, Any] = {**settings.trainer.model_dump(exclude={"batches_per_step"}), **own}
+    trainer = L.Trainer(
+        **options,
+        default_root_dir=settings.paths.state,
+        logger=logger,
+        callbacks=callbacks,
+        plugins=[checkpoints.SafeCheckpoints()],
+        enable_model_summary=False,
+    )
+    return throughput.install(trainer, settings.trainer.batches_per_step)
 
 
 def restore_best(network: nn.Module, folder: Path, target: Path) -> None:
-    """Loads the best checkpoint's weights and moves best and last to the pipeline's output."""
+    """Loads the best checkpoint's weights, and copies best and last to the pipeline's output."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name in ("best.ckpt", "last.ckpt"):
-        if (folder / name).is_file():
-            (folder / name).replace(target / name)
-    if (target / "best.ckpt").is_file():
-        state = torch.load(target / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
-        network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+    last, best = checkpoints.latest(folder), folder / checkpoints.BEST
+    if last is None or not best.is_file():
+        raise ValueError(f"the checkpoints in {folder} were damaged while training: run the same command again")
+    shutil.copyfile(last, target / "last.ckpt")
+    shutil.copyfile(best, target / checkpoints.BEST)
+    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})

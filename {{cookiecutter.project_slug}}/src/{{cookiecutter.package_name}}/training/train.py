@@ -1,19 +1,23 @@
-"""Trains the network and the baselines.
+"""Trains the network and the baselines, or goes on with a training that was interrupted.
 
 `train --pipeline` is the DVC stage: params.yaml in, artifacts/model out. Without it this is Hydra's own command line,
-for exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`, `--cfg job`; results go to outputs/<time>/.
+for exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`, `--cfg job`; results go to outputs/<time>/,
+and an interrupted one goes on with `train hydra.run.dir=outputs/<time>` and the same overrides.
 """
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import logs
 from ..settings import SCORE, Settings, parse
-from .fit import fit_network
+
+if TYPE_CHECKING:
+    from ..experiments.tracking import Run
 
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
 
@@ -60,42 +64,57 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 def train(settings: Settings) -> Metrics:
     """Fits all candidates in one tracking run and its children; returns metrics by candidate and split."""
-    from ..data.datamodule import load
     from ..experiments import tracking
+    from . import checkpoints
+    from .fit import fit_network
 
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
-        fit_network(settings, None)  # another process of a distributed run: the first one keeps the record
+        fit_network(settings, None, resume=True)  # of a distributed run: the first process keeps the record
         return {}
     started = time.time()
-    with logs.stage("train") as log:
-        record = tracking.start(settings, "train", tags={"candidate": "network"})
-        try:
-            tracking.record_inputs(record, settings)
-            network = fit_network(settings, record.id)
-            splits = {name: load(settings, name) for name in ("train", "val")}
-            metrics, children = _fit_others(settings, network, splits, record)
-            record.metrics(tracking.flatten(metrics["network"]))
-            record.artifacts([settings.paths.model], "model")
-            tracking.remember(settings, record, started, children)
-        except BaseException as error:
-            record.finish("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
-            raise
-        record.finish()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is as good as Ctrl-C
+    with logs.stage("train") as log, checkpoints.lock(settings):
+        key, given_up = checkpoints.claim(settings)
+        if given_up and (settings.paths.records / given_up).exists():
+            tracking.start(settings, "train", key=given_up).finish("KILLED")
+        record = tracking.start(settings, "train", tags={"candidate": "network"}, key=key)
+        with tracking.followed(settings, record):
+            metrics, children = fit_all(settings, record)
+        tracking.remember(settings, record, started, children)
+        if "DVC_STAGE" not in os.environ:  # there, `pipeline` does it when DVC has our outputs: a kill may come before
+            checkpoints.forget(settings)
         shown = {name: round(m["val"][SCORE[settings.data.kind]], 4) for name, m in metrics.items()}
         log.info("validation %s: %s", SCORE[settings.data.kind], ", ".join(f"{k} {v}" for k, v in shown.items()))
     return metrics
 
 
-def _fit_others(
-    settings: Settings, network: Any, splits: dict[str, Any], parent: Any
-) -> tuple[Metrics, dict[str, str]]:
-    """Fits the baselines, saves every candidate, and records each baseline as a run of its own: metrics and run ids."""
+def fit_all(settings: Settings, record: "Run") -> "tuple[Metrics, dict[str, Run]]":
+    """The network and the baselines, all of them saved and recorded; doing it again after a kill changes nothing."""
+    from ..data.datamodule import load
     from ..experiments import tracking
+    from . import checkpoints
+    from .fit import fit_network
+
+    if checkpoints.latest(checkpoints.state_folder(settings)) is None:
+        tracking.record_inputs(record, settings)
+    network = fit_network(settings, record, resume=True)
+    splits = {name: load(settings, name) for name in ("train", "val")}
+    metrics = fit_others(settings, network, splits)
+    children = record_baselines(settings, metrics, record)
+    record.metrics(tracking.flatten(metrics["network"]))
+    record.artifacts([settings.paths.model], "model")
+    return metrics, children
+
+
+def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metrics:
+    """Fits the baselines and saves every candidate: metrics by candidate and split."""
+    from ..experiments import charts
     from ..modeling import baselines, candidates
     from ..modeling.classical import classical
     from ..modeling.metrics import evaluate
     from ..modeling.predictions import Rule, decide
-    from ..provenance import stamp, write_json
+    from ..provenance import read_json, stamp, write_json
+    from .fit import HEALTH
 
     train_split, kind = splits["train"], settings.data.kind
     model = classical(kind, settings.seed).fit(baselines.flat(train_split.inputs), train_split.label)
@@ -112,15 +131,26 @@ def _fit_others(
         for name, found in raw.items()
     }
     candidates.save(settings.paths.model, network, model)
+    shown = {name: found["val"] for name, found in raw.items() if name != "network"}
+    charts.draw_all(settings, shown, splits["val"].label, {"classical": model[-1]})
+    health = read_json(settings.paths.state / HEALTH)
+    report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
+    write_json(settings.paths.reports / "training.json", report)
+    return metrics
+
+
+def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "dict[str, Run]":
+    """Each baseline as a run of its own, below the network's and under a key that follows from its."""
+    from ..experiments import charts, tracking
+    from ..modeling.candidates import CLASSICAL
+
     children = {}
     for name in ("constant", "heuristic", "classical"):
-        child = tracking.start(settings, f"baseline {name}", parent=parent.id, tags={"candidate": name})
-        child.tags(tracking.provenance_tags(settings))
-        child.metrics(tracking.flatten(metrics[name]))
-        if name == "classical":
-            child.artifacts([settings.paths.model / candidates.CLASSICAL], "model")
-        child.finish()
-        children[name] = child.id
-    report = {"provenance": stamp(settings, "train"), "metrics": metrics}
-    write_json(settings.paths.reports / "training.json", report)
-    return metrics, children
+        tags = {"candidate": name, **tracking.provenance_tags(settings)}
+        with tracking.start(settings, f"baseline {name}", parent, tags, key=f"{parent.key}-{name}") as child:
+            child.metrics(tracking.flatten(metrics[name]))
+            child.artifacts([charts.folder(settings, name)], "charts")
+            if name == "classical":
+                child.artifacts([settings.paths.model / CLASSICAL], "model")
+        children[name] = child
+    return children

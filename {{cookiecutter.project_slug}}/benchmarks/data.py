@@ -1,26 +1,25 @@
-"""Speed and memory of validate and split on a made-up table, beside a bare read of the same file: `bench data`.
+"""Speed and memory of validate and split on a made-up table, beside a bare read of the same file: `make bench-data`.
 
-Each measurement is a process of its own, of this module: `python -m <package>.bench_data validate table.parquet`.
+Each measurement is a process of its own.
 """
 
 import hashlib
-import importlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import SUPPRESS
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pyarrow
 import pyarrow.parquet as pq
-
-from .params import load
-from .settings import Data
+from common import ROOT, module, parser, report
 
 ROUNDS, SEED, GROUP = 3, 7, 65_536
 LABELS = ["no", "yes"]
@@ -62,8 +61,8 @@ def write_table(path: Path, rows: int, columns: int) -> None:
 
 
 def measure(part: str, path: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", __spec__.name if __name__ == "__main__" else __name__, part, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, __file__, "--part", part, "--table", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(f"{part} failed: {done.stderr.strip()[-300:]}")
     return {name: float(value) for name, value in json.loads(done.stdout).items()}
@@ -76,40 +75,36 @@ def rules(columns: list[str]) -> pa.DataFrameSchema:
     return pa.DataFrameSchema({"id": pa.Column(str, unique=True), **numbers, **ends}, strict=True, ordered=True)
 
 
-def described(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
+def described(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
     return rows.drop(columns=["id", "content"])
 
 
-def near(rows: pd.DataFrame, data: Data) -> pd.Series:
+def near(rows: pd.DataFrame, data: Any) -> pd.Series:
     """Rows whose numbers agree to a tenth."""
     return pd.util.hash_pandas_object(rows.filter(regex="^x").round(1), index=False)
 
 
-def made_up() -> Data:
+def made_up() -> Any:
     """The project's limits, for two classes and rows that share a split by their content."""
-    data = load().data
+    data = module("params").load().data
     split = data.split.model_copy(update={"key": "content", "time": None})
     return data.model_copy(update={"kind": "binary", "labels": LABELS, "split": split})
 
 
 def validate(path: Path) -> None:
-    from .data.profile import profile
-    from .data.validate import inspect
-
-    file = pq.read_schema(path)
-    failures, whole, sample = inspect(path, made_up(), rules(file.names), described, pq.read_metadata(path).num_rows)
-    profile(sample)
+    columns, n = pq.read_schema(path).names, pq.read_metadata(path).num_rows
+    failures, whole, sample = module("data.validate").inspect(path, made_up(), rules(columns), described, n)
+    module("data.profile").profile(sample)
     if failures.total or not all(c["ok"] for c in whole.judge()):
         raise ValueError(f"the made-up table is invalid: {failures.rules()}, {whole.judge()}")
 
 
 def split(path: Path) -> None:
-    from .data.split import NAMES, deviation, write_splits
-
-    record = write_splits(path, path.with_name("splits"), made_up(), SEED, near)
+    made = module("data.split")
+    record = made.write_splits(path, path.with_name("splits"), made_up(), SEED, near)
     record.leakage(), record.near_duplicates()
-    deviation(np.concatenate(record.label), np.concatenate(record.split), "binary")
-    written = sum(pq.read_metadata(path.with_name("splits") / f"{name}.parquet").num_rows for name in NAMES)
+    made.deviation(np.concatenate(record.label), np.concatenate(record.split), "binary")
+    written = sum(pq.read_metadata(path.with_name("splits") / f"{name}.parquet").num_rows for name in made.NAMES)
     if written != pq.read_metadata(path).num_rows:
         raise ValueError(f"{written} rows in the splits")
 
@@ -128,10 +123,23 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
-if __name__ == "__main__":
+def in_this_process(part: str, path: Path) -> None:
     made_up()  # imports and settings are no part of the time
-    for module in ("profile", "validate", "split"):
-        importlib.import_module(f".data.{module}", __package__)
+    for name in ("profile", "validate", "split"):
+        module(f"data.{name}")
     begin = time.perf_counter()
-    PARTS[sys.argv[1]](Path(sys.argv[2]))
+    PARTS[part](path)
     print(json.dumps({"seconds": time.perf_counter() - begin, "mebibytes": peak()}))
+
+
+if __name__ == "__main__":
+    made = parser(__doc__)
+    made.add_argument("--rows", type=int, default=1_000_000)
+    made.add_argument("--columns", type=int, default=20)
+    made.add_argument("--part", choices=PARTS, help=SUPPRESS)
+    made.add_argument("--table", type=Path, help=SUPPRESS)
+    given = made.parse_args()
+    if given.part:
+        in_this_process(given.part, given.table)
+    else:
+        report("data", lambda _, given: bench_data(given.rows, given.columns), made)

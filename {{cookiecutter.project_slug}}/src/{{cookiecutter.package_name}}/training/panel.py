@@ -1,0 +1,73 @@
+"""What the network says about the same validation rows after every epoch, in the run as panel/epoch-001.* (E4)."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from pyarrow.dataset import dataset
+
+from ..data.datamodule import split_path
+from ..data.features import Features
+from ..data.stream import encoded
+from ..experiments.tracking import Run
+from ..modeling.predictions import Answers, Estimates, Rule, decide
+from ..settings import Settings
+from . import view
+
+ROWS = 16
+
+
+def choose(label: NDArray[np.generic], seed: int, num: int = ROWS) -> NDArray[np.int64]:
+    """Numbers of at most `num` rows, as many of each class as there are, in the order of their labels [n]."""
+    shuffled = np.random.default_rng(seed).permutation(len(label))
+    turn = pd.Series(shuffled).groupby(label[shuffled]).cumcount()  # the first row of every class, then the second
+    rows = shuffled[np.argsort(turn, kind="stable")][:num]
+    return rows[np.argsort(label[rows], kind="stable")]
+
+
+def said(answers: Answers, label: NDArray[np.generic], labels: list[str]) -> pd.DataFrame:
+    """A row per answer: `truth`, what was `said`, `sure` (probability, or standard deviation), and whether `wrong`."""
+    if isinstance(answers, Estimates):
+        return pd.DataFrame({"truth": label, "said": answers.value, "sure": answers.deviation, "wrong": False})
+    names = np.array(labels)
+    shown = {"truth": names[label], "said": names[answers.label], "sure": answers.confidence}
+    return pd.DataFrame({**shown, "wrong": answers.label != label})
+
+
+def examples(settings: Settings) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    """Inputs and labels of the chosen rows; no other row is decoded, for there may be many."""
+    rows = dataset(split_path(settings, "val"))
+    label = rows.to_table(["label"])["label"].to_numpy()
+    return encoded(settings.data, rows.take(choose(label, settings.seed)).to_pandas())
+
+
+class Panel(Callback):
+    """One file per epoch, drawn by the task's `view`; an epoch that is done again after a resume replaces its own."""
+
+    def __init__(self, settings: Settings, run: Run) -> None:
+        self.settings, self.run = settings, run
+        self.of = Features.model_validate(settings.data.features)
+        self.inputs, self.label = examples(settings)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        inputs = {name: torch.from_numpy(values).to(module.device) for name, values in self.inputs.items()}
+        raw, _ = module(trainer.precision_plugin.convert_input(inputs))
+        answers = decide(self.settings.data.kind, raw.float().cpu().numpy(), Rule())
+        content = view.view(self.inputs, said(answers, self.label, self.settings.data.labels), self.of)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"epoch-{trainer.current_epoch + 1:03}.{view.SUFFIX}"
+            file.write_bytes(content)
+            self.run.artifacts([file], "panel")
+
+
+def panel(settings: Settings, run: Run) -> list[Callback]:
+    """The callback; none where it cannot work: a sharded network answers only when all processes ask."""
+    return [] if settings.trainer.strategy.startswith("fsdp") else [Panel(settings, run)]

@@ -1,0 +1,204 @@
+"""Every sign is provoked in a real training of a small network: it is named in log and report, and no other is."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import pytest
+import small
+import torch
+from harness import Project, module
+from small import Batch, Data, Net, Rows, deep, noise, side, xor
+from torch import Tensor, nn
+
+health, signs = module("training.health"), module("training.signs")
+
+
+class Watch:
+    """Trains on two classes with the project's module, and keeps the lines that are logged."""
+
+    def __init__(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settings, self.lines = settings, list[str]()
+        monkeypatch.setattr(health.logs, "get", lambda stage: SimpleNamespace(warning=self.lines.append))
+        self.health = health.Health(settings)
+
+    def fit(
+        self,
+        net: nn.Module,
+        train: Rows | None = None,
+        val: Rows | None = None,
+        *,
+        lr: float = 0.01,
+        epochs: int = 5,
+        waited: float = 0.0,
+        loss: nn.Module | None = None,
+        **options: Any,
+    ) -> L.Trainer:
+        optimizer = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": lr}
+        fitted = module("modeling.module").Module(self.settings.model_copy(update={"optimizer": optimizer}), net)
+        fitted.loss = loss or fitted.loss
+        data = Data(train or Rows(512, side), val or Rows(256, side, seed=1), waited)
+        return small.fit(fitted, data, self.health, epochs, **options)
+
+    def names(self) -> list[str]:
+        """What the report names; each was in the log, once, and nothing else was."""
+        named = [row["sign"] for row in self.health.report() if row["epoch"]]
+        assert sorted(line.split()[1] for line in self.lines) == sorted(named)
+        return named
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return small.two_classes(tmp_path_factory.mktemp("health"))
+
+
+@pytest.fixture
+def watch(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    torch.manual_seed(0)
+    return Watch(settings, monkeypatch)
+
+
+def dead() -> Net:
+    net = deep(nn.ReLU)
+    for layer in net.body.children():
+        if isinstance(layer, nn.Linear):
+            nn.init.constant_(layer.bias, -10)
+    return net
+
+
+def some_labels_flipped(passes: int, batch: Batch) -> Batch:
+    flip = (torch.arange(len(batch["label"])) % 8 == 0) & (passes == 7)
+    return {**batch, "label": torch.where(flip, 1 - batch["label"], batch["label"])}
+
+
+def ever_slower(passes: int, batch: Batch) -> Batch:
+    time.sleep(0.03 if passes > 4 else 0)  # this is the fault, not a wait for something
+    return batch
+
+
+def hoarding() -> Callable[[int, Batch], Batch]:
+    kept: dict[int, Tensor] = {}
+
+    def keep(passes: int, batch: Batch) -> Batch:
+        kept.setdefault(passes, torch.ones(4, 2**20))  # 16 MiB in every pass
+        return batch
+
+    return keep
+
+
+PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
+    "exploding_gradients": lambda: {"net": deep(nn.ReLU, 6, std=1.5), "lr": 1e-3},
+    "vanishing_gradients": lambda: {"net": deep(nn.Sigmoid, 12)},
+    "dead_units": lambda: {"net": dead()},
+    "learning_rate_high": lambda: {"net": deep(nn.ReLU), "lr": 1e2},
+    "learning_rate_low": lambda: {"net": deep(nn.ReLU), "lr": 1e-9},
+    "loss_spike": lambda: {"net": deep(nn.SiLU), "train": Rows(512, side, change=some_labels_flipped), "epochs": 9},
+    "underfitting": lambda: {"net": Net(nn.Linear(8, 2)), "train": Rows(2048, xor), "val": Rows(256, xor)},
+    "overfitting": lambda: {
+        "net": deep(nn.Tanh, width=64),
+        "train": Rows(20, noise),
+        "val": Rows(256, noise, seed=1),
+        "epochs": 60,
+    },
+    "unfinished": lambda: {"net": deep(nn.SiLU), "lr": 3e-3, "epochs": 3},
+    "slower": lambda: {"net": deep(nn.SiLU), "train": Rows(512, side, change=ever_slower), "epochs": 8},
+    "waiting_for_data": lambda: {"net": deep(nn.SiLU), "waited": 0.6},
+    "memory_growing": lambda: {"net": deep(nn.SiLU), "train": Rows(512, side, change=hoarding()), "epochs": 9},
+}
+
+
+@pytest.mark.row("T5")
+@pytest.mark.parametrize("sign", PROVOKED)
+def test_what_was_provoked_is_named_and_nothing_else(
+    sign: str, watch: Watch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if sign in ("slower", "waiting_for_data"):
+        monkeypatch.setattr(signs, "SECONDS", 0.0)
+    watch.health.limits["memory_growing"] = 0.05  # and not a fifth of all that the libraries take
+    watch.fit(**PROVOKED[sign]())
+    assert watch.names() == [sign], watch.health.report()
+    assert sign in capsys.readouterr().err
+
+
+@pytest.mark.row("T5")
+def test_a_training_that_goes_well_is_quiet(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
+    watch.fit(deep(nn.SiLU), epochs=12)
+    assert watch.names() == []
+    assert capsys.readouterr().err == "  health: nothing to report\n"
+    report = watch.health.report()
+    assert [row["sign"] for row in report] == list(signs.SIGNS)
+    measured = {row["sign"]: row["number"] for row in report}
+    unmeasured = {"slower", "waiting_for_data"}  # it took less than SECONDS
+    assert {sign for sign, number in measured.items() if number is None} == unmeasured
+    assert 0.01 < measured["exploding_gradients"] < 10 and 0.01 < measured["vanishing_gradients"] < 10
+
+
+class NanFrom(nn.Module):
+    """Cross-entropy that is NaN from a call on: 16 training batches and 8 of validation are an epoch."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self.calls, self.first = 0, call
+
+    def forward(self, raw: Tensor, label: Tensor) -> Tensor:
+        self.calls += self.training
+        return nn.functional.cross_entropy(raw, label) * (float("nan") if self.calls >= self.first else 1)
+
+
+@pytest.mark.row("T5")
+@pytest.mark.parametrize(("call", "where"), [(1, "epoch 1, by step 16"), (20, "epoch 2, by step 32")])
+def test_a_loss_that_is_not_finite_ends_training_with_its_place(call: int, where: str, watch: Watch) -> None:
+    with pytest.raises(ValueError, match=rf"not finite in {where} \(not finite\): try `train debug=anomaly`"):
+        watch.fit(deep(nn.SiLU), loss=NanFrom(call))
+    assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["not_finite"]
+
+
+@pytest.mark.row("T5")
+def test_a_loss_that_overflows_is_put_down_to_the_learning_rate(watch: Watch) -> None:
+    with pytest.raises(ValueError, match=r"not finite in epoch 1, .*\(learning rate high\): try a tenth of optimizer"):
+        watch.fit(deep(nn.ReLU, 6), lr=1e9)
+    assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["learning_rate_high"]
+
+
+@pytest.mark.row("T4", "T5")
+def test_no_checkpoint_is_made_of_what_cannot_go_on(watch: Watch, tmp_path: Path) -> None:
+    trainer = watch.fit(deep(nn.SiLU), epochs=1)
+    trainer.save_checkpoint(tmp_path / "good.ckpt")
+    with torch.no_grad():
+        next(trainer.lightning_module.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        trainer.save_checkpoint(tmp_path / "bad.ckpt")
+    assert [path.name for path in tmp_path.glob("*.ckpt")] == ["good.ckpt"]
+
+
+@pytest.mark.row("T4", "T5")
+def test_a_resumed_training_knows_what_was_measured_and_named_before(watch: Watch, tmp_path: Path) -> None:
+    watch.fit(dead(), epochs=2).save_checkpoint(tmp_path / "last.ckpt")
+    before, lines = watch.health.report(), len(watch.lines)
+    watch.health = health.Health(watch.settings)
+    watch.fit(dead(), epochs=4, ckpt_path=tmp_path / "last.ckpt")
+    assert watch.names() == ["dead_units"] and len(watch.lines) == lines
+    named = {row["sign"]: row["epoch"] for row in before}
+    assert named == {row["sign"]: row["epoch"] for row in watch.health.report()}
+    assert len(watch.health.history) == 1 + 4
+
+
+@pytest.mark.row("T5", "E1")
+def test_the_report_is_kept_with_the_run_and_beside_the_metrics(trained: Project) -> None:
+    settings = trained.settings("optimizer.lr=1.0e-9", "trainer.max_epochs=3")
+    found: dict[str, Any] = {"metrics": {}}
+    run = SimpleNamespace(
+        metrics=lambda values, prefix="", step=0: found["metrics"].update({prefix + k: v for k, v in values.items()}),
+        text=lambda content, file: found.update({file: json.loads(content)}),
+    )
+    watched = health.Health(settings, run)
+    fitted = module("training.fit").build_module(settings)
+    small.fit(fitted, module("data.datamodule").DataModule(settings), watched, 3)
+    assert [row["sign"] for row in found["health/health.json"] if row["epoch"]] == ["learning_rate_low"]
+    assert found["metrics"]["health.learning_rate_low"] < 1e-5
+    report = json.loads((trained.folder / "reports" / "training.json").read_text(encoding="utf-8"))["health"]
+    assert [row["sign"] for row in report] == list(signs.SIGNS)
