@@ -67,10 +67,16 @@ def reach(project: Project, process: subprocess.Popen[str], step: int) -> float:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """The whole group at once, as a machine that goes down; but for what delivers records, which has one of its own."""
+    """The whole group at once, as a machine that goes down; but for what delivers records, which has one of its own.
+
+    DVC takes a dead process that nobody has collected yet for one that works: it waits for those as well.
+    """
+    deadline = time.monotonic() + DEADLINE
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(0.05)
 
 
 def train_to_the_end(project: Project) -> list[float]:
@@ -195,7 +201,11 @@ def test_a_training_whose_dvc_was_killed_is_waited_for(
 def test_an_interrupted_training_goes_on(
     number: signal.Signals, project: Project, reference: tuple[Outcome, list[float]]
 ) -> None:
-    with project.started(*PIPELINE) as process:
+    # Whoever started the tests in the background had interrupts ignored.
+    restore = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    with project.started(environment_python(), "-c", restore, *PIPELINE) as process:
         reach(project, process, 2)
         os.killpg(process.pid, number)
         assert process.wait(60) == (130 if number == signal.SIGINT else -signal.SIGTERM)

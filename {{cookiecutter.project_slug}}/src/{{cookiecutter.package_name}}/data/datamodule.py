@@ -149,7 +149,7 @@ class DataModule(L.LightningDataModule):
 
     def _source(self, split: str, seed: int | None) -> Batches | Stream:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        size = self.settings.training.batch_size * (1 if split == "train" else 4)  # gradients take the memory
+        size = self.settings.training.batch_size * (1 if split == "train" else 8)  # gradients take the memory
         if not self.settings.training.streaming:
             return Batches(load(self.settings, split), size, seed, rank, world)
         return Stream(split_path(self.settings, split), self.settings.data, size, seed, rank, world, self.workers)

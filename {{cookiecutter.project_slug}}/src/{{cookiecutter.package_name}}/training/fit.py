@@ -159,7 +159,8 @@ def make_trainer(settings: Settings, logger: list[Logger], callbacks: list[Callb
         plugins=[checkpoints.SafeCheckpoints()],
         enable_model_summary=False,
     )
-    return throughput.install(trainer, settings.trainer.batches_per_step)
+    throughput.install(trainer, settings.trainer.batches_per_step)
+    return trainer
 
 
 def restore_best(network: nn.Module, folder: Path, target: Path) -> None:

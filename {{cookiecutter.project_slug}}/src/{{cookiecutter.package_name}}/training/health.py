@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import lightning as L
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn

@@ -1,9 +1,9 @@
 """Lightning's own loop, in which most batches pass without a round of hooks: `trainer.batches_per_step`.
 
-For a small network a round costs more than the step itself. Here it is made for every `batches_per_step`-th batch of an
-epoch, for its last one and for those that are logged. In between a batch goes through the same operations in the same
-order, so that weights are the same bit for bit, and Lightning's counters are kept, so that `global_step`, schedulers,
-accumulation, logging, checkpoints and resuming are its own.
+For a small network a round costs more than the step itself. Here it is made for every `batches_per_step`-th batch,
+for the last one of an epoch and for those that are logged. In between a batch goes through the same operations in the
+same order, so that weights are the same bit for bit, and Lightning's counters are kept, so that `global_step`,
+schedulers, accumulation, logging, checkpoints and resuming are its own.
 """
 
 from contextlib import nullcontext
@@ -51,17 +51,16 @@ class ThroughputLoop(_TrainingEpochLoop):
             data_fetcher.fetched += plain
         super().advance(data_fetcher)
 
-    def _plain_batches(self) -> int:
+    def _plain_batches(self) -> Any:
         """How many batches may pass before one that hooks are called for."""
         trainer, batch, num = self.trainer, self.batch_progress.current.ready, self.trainer.accumulate_grad_batches
         if self.global_step == 0 or trainer.num_training_batches == float("inf"):
             return 0  # what training starts from is worth a look, and an unknown last batch needs its round
-        log_every = trainer.log_every_n_steps or self.every
-        steps = -(self._batches_that_stepped + 1) % log_every
+        steps = -(self._batches_that_stepped + 1) % (trainer.log_every_n_steps or self.every)
         if self.max_steps >= 0:
             steps = min(steps, self.max_steps - self.global_step - 1)
-        ends = (int(trainer.num_training_batches), int(trainer.val_check_batch or 1), self.every, log_every)
-        return min(steps * num - batch % num, *((-batch - 1) % end for end in ends))
+        ends = [(-batch - 1) % int(n) for n in (trainer.num_training_batches, trainer.val_check_batch or 1)]
+        return min(max(0, steps * num - batch % num), *ends, -(self.batch_progress.total.ready + 1) % self.every)
 
     def _plain_step(self, batch: Any) -> None:
         """Forward, backward and, unless gradients accumulate, an optimizer step, with Lightning's bookkeeping."""
@@ -97,12 +96,11 @@ class ThroughputLoop(_TrainingEpochLoop):
         return data.on_after_batch_transfer(batch, 0)
 
 
-def install(trainer: L.Trainer, batches_per_step: int) -> L.Trainer:
-    """The trainer with our loop, unless it is profiled, or sharded, or scales losses: their steps are other ones."""
+def install(trainer: Any, batches_per_step: int) -> None:
+    """Gives the trainer our loop, unless it is profiled, or sharded, or scales losses: their steps are other ones."""
     if type(trainer.profiler) is not PassThroughProfiler:
-        return trainer
+        return
     trainer.profiler = NoProfiler()
     ours = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy)
     if batches_per_step > 1 and ours and getattr(trainer.precision_plugin, "scaler", None) is None:
         trainer.fit_loop.epoch_loop = ThroughputLoop(trainer, batches_per_step)
-    return trainer
