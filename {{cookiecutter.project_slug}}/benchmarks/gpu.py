@@ -65,7 +65,7 @@ class ResNet18(nn.Module):
 
 
 def build(settings: Any) -> Any:
-    network = ResNet18().to(memory_format=torch.channels_last)
+    network = ResNet18().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.compile(disable=settings.trainer.accelerator != "gpu")
     return module("modeling.module").Module(settings, network)
 
@@ -105,7 +105,7 @@ def by_hand(work: Work, device: torch.device) -> float:
             with torch.autocast(device.type, torch.bfloat16):
                 loss = F.cross_entropy(network(image)[0], truth)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     settle(device)
     return (time.perf_counter() - times[1]) / (EPOCHS - 1)
@@ -121,7 +121,7 @@ def operations() -> float:
     network, images = ResNet18(), torch.zeros(2, 3, 32, 32)
     with FlopCounterMode(display=False) as counter:
         network(images)[0].sum().backward()
-    return counter.get_total_flops() / len(images)
+    return float(counter.get_total_flops()) / len(images)
 
 
 def peak(device: torch.device, name: str) -> float:

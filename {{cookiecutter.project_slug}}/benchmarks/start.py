@@ -17,10 +17,11 @@ from typing import Any
 from common import PACKAGE, ROOT, medians, module, parser, report
 
 ROUNDS = 5
-# Ends at the first step of any optimizer; importing torch first changes nothing, since training imports it too.
+# Ends at the first step of any optimizer. Importing torch first changes nothing, since training imports it as well.
 FIRST_STEP = f"""
-import os, sys, torch
-torch.optim.optimizer.register_optimizer_step_pre_hook(lambda *_: os._exit(0))
+import os, sys
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+register_optimizer_step_pre_hook(lambda *_: os._exit(0))
 import {PACKAGE}.__main__ as program
 program.main(sys.argv[1:])
 os._exit(1)  # no step came

@@ -177,7 +177,7 @@ def ours(work: Work, run: Any, side: str) -> Seconds:
     preset = yaml.safe_load((ROOT / "configs" / "trainer" / f"{side}.yaml").read_text(encoding="utf-8"))
     changes = {key: preset[key] for key in ("batches_per_step", "log_every_n_steps") if key in preset}
     settings = work.settings.model_copy(update={"trainer": work.settings.trainer.model_copy(update=changes)})
-    panel = patch.object(fit, "panel", lambda *_: []) if work.val.rows is None else nullcontext()  # nothing to show
+    panel: Any = patch.object(fit, "panel", lambda *_: []) if work.val.rows is None else nullcontext()  # none to show
     with panel, patch.object(module("data.datamodule"), "load", lambda _, split: getattr(work, split)):
         fit.fit_network(settings, run, callbacks=[marks], build=work.build)
     return marks.seconds()

@@ -119,6 +119,12 @@ def repro(*options: str) -> None:
     command = [sys.executable, "-m", "dvc", "repro", *options]
     with subprocess.Popen(command, env={**os.environ, "PATH": path}) as process:
         from .packaging import promote, pull  # noqa: F401  what comes next is imported while DVC looks at the files
+
+        try:
+            process.wait()
+        except KeyboardInterrupt:  # DVC has it too: the stage's last words come before ours
+            process.wait()
+            raise
     if process.returncode:
         raise ValueError(
             "a stage failed: its own message is above; `make pipeline` goes on from there once it is mended"

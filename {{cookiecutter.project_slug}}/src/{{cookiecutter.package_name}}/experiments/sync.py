@@ -117,13 +117,20 @@ def deliver_all(folder: Path, forget: bool = False) -> str | None:
             with FileLock(journal.folder / "delivery.lock"):
                 if journal.waits():
                     deliver(journal)
-            if forget and journal.closed() and not journal.resumable():
+            if forget and over(journal):
                 shutil.rmtree(journal.folder, ignore_errors=True)
         except FileNotFoundError:
             continue  # another process delivered the last of it and forgot the run
         except Exception as error:
             problems[address] = logs.explain(error) or repr(error)
     return next(iter(problems.values()), None)
+
+
+def over(journal: Journal) -> bool:
+    """Whether nobody goes on with the run: it is finished, and so is the one above it, which may be done again."""
+    parent = next(journal.lines()).get("parent")
+    above = Journal(journal.folder.parent / parent) if parent else None
+    return journal.closed() and not journal.resumable() and (above is None or not above.exists() or over(above))
 
 
 def deliver(journal: Journal) -> None:
