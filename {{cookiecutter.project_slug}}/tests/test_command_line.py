@@ -27,7 +27,7 @@ import contextlib, sys, {PACKAGE}.__main__ as m
 for verb in (*m.VERBS, None):
     with contextlib.suppress(SystemExit):
         m.main([verb, "--help"] if verb else ["--help"])
-    found = {{"torch", "lightning", "mlflow", "pandas", "pyarrow", "matplotlib", "optuna", "dvc"}} & set(sys.modules)
+    found = set("torch lightning mlflow pandas pyarrow matplotlib optuna dvc".split()) & set(sys.modules)
     assert not found, (verb, found)
 """
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Project, module
+from harness import PACKAGE, Project, module
 
 tracking, journal, sync = (module(f"experiments.{name}") for name in ("tracking", "journal", "sync"))
 
@@ -22,8 +22,8 @@ def history(run: Any, name: str) -> list[tuple[int, float]]:
 def test_recording_needs_no_tracker_and_imports_none(project: Project) -> None:
     code = f"""
 import sys
-from {tracking.__package__} import tracking
-from {tracking.__package__.partition(".")[0]}.params import load
+from {PACKAGE}.experiments import tracking
+from {PACKAGE}.params import load
 with tracking.start(load(["tracking.uri=http://127.0.0.1:9"]), "a run") as run:
     run.metrics(dict(loss=1.0))
     run.text("words", "note.txt")
@@ -70,8 +70,8 @@ def test_half_a_line_is_skipped(run: Any, project: Project) -> None:
 
 def test_a_run_whose_process_is_gone_is_killed_and_may_go_on(project: Project) -> None:
     code = f"""
-from {tracking.__package__} import tracking
-from {tracking.__package__.partition(".")[0]}.params import load
+from {PACKAGE}.experiments import tracking
+from {PACKAGE}.params import load
 print(tracking.start(load(), "a run").key)
 """
     key = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()

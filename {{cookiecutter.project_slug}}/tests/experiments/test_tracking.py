@@ -70,7 +70,7 @@ def score_of(trained: Project) -> str:
 def test_a_training_leaves_checkpoints_gradients_throughput_machine_and_extreme_rows(trained: Project) -> None:
     run, settings = run_of(trained), trained.settings()
     client = tracking.client(settings)
-    for name in ("train/gradient_norm", "train/gradient_norm_max", "train/samples_per_second"):
+    for name in ("train/gradient_norm", "train/gradient_norm_max", "train/samples_per_second", "train/data_wait"):
         history = client.get_metric_history(run.info.run_id, name)
         assert len(history) == settings.trainer.max_epochs and min(m.value for m in history) > 0, name
     measured = {name.removeprefix("system/") for name in run.data.metrics if name.startswith("system/")}

@@ -21,6 +21,9 @@ fit, checkpoints, datamodule = module("training.fit"), module("training.checkpoi
 throughput = module("training.throughput")
 
 
+TIMES = ("train/samples_per_second", "train/data_wait")
+
+
 class Memory(Logger):
     """Keeps what is logged, but for speeds."""
 
@@ -31,7 +34,7 @@ class Memory(Logger):
         self.lines: list[tuple[int | None, dict[str, float]]] = []
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.lines.append((step, {k: v for k, v in metrics.items() if k != "train/samples_per_second"}))
+        self.lines.append((step, {k: v for k, v in metrics.items() if k not in TIMES}))
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         pass

@@ -5,13 +5,14 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..packaging import registry
 from ..settings import Settings
 from . import tracking
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALIASES = (registry.CHAMPION, registry.CHALLENGER, registry.BEST)
 
@@ -28,7 +29,7 @@ class Record:
     tags: dict[str, str]
     metrics: dict[str, float]
     packages: dict[str, str]
-    losses: pd.DataFrame | None
+    losses: "pd.DataFrame | None"
     scale: float
 
 
@@ -53,6 +54,8 @@ def find(settings: Settings, name: str) -> Any:
 
 def read(settings: Settings, name: str) -> Record:
     """A run with what it inherits: a baseline's run has its inputs and test losses from the training that it was in."""
+    import pandas as pd
+
     run, made = find(settings, name), tracking.client(settings)
     above = run.data.tags.get("mlflow.parentRunId")
     parent = made.get_run(above) if above else run

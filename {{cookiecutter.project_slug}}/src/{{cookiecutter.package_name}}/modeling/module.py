@@ -145,7 +145,8 @@ class Module(L.LightningModule):
         total, largest, steps, infinite = self.gradient.tolist()
         norms = {"train/gradient_norm": total / max(1, steps - infinite), "train/gradient_norm_max": largest}
         rate = (n - self._rows_before) * self.trainer.world_size / (self._clock[1] - self._clock[0])
-        self.log_dict({**norms, "train/samples_per_second": rate}, sync_dist=True)
+        wait = float(getattr(self.trainer.datamodule, "waited", 0.0))  # type: ignore[attr-defined]
+        self.log_dict({**norms, "train/samples_per_second": rate, "train/data_wait": wait}, sync_dist=True)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         raw, _ = self(batch["inputs"])

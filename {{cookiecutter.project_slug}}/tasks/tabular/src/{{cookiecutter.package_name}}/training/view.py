@@ -12,4 +12,5 @@ SUFFIX = "csv"
 def view(inputs: dict[str, NDArray[np.float32]], said: pd.DataFrame, of: Features) -> bytes:
     """CSV of the columns, and of truth and answer beside them."""
     rows = pd.DataFrame(inputs_to_instances(inputs, of))
-    return pd.concat([said.drop(columns="wrong"), rows], axis=1).to_csv(index=False, float_format="%.6g").encode()
+    text: str = pd.concat([said.drop(columns="wrong"), rows], axis=1).to_csv(index=False, float_format="%.6g")
+    return text.encode()
