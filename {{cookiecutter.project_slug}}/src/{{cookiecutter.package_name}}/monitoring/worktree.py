@@ -1,5 +1,6 @@
 """The routine's git worktree. It shares the DVC cache, the tracker, live/ and the audit log with this checkout."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,9 @@ class Worktree(worktree.Worktree):
         finally:
             if link:
                 link.unlink(missing_ok=True)
+            for record in (self.project / self.settings.paths.records).glob("*"):  # what the tracker did not take yet
+                (self.main / self.settings.paths.records).mkdir(parents=True, exist_ok=True)
+                shutil.move(record, self.main / self.settings.paths.records / record.name)
 
     def shared_paths(self) -> list[str]:
         file, paths = self._tracker_file(), self.settings.paths

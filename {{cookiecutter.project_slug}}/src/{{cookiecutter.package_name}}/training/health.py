@@ -55,7 +55,7 @@ class Health(Callback):
         if not self.history and module.gradient[2] > 0:
             step = _layers(_weights(module), self.before).get("moved", 0.0)
             self.history.append({"loss": _mean(module.seen), "gradient": _mean(module.gradient), "step": step})
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             self._check(trainer, module, float(module.seen[0]))
         if trainer.is_last_batch:  # validation will clear the gradients
             self.layers = _layers(_weights(module), self.before)
