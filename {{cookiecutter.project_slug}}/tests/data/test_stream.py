@@ -1,3 +1,4 @@
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -164,9 +165,12 @@ def until(condition: Callable[[], Any], process: Any) -> Any:
 
 def workers_of(process: Any) -> list[psutil.Process]:
     """Its forked children: they have its command line."""
-    parent = psutil.Process(process.pid)
-    alive = [child for child in parent.children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if child.cmdline() == parent.cmdline()]
+    parent, found = psutil.Process(process.pid), []
+    for child in parent.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it started another program, and that has ended
+            if child.status() != psutil.STATUS_ZOMBIE and child.cmdline() == parent.cmdline():
+                found.append(child)
+    return found
 
 
 @pytest.mark.slow
@@ -179,7 +183,9 @@ def test_a_killed_worker_ends_training_and_no_worker_outlives_it(split: Project,
     command = [sys.executable, "-m", PACKAGE, "train", "--pipeline", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
-        workers = until(lambda: len(workers_of(process)) == 2 and workers_of(process), process)
+        workers = until(
+            lambda: len(found := workers_of(process)) == 2 and found == workers_of(process) and found, process
+        )
         (workers[0] if victim == "worker" else process).kill()
         _, errors = process.communicate(timeout=300)
         until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), None)
