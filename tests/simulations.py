@@ -24,11 +24,11 @@ def module(name: str) -> Any:
 comparison, calibration, confidence, cost, slices = (
     module(f"evaluation.{name}") for name in ("comparison", "calibration", "confidence", "cost", "slices")
 )
-predictions, settings = module("modeling.predictions"), module("settings")
+predictions, limits = module("modeling.predictions"), module("limits")
 LIMITS = {
-    "M10": settings.Calibration(**CONFIG["calibration"]),
-    "M11": settings.Confidence(**CONFIG["confidence"]),
-    "M12": settings.Slices(**CONFIG["slices"]),
+    "M10": limits.Calibration(**CONFIG["calibration"]),
+    "M11": limits.Confidence(**CONFIG["confidence"]),
+    "M12": limits.Slices(**CONFIG["slices"]),
 }
 
 

@@ -78,6 +78,7 @@ def compare_trainings(args: argparse.Namespace) -> None:
         tempfile.TemporaryDirectory(prefix="compare-", dir=settings.paths.state) as folder,
         tracking.followed(settings, tracking.start(settings, "compare", tags=tags)) as parent,
     ):
+        tracking.record_inputs(parent, settings)
         scores, sizes = resamples.train_all(contenders, mode, num, parent, Path(folder), metric)
         found = resamples.test(scores, mode, sizes, metric, alpha)
         verdict = in_words(found, f"held_out.{metric}")

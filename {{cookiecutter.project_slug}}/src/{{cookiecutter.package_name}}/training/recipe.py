@@ -24,14 +24,8 @@ if TYPE_CHECKING:
     from .variants import Row, Workshop
 
 COMPOSES = True  # the name of the recipe stands where other verbs have overrides
-NAMES = (
-    "precision",
-    "accumulation",
-    "compile",
-    "quantize",
-    "distill",
-    "lora",
-)  # each a module: delete what you miss not
+# Each a module beside this one; those that you do not want may be deleted.
+NAMES = ("precision", "accumulation", "compile", "quantize", "distill", "lora")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,12 +41,12 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     settings = load(overrides)
     if str(settings.trainer.devices) != "1" or settings.trainer.num_nodes != 1:
         raise ValueError("recipes train on one device: choose trainer.devices=1")
-    tags = {"recipe": name, **tracking.provenance_tags(settings)}
     with (
         logs.stage("recipe"),
         tempfile.TemporaryDirectory() as folder,
-        tracking.followed(settings, tracking.start(settings, f"recipe {name}", tags=tags)) as record,
+        tracking.followed(settings, tracking.start(settings, f"recipe {name}", tags={"recipe": name})) as record,
     ):
+        tracking.record_inputs(record, settings)
         shop = Workshop(settings, record, Path(folder))
         recipe(shop, **options)
         report(shop, name, options, overrides)

@@ -76,9 +76,11 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
         with logs.stage("sweep") as log:
             sweep = Sweep(args.overrides, settings, args.name, time.time() + 60 * settings.search.max_minutes)
             log.info("study %s, %d trials so far", sweep.name, len(sweep.study.get_trials(deepcopy=False)))
-            tags = {"sweep.study": sweep.name, "command": " ".join(sys.argv)}
+            tags = {"sweep.study": sweep.name}
             opened = tracking.start(settings, f"sweep {sweep.name}", tags=tags, key=sweep.key)
             with tracking.followed(settings, opened) as record:
+                if record.journal.recorded is None:  # the first call of this study
+                    tracking.record_inputs(record, settings)
                 reason = sweep.work() if args.workers == 1 else supervise(args, sweep)
                 report(sweep, record, reason)
     return 0
