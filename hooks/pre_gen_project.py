@@ -10,11 +10,11 @@ from pathlib import Path
 
 MAX = 40
 # A package or distribution of one of these names would hide, or be taken for, one that the project needs.
-TAKEN = """antlr4 captum cookiecutter dvc fastapi filelock hatchling httpx hydra hydra_core iniconfig jinja2 lightning
-matplotlib mlflow mypy numpy omegaconf onnx onnxruntime onnxscript optuna packaging pandas pandera pil pillow pip pluggy
-prometheus_client psutil pyarrow pydantic pytest pytorch pytorch_lightning pyyaml ray requests rich ruff safetensors
-scikit_learn scipy setuptools skl2onnx sklearn sqlalchemy starlette torch torchmetrics torchvision tqdm
-typing_extensions uv uvicorn wheel yaml yamllint""".split()
+TAKEN = """antlr4 captum cookiecutter dvc execnet fastapi filelock hatchling httpx hydra hydra_core iniconfig jinja2
+lightning matplotlib mlflow mypy numpy omegaconf onnx onnxruntime onnxscript optuna packaging pandas pandera pil pillow
+pip pluggy prometheus_client psutil pyarrow pydantic pytest pytorch pytorch_lightning pyyaml ray requests rich ruff
+safetensors scikit_learn scipy setuptools skl2onnx sklearn sqlalchemy starlette torch torchmetrics torchvision tqdm
+typing_extensions uv uvicorn wheel xdist yaml yamllint""".split()
 FOLDERS = """artifacts audit configs data deploy docs licenses live logs outputs reports scripts src store tasks
 tests""".split()
 DEVICES = "aux con nul prn".split()  # Windows has no folders of these names

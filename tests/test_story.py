@@ -171,7 +171,7 @@ def test_a_person_tries_the_page_and_says_whether_it_was_right(trained: Project,
 
 def test_its_own_tests_pass_and_prove_their_rows(monitored: Project) -> None:
     """After pipeline, requests and tests, a row is unproven only where checklist.yaml says what it lacks."""
-    monitored.python("-m", "pytest", "-q")
+    monitored.python("-m", "pytest", "-q", "-n", "2")
     found = json.loads(monitored.python("-m", "my_model", "checklist", "--json").stdout)
     rows = yaml.safe_load((monitored.path / "checklist.yaml").read_text(encoding="utf-8"))
     whole = {row for row, entry in rows.items() if "missing" not in entry}

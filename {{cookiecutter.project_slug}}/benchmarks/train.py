@@ -202,6 +202,7 @@ class Marks(Callback):
 def by_hand(work: Work, whole: bool = False) -> Seconds:
     """Of an epoch of the loop that one would write without a framework; the whole one clips and has a schedule."""
     torch.set_num_threads(work.settings.training.num_threads)
+    torch.use_deterministic_algorithms(False)  # which ours has turned on, as shipped
     made = work.build(work.settings)
     network, loss_of = made.network, made._loss
     optimizer = instantiate(work.settings.optimizer)(params=network.parameters())

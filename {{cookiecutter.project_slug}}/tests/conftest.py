@@ -43,11 +43,7 @@ def trained(tmp_path: Path, trained_once: Path) -> Iterator[Project]:
     os.chdir(before)
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[ROWS] = {}
-
-
-ROWS = pytest.StashKey[dict[str, dict[str, str]]]()
+OUTCOMES: dict[str, dict[str, str]] = {}  # of tests, by checklist row
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,11 +51,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     report = yield
     if report.skipped and os.environ.get("REQUIRE_ALL") == "1" and not hasattr(report, "wasxfail"):
         report.outcome, report.longrepr = "failed", f"REQUIRE_ALL=1 and yet skipped: {report.longrepr}"
-    if report.when == "call" or report.outcome != "passed":
-        for mark in item.iter_markers("row"):
-            for row in mark.args:
-                item.config.stash[ROWS].setdefault(row, {})[item.nodeid] = report.outcome
+    report.user_properties += [("row", row) for mark in item.iter_markers("row") for row in mark.args]
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Called where the session is, for tests that ran in another process as well."""
+    if report.when == "call" or report.outcome != "passed":
+        for row in {str(value) for name, value in report.user_properties if name == "row"}:
+            OUTCOMES.setdefault(row, {})[report.nodeid] = report.outcome
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -68,8 +68,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     whole = (
         not config.option.keyword and not config.option.markexpr and all(Path(a).name == "tests" for a in config.args)
     )
-    if whole and session.testscollected and Path.cwd() == ROOT:
+    if whole and OUTCOMES and Path.cwd() == ROOT and not hasattr(config, "workerinput"):
         reports = ROOT / yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paths"]["reports"]
         reports.mkdir(exist_ok=True)
-        content = {"code": module("provenance").source_code(), "rows": config.stash[ROWS]}
+        content = {"code": module("provenance").source_code(), "rows": OUTCOMES}
         (reports / "tests.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -155,6 +155,7 @@ def test_a_run_is_had_again_after_code_data_and_configuration_changed(
         ("FAILED", {}, True, "it is FAILED, and only a finished run can"),
         ("FINISHED", {"restored": "true"}, True, "only trainings record all of their inputs"),
         ("FINISHED", {}, False, "only trainings record all of their inputs"),
+        ("FINISHED", {"candidate": ""}, True, "only trainings record all of their inputs"),  # a search
     ],
 )
 def test_what_cannot_be_had_again_is_one_line(

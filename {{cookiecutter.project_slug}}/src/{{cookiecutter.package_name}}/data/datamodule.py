@@ -100,7 +100,9 @@ class Batches:
     def batches(self, epoch: int, position: int) -> Iterator[Batch]:
         """Those of an epoch from a position on."""
         for rows in torch.split(self.order(epoch), self.size)[position:]:
-            yield {"inputs": {name: values[rows] for name, values in self.inputs.items()}, "label": self.label[rows]}
+            # Indexing by brackets takes twice the time.
+            inputs = {name: values.index_select(0, rows) for name, values in self.inputs.items()}
+            yield {"inputs": inputs, "label": self.label.index_select(0, rows)}
 
 
 class Loader:

@@ -66,7 +66,7 @@ def find(settings: Settings, name: str) -> tuple[Any, Any]:
     above = named.data.tags.get("mlflow.parentRunId")
     runs = [named, *([made.get_run(above)] if above else [])]
     files = {r.info.run_id: {f.path for f in made.list_artifacts(r.info.run_id, "config")} for r in runs}
-    source = next((r for r in runs if CONFIG in files[r.info.run_id]), None)
+    source = next((r for r in runs if CONFIG in files[r.info.run_id] and r.data.tags.get("candidate")), None)
     short = f"run {named.info.run_id[:8]} ({named.info.run_name})"
     if source is None or "restored" in source.data.tags:
         raise ValueError(f"{short} cannot be reproduced: only trainings record all of their inputs")

@@ -100,6 +100,8 @@ def fit_network(
     """
     quiet()
     torch.set_num_threads(settings.training.num_threads)
+    # With `trainer.deterministic` PyTorch would fill all new memory: it is written before it is read here.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     L.seed_everything(settings.seed, workers=True, verbose=False)
     folder = checkpoints.state_folder(settings)
     if run and not resume:
