@@ -150,6 +150,15 @@ def test_a_torch_that_pip_is_pointed_to_is_taken(fresh: Baker, tmp_path: Path) -
     assert ask(project, f"setup.local_torch({here})", PIP_CONFIG_FILE=os.devnull, PIP_FIND_LINKS="") is None
 
 
+def test_the_build_of_torch_is_remembered(fresh: Baker) -> None:
+    project = fresh()
+    stamp = project.path / ".venv" / "setup.stamp"
+    assert ask(project, "setup.TORCH") == "cpu"
+    stamp.parent.mkdir()
+    stamp.write_text("0123abcd auto", encoding="utf-8")
+    assert ask(project, "setup.TORCH") == "auto" and ask(project, "setup.TORCH", TORCH="cpu") == "cpu"
+
+
 def test_uv_gets_what_pip_is_configured_with(fresh: Baker, tmp_path: Path) -> None:
     (tmp_path / "pip.conf").write_text(
         "[global]\nextra-index-url = https://a.example/simple\n    https://b.example/simple\nfind-links = /one\n"

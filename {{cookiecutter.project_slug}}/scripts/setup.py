@@ -1,7 +1,7 @@
 """python3 scripts/setup.py: an environment with all that the project needs, then a git repository, once.
 
     VENV=folder        where the environment lies (.venv)
-    TORCH=cpu          PyTorch's build: cpu, or cuda or auto for the build that fits this machine's GPU
+    TORCH=cpu          PyTorch's build: cpu, or cuda or auto for the build that fits this machine's GPU; remembered
     LOCK=none          newest versions that pyproject.toml allows, instead of those of requirements.lock
     ... setup.py lock  write requirements.lock anew
 
@@ -27,7 +27,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 EXTRAS = ("train", "dev")
-TORCH = os.environ.get("TORCH", "cpu")
 LOCKED = os.environ.get("LOCK", "") != "none"
 # pip's options and uv's variables for the same, with what separates several values there.
 UV_NAMES = {
@@ -56,6 +55,16 @@ def check_tools() -> None:
 
 def folder() -> Path:
     return ROOT / os.environ.get("VENV", ".venv")
+
+
+def torch_build() -> str:
+    """What is asked for now, or what this environment was made with."""
+    stamp = folder() / "setup.stamp"
+    kept = stamp.read_text(encoding="utf-8").split() if stamp.is_file() else []
+    return os.environ.get("TORCH") or (kept[1] if len(kept) > 1 else "cpu")
+
+
+TORCH = torch_build()
 
 
 def python(venv: Path) -> Path:
@@ -180,7 +189,7 @@ def install(venv: Path) -> None:
 def make_environment() -> None:
     """Makes or renews the environment where what it depends on has changed."""
     venv = folder()
-    stamp, wanted = venv / "setup.stamp", fingerprint()
+    stamp, wanted = venv / "setup.stamp", f"{fingerprint()} {TORCH}"
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted and python(venv).exists():
         return
     say(f"Setting up {venv.name} (a few minutes the first time) ...")

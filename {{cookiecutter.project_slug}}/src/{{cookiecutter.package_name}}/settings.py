@@ -191,7 +191,7 @@ class Training(Strict):
 
 
 class Health(Strict):
-    """T5: the number from which each sign is named; training/health.py says what it counts."""
+    """T5: the number from which each sign is named; training/signs.py says what it counts."""
 
     not_finite: float
     exploding_gradients: float

@@ -103,11 +103,13 @@ def test_a_search_leaves_runs_a_report_plots_and_an_experiment(ready: Project) -
 def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(ready: Project, alone: None) -> None:
     first = sweep(overrides(max_trials=1))
     path = Path(f"configs/experiment/search_{first['study']}.yaml")
-    assert path.is_file()
-    path.write_text("# mine\n", encoding="utf-8")
-    second = sweep(overrides(max_trials=2))
+    path.write_text(path.read_text(encoding="utf-8") + "# an old best\n", encoding="utf-8")
+    second = sweep([*overrides(max_trials=1), "search.max_trials=2"])
     assert second["study"] == first["study"] and second["trials"][0] == first["trials"][0]
-    assert len(second["trials"]) == 2 and path.read_text(encoding="utf-8") == "# mine\n"
+    assert len(second["trials"]) == 2 and "# an old best" not in path.read_text(encoding="utf-8")
+    path.write_text("# mine\n", encoding="utf-8")
+    sweep(overrides(max_trials=3))
+    assert path.read_text(encoding="utf-8") == "# mine\n"
 
 
 @pytest.mark.row("T7")

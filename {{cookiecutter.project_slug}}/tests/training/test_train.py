@@ -34,6 +34,18 @@ def test_two_processes_train_one_model_with_one_record(trained: Project) -> None
     assert len(list(trained.folder.glob("outputs/*/*/model/network.safetensors"))) == 1
 
 
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_other_processes_of_a_distributed_run_keep_no_record(
+    name: str, trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[object]()
+    monkeypatch.setattr(module("training.fit"), "fit_network", lambda _, run, resume: asked.append(run))
+    monkeypatch.setenv(name, "3")
+    before = len(list(trained.settings().paths.records.glob("*")))
+    assert module("training.train").train(trained.settings()) == {} and asked == [None]
+    assert len(list(trained.settings().paths.records.glob("*"))) == before
+
+
 def test_a_failed_training_is_marked_failed(trained: Project) -> None:
     client = module("experiments.tracking").client(trained.settings())
     experiment = client.get_experiment_by_name(trained.settings().tracking.experiment)

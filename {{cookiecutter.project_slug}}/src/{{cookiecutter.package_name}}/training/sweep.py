@@ -206,11 +206,12 @@ def experiment(sweep: "Sweep") -> None:
 
     best, log, name = sweep.study.best_trial, logs.get("sweep"), f"search_{sweep.name}"
     path, asked = Path("configs/experiment") / f"{name}.yaml", with_params(sweep.overrides, best.params)
-    command = " ".join(["sweep", *sweep.overrides])
-    head = f"# @package _global_\n# make pipeline EXPERIMENT={name}\n# Written and rewritten by `{command}`:\n"
+    head = f"# @package _global_\n# make pipeline EXPERIMENT={name}\n# Written and rewritten by the search.\n"
     score = f"# trial {best.number}, validation {sweep.metric} {best.value:.4f}, {best.datetime_complete:%Y-%m-%d}\n"
+    command = f"# `{' '.join(['sweep', *sweep.overrides])}`\n"
     if not path.is_file() or path.read_text(encoding="utf-8").startswith(head):
-        path.write_text(head + score + yaml.safe_dump(as_experiment(asked), sort_keys=False), encoding="utf-8")
+        content = yaml.safe_dump(as_experiment(asked), sort_keys=False)
+        path.write_text(head + score + command + content, encoding="utf-8")
         if composed(f"experiment={name}") == composed(*asked):
             log.info("to train it: make pipeline EXPERIMENT=%s", name)
             return

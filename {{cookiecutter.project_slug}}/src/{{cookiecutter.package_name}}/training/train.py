@@ -19,6 +19,7 @@ from ..settings import SCORE, Settings, parse
 if TYPE_CHECKING:
     from ..experiments.tracking import Run
 
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
 
 
@@ -68,7 +69,7 @@ def train(settings: Settings) -> Metrics:
     from . import checkpoints
     from .fit import fit_network
 
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+    if next((rank for rank in map(os.environ.get, RANKS) if rank is not None), "0") != "0":
         fit_network(settings, None, resume=True)  # of a distributed run: the first process keeps the record
         return {}
     started = time.time()
