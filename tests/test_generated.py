@@ -40,7 +40,7 @@ def test_the_lean_project_runs_its_pipeline_and_its_own_tests(shared: Project, f
     project = fresh(profile="lean")
     project.run("git", "init", "--quiet")
     project.python("-m", "my_model", "pipeline")
-    project.python("-m", "pytest", "-q")
+    project.python("-m", "pytest", "-q", "-n", "2")
     found = json.loads(project.python("-m", "my_model", "checklist", "--json").stdout)
     assert found["O6"] == {"status": "not applicable", "proof": "profile lean"} and found["S1"]["status"] == "proven"
 
