@@ -122,7 +122,8 @@ def bake_into(folder: Path, config: Path, **answers: str) -> Project:
         cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=str(folder), config_file=str(config))
     )
     task = next(task for task in TASKS if task.name == answers.get("task", TASKS[0].name))
-    return Project(path, clean_environment(PYTHONPATH=str(path / "src")), task)
+    known = {"MYPY_CACHE_DIR": str(BUILD / "mypy")}  # of the libraries, which takes longer than checking a project
+    return Project(path, clean_environment(PYTHONPATH=str(path / "src"), **known), task)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from conftest import Project, environment_python
 
 pytestmark = pytest.mark.slow
 DEADLINE = 180.0
+HASTE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}  # not 10 s: these verbs ask a silent tracker for one thing after another
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
@@ -119,10 +120,10 @@ def test_training_goes_on_without_the_tracker_and_all_of_it_arrives_later(
     assert "does not answer" in log and "`sync` delivers" in log and "Traceback" not in log
     written = lines(project)
     for stage in ("evaluate", "package"):  # what needs no registry goes on as well
-        project.python("-m", "my_model", stage, uri)
-    refused = project.python("-m", "my_model", "promote", uri, check=False)
+        project.python("-m", "my_model", stage, uri, extra=HASTE)
+    refused = project.python("-m", "my_model", "promote", uri, check=False, extra=HASTE)
     assert refused.returncode == 2 and refused.stderr.count("error:") == 1 and "Traceback" not in refused.stderr
-    assert project.python("-m", "my_model", "sync", uri, check=False).returncode == 1
+    assert project.python("-m", "my_model", "sync", uri, check=False, extra=HASTE).returncode == 1
 
     if number == signal.SIGSTOP:
         tracker.signal(signal.SIGCONT)

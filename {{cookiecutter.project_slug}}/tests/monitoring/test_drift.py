@@ -123,6 +123,7 @@ def table(rows: int, seed: int, **changes: Any) -> Sample:
     return Sample(answers, None, {**signals, **changes})
 
 
+@pytest.mark.slow
 def test_one_run_on_a_wide_table_rarely_cries_wolf() -> None:
     runs, alpha = 400, 0.05
     found = sum(bool(alarms(compare(table(250, 2 * i), table(200, 2 * i + 1), alpha))) for i in range(runs))

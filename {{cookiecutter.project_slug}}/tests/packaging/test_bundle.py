@@ -83,6 +83,7 @@ def alias(trained: Project, name: str) -> str | None:
     return str(version.version) if version else None
 
 
+@pytest.mark.slow
 @pytest.mark.row("P3")
 def test_promote_pull_refuse_and_roll_back(trained: Project) -> None:
     settings = trained.settings()

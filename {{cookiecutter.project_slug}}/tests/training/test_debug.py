@@ -49,12 +49,13 @@ def test_profiler_shows_what_took_the_time(trained: Project, caplog: pytest.LogC
     assert "Profiler Report" in caplog.text and "run_training_epoch" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.row("T2")
 def test_overfitting_one_batch_passes_and_fails_where_nothing_is_learned(trained: Project, trainers: list) -> None:  # type: ignore[type-arg]
     preset(trained, "overfit")
     assert trainers[0].global_step == trainers[0].current_epoch == 150  # one batch, again and again
     with pytest.raises(ValueError, match="the network cannot learn"):
-        preset(trained, "overfit", "optimizer.lr=0")
+        preset(trained, "overfit", "optimizer.lr=0", "trainer.max_epochs=20")
 
 
 @pytest.mark.row("T2")

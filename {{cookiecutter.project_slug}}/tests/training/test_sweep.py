@@ -215,7 +215,7 @@ def opened() -> dict[str, list[dict[str, Any]]]:
 @pytest.mark.row("T7")
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
 def test_after_a_kill_the_same_command_goes_on(ready: Project) -> None:
-    asked = overrides("trainer.max_epochs=12", "training.early_stopping_patience=100", max_trials=3, pruner="none")
+    asked = overrides("trainer.max_epochs=5", "training.early_stopping_patience=100", max_trials=3, pruner="none")
     command = [sys.executable, "-m", PACKAGE, "sweep", *asked]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120

@@ -12,6 +12,7 @@ def weights(project: Project, *overrides: str) -> dict[str, torch.Tensor]:
     return load_file(project.settings().paths.model / "network.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.row("T3")
 def test_the_same_seed_gives_the_same_bits(trained: Project) -> None:
     first, again, other = weights(trained), weights(trained), weights(trained, "seed=8")
