@@ -36,11 +36,11 @@ def test_params_are_what_the_configuration_composes_to(project: Project) -> None
 
 
 def test_the_lean_project_runs_its_pipeline_and_its_own_tests(shared: Project, fresh: Baker) -> None:
-    """Its pipeline and its own tests; the slow ones run in the story, where the same files lie in the full profile."""
+    """Its pipeline and its own tests; those of the full profile run in the story."""
     project = fresh(profile="lean")
     project.run("git", "init", "--quiet")
     project.python("-m", "my_model", "pipeline")
-    project.python("-m", "pytest", "-q", "-n", "2", "-m", "not slow")
+    project.python("-m", "pytest", "-q", "-n", "2")
     found = json.loads(project.python("-m", "my_model", "checklist", "--json").stdout)
     assert found["O6"] == {"status": "not applicable", "proof": "profile lean"} and found["S1"]["status"] == "proven"
 

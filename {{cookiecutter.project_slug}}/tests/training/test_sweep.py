@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -209,6 +210,22 @@ def opened() -> dict[str, list[dict[str, Any]]]:
     """Lines of the runs of trials, by their key."""
     found = {p.parent.name: p.read_text(encoding="utf-8") for p in Path(".state/records").glob("sweep-*-*/lines.jsonl")}
     return {key: [json.loads(line) for line in text.splitlines()] for key, text in found.items()}
+
+
+@pytest.mark.row("T7")
+def test_a_worker_whose_interrupt_was_lost_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, search = [], module("training.sweep")
+
+    def interrupt() -> None:
+        calls.append("interrupt")
+        if len(calls) == 2:
+            raise SystemExit
+
+    monkeypatch.setattr(search, "interrupt_main", interrupt)
+    monkeypatch.setattr(search, "PATIENCE", 0)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(SystemExit):
+        search.end_with_parent()
 
 
 @pytest.mark.slow

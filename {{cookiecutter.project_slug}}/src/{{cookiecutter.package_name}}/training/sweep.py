@@ -89,7 +89,9 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
 def end_with_parent() -> None:
     """A worker's standard input ends when the process that started it does, or wants it to."""
     sys.stdin.read()
-    interrupt_main()
+    while True:  # again where one was lost, as in a finalizer, whose exceptions Python ignores
+        interrupt_main()
+        time.sleep(PATIENCE / 4)
 
 
 def check(overrides: list[str], settings: Settings) -> None:
