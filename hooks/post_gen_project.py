@@ -13,10 +13,10 @@ deploy/compose.yaml
 deploy/grafana
 deploy/kubernetes
 deploy/prometheus
-src/{{cookiecutter.package_name}}/training/compile.py
-src/{{cookiecutter.package_name}}/training/distill.py
-src/{{cookiecutter.package_name}}/training/lora.py
-src/{{cookiecutter.package_name}}/training/quantize.py
+src/{{cookiecutter.package_name}}/recipes/compile.py
+src/{{cookiecutter.package_name}}/recipes/distill.py
+src/{{cookiecutter.package_name}}/recipes/lora.py
+src/{{cookiecutter.package_name}}/recipes/quantize.py
 tests/deploy/test_cluster.py
 tests/training/test_recipes_full.py
 """.split()

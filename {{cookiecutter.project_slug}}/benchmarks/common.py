@@ -31,8 +31,12 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
 
 
-def report(name: str, measure: Callable[[Any, Namespace], dict[str, float]], arguments: ArgumentParser) -> None:
-    """Measures, prints a table and writes reports/bench-<name>.json; what a user got wrong is one line, exit code 2."""
+def report(
+    name: str, measure: Callable[[Any, Namespace], dict[str, float]], arguments: ArgumentParser
+) -> None:
+    """Measures, prints a table and writes reports/bench-<name>.json; what a user got wrong is one
+    line, exit code 2.
+    """
     given = arguments.parse_intermixed_args()
     try:
         settings = module("params").load(given.overrides)
@@ -40,7 +44,12 @@ def report(name: str, measure: Callable[[Any, Namespace], dict[str, float]], arg
     except ValueError as error:
         sys.exit(print(f"error: {error}", file=sys.stderr) or 2)
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    content = {"bench": name, "time": datetime.now(UTC).isoformat(timespec="seconds"), **machine, "figures": figures}
+    content = {
+        "bench": name,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **machine,
+        "figures": figures,
+    }
     module("provenance").write_json(settings.paths.reports / f"bench-{name}.json", content)
     for figure, value in figures.items():
         print(f"{figure:<60} {value:>10.4g}")

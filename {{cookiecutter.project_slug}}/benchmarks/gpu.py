@@ -1,8 +1,10 @@
-"""A network of ResNet-18's size on made-up 32x32 images, on a GPU: `make bench-gpu`. Exit code 2 where there is none.
+"""A network of ResNet-18's size on made-up 32x32 images, on a GPU: `make bench-gpu`. Exit code 2
+where there is none.
 
-Both sides train in bf16-mixed, compiled, channels-last, on batches that are gathered on the CPU into pinned memory.
-Ours does all that it does in `make pipeline` beside it. The share of the peak is of the card's published dense bf16
-rate or, where we do not know the card, of what a large matrix product reaches.
+Both sides train in bf16-mixed, compiled, channels-last, on batches that are gathered on the CPU
+into pinned memory. Ours does all that it does in `make pipeline` beside it. The share of the peak
+is of the card's published dense bf16 rate or, where we do not know the card, of what a large matrix
+product reaches.
 """
 
 import os
@@ -23,8 +25,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from train import EPOCHS, Work, into, ours, tensors
 
 ROUNDS, BATCH, LABELS = 3, 512, 10
-# Dense bf16 operations per second, from the makers' data sheets; the first name that the card's name holds counts.
-PEAKS = {"B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12} | {
+# Dense bf16 operations per second, from the makers' data sheets; the first name that the card's
+# name holds counts.
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+} | {
     "A10G": 70e12,
     "A10": 125e12,
     "L4": 121e12,
@@ -38,8 +48,14 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first, self.norm = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.second, self.norm2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs)
+        self.first, self.norm = (
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.second, self.norm2 = (
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
         shortcut = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)]
         self.shortcut = nn.Sequential(*(shortcut if stride > 1 or inputs != outputs else []))
 
@@ -52,10 +68,14 @@ class ResNet18(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()
+        )
         widths = [64, 64, 128, 256, 512]
         pairs = [(a, b, 1 + (a != b)) for a, b in pairwise(widths)]
-        self.blocks = nn.Sequential(*(x for a, b, s in pairs for x in (Block(a, b, s), Block(b, b, 1))))
+        self.blocks = nn.Sequential(
+            *(x for a, b, s in pairs for x in (Block(a, b, s), Block(b, b, 1)))
+        )
         self.head = nn.Linear(512, LABELS)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,20 +99,30 @@ def work_of(settings: Any, given: Namespace) -> Work:
 
     trainer = {"accelerator": given.device, "precision": "bf16-mixed", "deterministic": False}
     changes = {
-        "data": settings.data.model_copy(update={"kind": "multiclass", "labels": [str(i) for i in range(LABELS)]}),
-        "training": settings.training.model_copy(update={"batch_size": min(BATCH, given.rows // 4)}),
+        "data": settings.data.model_copy(
+            update={"kind": "multiclass", "labels": [str(i) for i in range(LABELS)]}
+        ),
+        "training": settings.training.model_copy(
+            update={"batch_size": min(BATCH, given.rows // 4)}
+        ),
         "trainer": settings.trainer.model_copy(update=trainer),
         "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
         "augmentation": None,
     }
-    return Work(settings.model_copy(update=changes), build, random(given.rows), random(given.rows // 8))
+    return Work(
+        settings.model_copy(update=changes), build, random(given.rows), random(given.rows // 8)
+    )
 
 
 def by_hand(work: Work, device: torch.device) -> float:
     """Seconds per epoch, of training alone."""
     network = work.build(work.settings).network.to(device)
     optimizer = instantiate(work.settings.optimizer)(params=network.parameters())
-    images, label, times = tensors(work.train.inputs)["image"], torch.from_numpy(work.train.label), []
+    images, label, times = (
+        tensors(work.train.inputs)["image"],
+        torch.from_numpy(work.train.label),
+        [],
+    )
 
     def moved(x: Tensor) -> Tensor:
         return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
@@ -152,9 +182,17 @@ def measure(settings: Any, given: Namespace) -> dict[str, float]:
         with tracking.followed(work.settings, run):
             for _ in range(ROUNDS):
                 hand, whole = by_hand(work, device), ours(work, run, "gpu")[0]
-                rounds.append({"by hand": given.rows / hand, "trainer=gpu": given.rows / whole, "share": hand / whole})
+                rounds.append(
+                    {
+                        "by hand": given.rows / hand,
+                        "trainer=gpu": given.rows / whole,
+                        "share": hand / whole,
+                    }
+                )
     found, share = medians(rounds), operations() / peak(device, name)
-    print(f"{name}, batches of {work.settings.training.batch_size}, bf16-mixed, compiled, channels-last")
+    print(
+        f"{name}, batches of {work.settings.training.batch_size}, bf16-mixed, compiled, channels-last"
+    )
     return {
         "by hand, images per second": found["by hand"],
         "by hand, share of the peak": found["by hand"] * share,
@@ -166,7 +204,9 @@ def measure(settings: Any, given: Namespace) -> dict[str, float]:
 
 if __name__ == "__main__":
     made = parser(__doc__)
-    made.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help=SUPPRESS)  # cpu: whether this runs
+    made.add_argument(
+        "--device", choices=["gpu", "cpu"], default="gpu", help=SUPPRESS
+    )  # cpu: whether this runs
     made.add_argument("--rows", type=int, default=51_200, help="images of an epoch")
     os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "1")  # compiled once, not in every round
     report("gpu", measure, made)

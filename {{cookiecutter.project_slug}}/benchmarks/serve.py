@@ -1,4 +1,5 @@
-"""Requests per second of /predict, one row each, beside /healthz of the same server: `make bench-serve`.
+"""Requests per second of /predict, one row each, beside /healthz of the same server: `make
+bench-serve`.
 
 The latter is what the framework alone costs.
 """
@@ -23,16 +24,30 @@ DEADLINE = 60.0
 def measure(settings: Any, _: Namespace) -> dict[str, float]:
     """Medians over rounds in which both endpoints take turns."""
     champion = module("provenance").read_json(settings.paths.live / "current.json")["champion"]
-    instance = module("packaging.bundle").Bundle.load(settings.paths.live / champion["path"]).examples["instances"][0]
+    instance = (
+        module("packaging.bundle")
+        .Bundle.load(settings.paths.live / champion["path"])
+        .examples["instances"][0]
+    )
     body = json.dumps({"instances": [instance]}).encode()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", PACKAGE, "serve", f"serving.port={port}", "paths.store=.state/bench.db"]
+    command = [
+        sys.executable,
+        "-m",
+        PACKAGE,
+        "serve",
+        f"serving.port={port}",
+        "paths.store=.state/bench.db",
+    ]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_until_ready(server, port)
-        rounds = [(rate(port, "POST", "/predict", body), rate(port, "GET", "/healthz", None)) for _ in range(ROUNDS)]
+        rounds = [
+            (rate(port, "POST", "/predict", body), rate(port, "GET", "/healthz", None))
+            for _ in range(ROUNDS)
+        ]
     finally:
         server.terminate()
         server.wait()
@@ -48,14 +63,21 @@ def wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
     ends = time.monotonic() + DEADLINE
     while time.monotonic() < ends and server.poll() is None:
         try:
-            if request(http.client.HTTPConnection("127.0.0.1", port, timeout=5), "GET", "/readyz", None) == 200:
+            if (
+                request(
+                    http.client.HTTPConnection("127.0.0.1", port, timeout=5), "GET", "/readyz", None
+                )
+                == 200
+            ):
                 return
         except OSError:
             time.sleep(0.05)
     raise ValueError("the server did not start: try `make serve` and read what it says")
 
 
-def request(connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None) -> int:
+def request(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
+) -> int:
     connection.request(method, path, body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     answer.read()
@@ -63,7 +85,9 @@ def request(connection: http.client.HTTPConnection, method: str, path: str, body
 
 
 def rate(port: int, method: str, path: str, body: bytes | None) -> float:
-    """Answered requests per second over several connections. Raises ValueError on any answer but 200."""
+    """Answered requests per second over several connections. Raises ValueError on any answer but
+    200.
+    """
 
     def client(_: Any) -> int:
         connection, count = http.client.HTTPConnection("127.0.0.1", port, timeout=10), 0

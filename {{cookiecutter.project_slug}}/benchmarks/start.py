@@ -1,7 +1,8 @@
 """What it takes to start: `make bench-start`, after `make pipeline`.
 
-Time from `train` to its first optimizer step beside the time that `import torch, lightning` takes; CPU time of each
-verb's `--help` beside that of `import hydra`; time of an up-to-date `make pipeline` beside that of DVC's own no-op.
+Time from `train` to its first optimizer step beside the time that `import torch, lightning` takes;
+CPU time of each verb's `--help` beside that of `import hydra`; time of an up-to-date `make
+pipeline` beside that of DVC's own no-op.
 """
 
 import os
@@ -18,7 +19,8 @@ from typing import Any
 from common import PACKAGE, ROOT, medians, module, parser, report
 
 ROUNDS = 5
-# Ends at the first step of any optimizer. Importing torch first changes nothing, since training imports it as well.
+# Ends at the first step of any optimizer. Importing torch first changes nothing, since training
+# imports it as well.
 FIRST_STEP = f"""
 import os, sys
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -31,7 +33,9 @@ os._exit(1)  # no step came
 
 def seconds(command: list[str]) -> float:
     begun = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return time.perf_counter() - begun
 
 
@@ -45,9 +49,16 @@ def cpu_seconds(command: list[str]) -> float:
 def first_step(folder: str) -> dict[str, float]:
     apart = [f"tracking.uri=sqlite:///{folder}/mlflow.db", f"paths.records={folder}/records"]
     imports = seconds([sys.executable, "-c", "import torch, lightning"])
-    step = seconds([sys.executable, "-c", FIRST_STEP, "train", f"hydra.run.dir={folder}/{time.time()}", *apart])
-    deadline = time.monotonic() + 60  # for the process that delivers its records, which would disturb what comes next
-    while any(j.waits() or not j.closed() for j in module("experiments.journal").journals(Path(folder, "records"))):
+    step = seconds(
+        [sys.executable, "-c", FIRST_STEP, "train", f"hydra.run.dir={folder}/{time.time()}", *apart]
+    )
+    deadline = (
+        time.monotonic() + 60
+    )  # for the process that delivers its records, which would disturb what comes next
+    while any(
+        j.waits() or not j.closed()
+        for j in module("experiments.journal").journals(Path(folder, "records"))
+    ):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return {
@@ -58,7 +69,11 @@ def first_step(folder: str) -> dict[str, float]:
 
 
 def nothing_new() -> dict[str, float]:
-    make = ["make", "--silent", "pipeline"] if shutil.which("make") else [sys.executable, "-m", PACKAGE, "pipeline"]
+    make = (
+        ["make", "--silent", "pipeline"]
+        if shutil.which("make")
+        else [sys.executable, "-m", PACKAGE, "pipeline"]
+    )
     repro, pipeline = seconds([sys.executable, "-m", "dvc", "repro", "--quiet"]), seconds(make)
     return {
         "DVC's no-op: seconds": repro,
@@ -81,5 +96,7 @@ def bench(settings: Any, given: Namespace) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode, every start pays for compiling
+    os.environ.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # without bytecode, every start pays for compiling
     report("start", bench, parser(__doc__))

@@ -1,9 +1,10 @@
-"""Speed and memory of data streamed from disk, beside data in memory: `make bench-stream`, after `make pipeline`.
+"""Speed and memory of data streamed from disk, beside data in memory: `make bench-stream`, after
+`make pipeline`.
 
-The project's own training rows, drawn again and again, make tables of four sizes. Of each, two passes are loaded and
-one epoch is trained, streamed and in memory, each in a process of its own. Rates are of the second pass and of the
-epoch's training steps; memory is the most that the process held at once, with the largest of its workers counted
-`training.workers` times.
+The project's own training rows, drawn again and again, make tables of four sizes. Of each, two
+passes are loaded and one epoch is trained, streamed and in memory, each in a process of its own.
+Rates are of the second pass and of the epoch's training steps; memory is the most that the process
+held at once, with the largest of its workers counted `training.workers` times.
 """
 
 import json
@@ -46,7 +47,9 @@ def load(settings: Any) -> float:
 
 
 def train(settings: Any) -> float:
-    """Rows per second of an epoch's training steps; the labels' scale and what a network adapts to come before it."""
+    """Rows per second of an epoch's training steps; the labels' scale and what a network adapts to
+    come before it.
+    """
     from lightning.pytorch.callbacks import Callback
 
     class Watch(Callback):
@@ -68,22 +71,38 @@ def peak(workers: int) -> float:
     import resource  # not on Windows
 
     kib = 1024 if sys.platform == "darwin" else 1
-    own, status = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / kib, Path("/proc/self/status")
+    own, status = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / kib,
+        Path("/proc/self/status"),
+    )
     if status.is_file():  # getrusage would count what the parent held
-        own = next(int(x.split()[1]) for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
+        own = next(
+            int(x.split()[1])
+            for x in status.read_text(encoding="utf-8").splitlines()
+            if x.startswith("VmHWM")
+        )
     return (own + workers * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / kib) / 1024
 
 
 def measure(folder: Path, way: str, overrides: list[str]) -> dict[str, float]:
     """Rates and memory of one way, in a process of its own."""
-    own = [f"paths.splits={folder}", f"paths.state={folder}/state", f"training.streaming={WAYS[way]}"]
+    own = [
+        f"paths.splits={folder}",
+        f"paths.state={folder}/state",
+        f"training.streaming={WAYS[way]}",
+    ]
     fixed = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
     done = subprocess.run(
-        [sys.executable, __file__, "--part", *overrides, *own, *fixed], capture_output=True, text=True, check=False
+        [sys.executable, __file__, "--part", *overrides, *own, *fixed],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise ValueError(f"{way} failed: {done.stderr.strip()[-300:]}")
-    return {f"{way}, {name}": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
+    return {
+        f"{way}, {name}": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()
+    }
 
 
 def bench(settings: Any, given: Namespace) -> dict[str, float]:
@@ -96,7 +115,8 @@ def bench(settings: Any, given: Namespace) -> dict[str, float]:
             write_table(splits / "train.parquet", folder / "train.parquet", rows)
             write_table(splits / "val.parquet", folder / "val.parquet", 1_000)
             rounds = [
-                {k: v for way in WAYS for k, v in measure(folder, way, overrides).items()} for _ in range(given.rounds)
+                {k: v for way in WAYS for k, v in measure(folder, way, overrides).items()}
+                for _ in range(given.rounds)
             ]
         figures |= {f"{rows} rows: {name}": value for name, value in medians(rounds).items()}
     for name in [n.partition(": ")[2] for n in figures if n.startswith(f"{sizes[0]} ")]:
@@ -110,12 +130,17 @@ if __name__ == "__main__":
     arguments = parser(__doc__)
     arguments.add_argument("--rows", type=int, default=2_000_000, help="of the largest table")
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--part", action="store_true", help="measure one way in this process, as the bench does")
+    arguments.add_argument(
+        "--part", action="store_true", help="measure one way in this process, as the bench does"
+    )
     args = arguments.parse_intermixed_args()
     if args.part:
         settings = module("params").load(args.overrides)
         torch.set_num_threads(settings.training.num_threads)
-        rates = {"loaded rows per second": load(settings), "trained rows per second": train(settings)}
+        rates = {
+            "loaded rows per second": load(settings),
+            "trained rows per second": train(settings),
+        }
         print(json.dumps({**rates, "peak MiB": peak(settings.training.workers)}))
     else:
         report("stream", bench, arguments)

@@ -1,9 +1,10 @@
 """Training beside a hand-written PyTorch loop: `make bench-train`.
 
-Both fit the same network to the same tensors, in the same batches, with the same optimizer, threads and augmentation,
-and both validate after every epoch. The loop by hand does nothing else. Ours does all that it does in `make pipeline`:
-progress bar, metrics, records and their delivery, system metrics, checkpoints, health, gradient norms, clipping and the
-schedule. One process measures all sides, in turns; time runs from one epoch's start to the next one's.
+Both fit the same network to the same tensors, in the same batches, with the same optimizer, threads
+and augmentation, and both validate after every epoch. The loop by hand does nothing else. Ours does
+all that it does in `make pipeline`: progress bar, metrics, records and their delivery, system
+metrics, checkpoints, health, gradient norms, clipping and the schedule. One process measures all
+sides, in turns; time runs from one epoch's start to the next one's.
 """
 
 import json
@@ -34,7 +35,10 @@ from torch import nn
 
 ROUNDS, EPOCHS = 5, 3  # of which the first is not counted
 DEADLINE = 60.0
-SIZES = {"own network": (8_192, 1_024), "784-64-128-64-10": (60_000, 10_000)}  # rows to train on and to validate with
+SIZES = {
+    "own network": (8_192, 1_024),
+    "784-64-128-64-10": (60_000, 10_000),
+}  # rows to train on and to validate with
 SIDES = ("cpu", "throughput")  # of configs/trainer
 
 
@@ -43,14 +47,26 @@ def bench(settings: Any, given: Namespace) -> dict[str, float]:
     for name in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "figures.json"
-            on_terminal([sys.executable, __file__, *given.overrides, "--part", name, "--target", str(target)])
+            on_terminal(
+                [
+                    sys.executable,
+                    __file__,
+                    *given.overrides,
+                    "--part",
+                    name,
+                    "--target",
+                    str(target),
+                ]
+            )
             found = json.loads(target.read_text(encoding="utf-8"))
         figures |= {f"{name}: {key}": value for key, value in found.items()}
     return figures
 
 
 def on_terminal(command: list[str]) -> None:
-    """Runs a command that sees a terminal, and so shows its progress bar; what it shows is thrown away."""
+    """Runs a command that sees a terminal, and so shows its progress bar; what it shows is thrown
+    away.
+    """
     if os.name != "posix":
         subprocess.run(command, cwd=ROOT, check=True)
         return
@@ -68,7 +84,9 @@ def on_terminal(command: list[str]) -> None:
 
     reader = threading.Thread(target=drain, daemon=True)
     reader.start()
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, check=False
+    )
     os.close(theirs)
     reader.join(5)
     if done.returncode:
@@ -76,7 +94,9 @@ def on_terminal(command: list[str]) -> None:
 
 
 Seconds = np.ndarray[tuple[int], np.dtype[np.float64]]
-"""[2]: on the wall, and of this process on a processor, which other programs on the machine change less."""
+"""[2]: on the wall, and of this process on a processor, which other programs on the machine change
+less.
+"""
 
 
 def now() -> Seconds:
@@ -102,7 +122,12 @@ def own_network(settings: Any, rows: int, val_rows: int) -> Work:
         inputs = {name: np.resize(x, (n, *x.shape[1:])) for name, x in found.inputs.items()}
         return data.Examples(inputs, np.resize(found.label, n), found.rows)
 
-    return Work(settings, module("training.fit").build_module, repeated("train", rows), repeated("val", val_rows))
+    return Work(
+        settings,
+        module("training.fit").build_module,
+        repeated("train", rows),
+        repeated("val", val_rows),
+    )
 
 
 def reference(settings: Any, rows: int, val_rows: int) -> Work:
@@ -114,13 +139,18 @@ def reference(settings: Any, rows: int, val_rows: int) -> Work:
         return module("data.datamodule").Examples(inputs, rng.integers(0, 10, n), None)
 
     changes = {
-        "data": settings.data.model_copy(update={"kind": "multiclass", "labels": [str(i) for i in range(10)]}),
+        "data": settings.data.model_copy(
+            update={"kind": "multiclass", "labels": [str(i) for i in range(10)]}
+        ),
         "training": settings.training.model_copy(update={"batch_size": 64}),
         "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
         "augmentation": None,
     }
     return Work(
-        settings.model_copy(update=changes), lambda s: modeling.Module(s, Dense()), random(rows), random(val_rows)
+        settings.model_copy(update=changes),
+        lambda s: modeling.Module(s, Dense()),
+        random(rows),
+        random(val_rows),
     )
 
 
@@ -142,7 +172,9 @@ def into(folder: Path, work: Work) -> Work:
     """The same work, with everything that it writes in a folder of its own."""
     settings = work.settings
     changes = {
-        "paths": settings.paths.model_copy(update={key: folder / key for key in ("state", "records", "model")}),
+        "paths": settings.paths.model_copy(
+            update={key: folder / key for key in ("state", "records", "model")}
+        ),
         "tracking": settings.tracking.model_copy(update={"uri": f"sqlite:///{folder}/mlflow.db"}),
         "trainer": settings.trainer.model_copy(update={"max_epochs": EPOCHS}),
     }
@@ -150,8 +182,13 @@ def into(folder: Path, work: Work) -> Work:
 
 
 def part(settings: Any, name: str, folder: Path) -> dict[str, float]:
-    """Medians over rounds in which every side takes its turn, all while the same process delivers the records."""
-    tracking, work = module("experiments.tracking"), into(folder, WORKS[name](settings, *SIZES[name]))
+    """Medians over rounds in which every side takes its turn, all while the same process delivers
+    the records.
+    """
+    tracking, work = (
+        module("experiments.tracking"),
+        into(folder, WORKS[name](settings, *SIZES[name])),
+    )
     run, rounds = tracking.start(work.settings, "bench"), []
     with tracking.followed(work.settings, run):
         (follower,) = psutil.Process().children()
@@ -161,8 +198,14 @@ def part(settings: Any, name: str, folder: Path) -> dict[str, float]:
         before, started = sum(follower.cpu_times()[:2]), time.monotonic()
         for _ in range(ROUNDS):
             seconds = {f"trainer={side}": ours(work, run, side) for side in SIDES}
-            hands = {"a loop by hand": by_hand(work), "one that clips and schedules": by_hand(work, whole=True)}
-            figures = {f"{side}, rows per second": len(work.train) / t[0] for side, t in (seconds | hands).items()}
+            hands = {
+                "a loop by hand": by_hand(work),
+                "one that clips and schedules": by_hand(work, whole=True),
+            }
+            figures = {
+                f"{side}, rows per second": len(work.train) / t[0]
+                for side, t in (seconds | hands).items()
+            }
             for side, (hand, reference) in product(seconds, hands.items()):
                 wall, processor = reference / seconds[side]
                 figures |= {f"{side} / {hand}": wall, f"{side} / {hand}, processor time": processor}
@@ -174,11 +217,22 @@ def part(settings: Any, name: str, folder: Path) -> dict[str, float]:
 def ours(work: Work, run: Any, side: str) -> Seconds:
     """Of an epoch, checkpoints and records included."""
     fit, marks = module("training.fit"), Marks()
-    preset = yaml.safe_load((ROOT / "configs" / "trainer" / f"{side}.yaml").read_text(encoding="utf-8"))
-    changes = {key: preset[key] for key in ("batches_per_step", "log_every_n_steps") if key in preset}
-    settings = work.settings.model_copy(update={"trainer": work.settings.trainer.model_copy(update=changes)})
-    panel: Any = patch.object(fit, "panel", lambda *_: []) if work.val.rows is None else nullcontext()  # none to show
-    with panel, patch.object(module("data.datamodule"), "load", lambda _, split: getattr(work, split)):
+    preset = yaml.safe_load(
+        (ROOT / "configs" / "trainer" / f"{side}.yaml").read_text(encoding="utf-8")
+    )
+    changes = {
+        key: preset[key] for key in ("batches_per_step", "log_every_n_steps") if key in preset
+    }
+    settings = work.settings.model_copy(
+        update={"trainer": work.settings.trainer.model_copy(update=changes)}
+    )
+    panel: Any = (
+        patch.object(fit, "panel", lambda *_: []) if work.val.rows is None else nullcontext()
+    )  # none to show
+    with (
+        panel,
+        patch.object(module("data.datamodule"), "load", lambda _, split: getattr(work, split)),
+    ):
         fit.fit_network(settings, run, callbacks=[marks], build=work.build)
     return marks.seconds()
 
@@ -200,14 +254,20 @@ class Marks(Callback):
 
 
 def by_hand(work: Work, whole: bool = False) -> Seconds:
-    """Of an epoch of the loop that one would write without a framework; the whole one clips and has a schedule."""
+    """Of an epoch of the loop that one would write without a framework; the whole one clips and has
+    a schedule.
+    """
     torch.set_num_threads(work.settings.training.num_threads)
     torch.use_deterministic_algorithms(False)  # which ours has turned on, as shipped
     made = work.build(work.settings)
     network, loss_of = made.network, made._loss
     optimizer = instantiate(work.settings.optimizer)(params=network.parameters())
     schedule = module("modeling.schedules").cosine_with_warmup(optimizer, 100_000, 0.1)
-    augment = instantiate(work.settings.augmentation) if work.settings.augmentation else lambda inputs: inputs
+    augment = (
+        instantiate(work.settings.augmentation)
+        if work.settings.augmentation
+        else lambda inputs: inputs
+    )
     (inputs, label), (val_inputs, val_label) = (
         (tensors(x.inputs), torch.from_numpy(x.label)) for x in (work.train, work.val)
     )

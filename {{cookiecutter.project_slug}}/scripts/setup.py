@@ -1,17 +1,21 @@
-"""python3 scripts/setup.py: an environment with all that the project needs, then a git repository, once.
+"""python3 scripts/setup.py: an environment with all that the project needs, then a git repository,
+once.
 
     VENV=folder        where the environment lies (.venv)
     TORCH=cpu          PyTorch's build: cpu, or cuda or auto for the build that fits this machine's GPU; remembered
     LOCK=none          newest versions that pyproject.toml allows, instead of those of requirements.lock
     ... setup.py lock  write requirements.lock anew
 
-Standard library only. What pip is configured to use here (indexes, folders of wheels, certificates) uv uses as well.
+Standard library only. What pip is configured to use here (indexes, folders of wheels, certificates)
+uv uses as well.
 """
 
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this line is for those who have an older one
-    sys.exit(f"error: Python 3.11 or newer is needed, not {sys.version.split()[0]}; try `make setup PYTHON=python3.12`")
+    sys.exit(
+        f"error: Python 3.11 or newer is needed, not {sys.version.split()[0]}; try `make setup PYTHON=python3.12`"
+    )
 
 import ast
 import hashlib
@@ -46,7 +50,9 @@ def say(line: str) -> None:
 def check_tools() -> None:
     """Stops with one line, before anything is downloaded, when a tool is missing."""
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        sys.exit("error: this Python has no venv: install it (Debian: apt install python3-venv) or use another Python")
+        sys.exit(
+            "error: this Python has no venv: install it (Debian: apt install python3-venv) or use another Python"
+        )
     if shutil.which("git") is None:
         sys.exit("error: git is needed and was not found: install it first")
     if TORCH not in ("cpu", "cuda", "auto"):
@@ -75,13 +81,22 @@ def run(
     *command: str | Path, quiet: bool = False, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command in the project's root; its output is shown, or kept where `quiet`."""
-    return subprocess.run([str(c) for c in command], cwd=ROOT, env=env, text=True, capture_output=quiet, check=False)
+    return subprocess.run(
+        [str(c) for c in command], cwd=ROOT, env=env, text=True, capture_output=quiet, check=False
+    )
 
 
 def show(command: list[str | Path], env: dict[str, str]) -> int:
-    """Runs uv and shows what it says, without the long list of what it has installed; returns the exit code."""
+    """Runs uv and shows what it says, without the long list of what it has installed; returns the
+    exit code.
+    """
     with subprocess.Popen(
-        [str(c) for c in command], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [str(c) for c in command],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
         for line in process.stdout or ():
             if not line.startswith((" + ", " - ", " ~ ")):
@@ -95,14 +110,18 @@ def project() -> dict[str, object]:
 
 
 def fingerprint() -> str:
-    """What the environment depends on: other settings of pyproject.toml do not ask for a new installation."""
+    """What the environment depends on: other settings of pyproject.toml do not ask for a new
+    installation.
+    """
     lock = LOCK.read_text(encoding="utf-8") if LOCKED and LOCK.exists() else ""
     parts = [json.dumps(project(), sort_keys=True), lock, TORCH, sys.version, str(ROOT)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def pip_settings(venv: Path) -> dict[str, str]:
-    """pip's configuration from files and environment; a later level replaces an earlier one, as it does for pip."""
+    """pip's configuration from files and environment; a later level replaces an earlier one, as it
+    does for pip.
+    """
     lines = run(python(venv), "-m", "pip", "config", "list", quiet=True).stdout.splitlines()
     found: dict[str, str] = {}
     for level in ("global", "install", ":env:"):
@@ -120,7 +139,9 @@ def uv_environment(venv: Path) -> dict[str, str]:
     for option, (name, separator) in UV_NAMES.items():
         if settings.get(option):
             env.setdefault(name, separator.join(settings[option].split()))
-    if "extra-index-url" in settings:  # pip takes the best version of all indexes, uv the first index that has any
+    if (
+        "extra-index-url" in settings
+    ):  # pip takes the best version of all indexes, uv the first index that has any
         env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     return env
 
@@ -135,8 +156,18 @@ def local_torch(venv: Path) -> str | None:
     """`torch==version` where pip's own configuration offers a wheel of it on this machine."""
     if "find-links" not in pip_settings(venv) or TORCH != "cpu":
         return None
-    options = ("--dry-run", "--no-index", "--no-deps", "--ignore-installed", "--quiet", "--report", "-")
-    found = run(python(venv), "-m", "pip", "install", *options, requirement("torch") or "torch", quiet=True)
+    options = (
+        "--dry-run",
+        "--no-index",
+        "--no-deps",
+        "--ignore-installed",
+        "--quiet",
+        "--report",
+        "-",
+    )
+    found = run(
+        python(venv), "-m", "pip", "install", *options, requirement("torch") or "torch", quiet=True
+    )
     if found.returncode != 0:
         return None
     return f"torch=={json.loads(found.stdout)['install'][0]['metadata']['version']}"
@@ -155,7 +186,9 @@ def torch_arguments(venv: Path, uv: list[str | Path], env: dict[str, str]) -> li
     probe = [*uv, "pip", "install", "--dry-run", "--no-deps", "torch", backend]
     if uv and run(*probe, quiet=True, env=env).returncode == 0:
         return [backend]
-    say("PyTorch's own index cannot be reached: taking the default one, whose build for GPUs is several GB to load.")
+    say(
+        "PyTorch's own index cannot be reached: taking the default one, whose build for GPUs is several GB to load."
+    )
     return []
 
 
@@ -164,7 +197,11 @@ def constraints(venv: Path, torch: list[str]) -> list[str]:
     if not LOCKED or not LOCK.exists():
         return []
     own = any(argument.startswith("torch==") for argument in torch)
-    lines = [line for line in LOCK.read_text(encoding="utf-8").splitlines() if not (own and line.startswith("torch=="))]
+    lines = [
+        line
+        for line in LOCK.read_text(encoding="utf-8").splitlines()
+        if not (own and line.startswith("torch=="))
+    ]
     path = venv / "constraints.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return ["--constraint", str(path)]
@@ -183,7 +220,9 @@ def install(venv: Path) -> None:
         return
     say("uv could not install everything: trying once more with pip.")
     if run(*pip, "install", *common, *(t for t in torch if not t.startswith("--"))).returncode != 0:
-        sys.exit("error: the installation failed; the lines above say why. Call it again after mending that.")
+        sys.exit(
+            "error: the installation failed; the lines above say why. Call it again after mending that."
+        )
 
 
 def make_environment() -> None:
@@ -214,20 +253,41 @@ def make_repository() -> None:
         if made.returncode != 0:
             sys.exit(f"error: no git repository could be made here: {made.stderr.strip()}")
         say("Made a git repository.")
-    elif Path(inside.stdout.strip()).resolve() != ROOT or git("rev-parse", "--verify", "HEAD").returncode == 0:
+    elif (
+        Path(inside.stdout.strip()).resolve() != ROOT
+        or git("rev-parse", "--verify", "HEAD").returncode == 0
+    ):
         return
     if git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT").returncode != 0:
-        say("git does not know you yet, so nothing is committed. Type, with your own name and address:")
-        say('    git config --global user.name "Your Name" && git config --global user.email you@example.com')
+        say(
+            "git does not know you yet, so nothing is committed. Type, with your own name and address:"
+        )
+        say(
+            '    git config --global user.name "Your Name" && git config --global user.email you@example.com'
+        )
         say('    git add --all && git commit --message "The project as generated"')
         return
     git("add", "--all")
-    commit = git("-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", "-m", "The project as generated")
-    say("Committed the project as generated." if commit.returncode == 0 else f"git: {commit.stderr.strip()}")
+    commit = git(
+        "-c",
+        "commit.gpgsign=false",
+        "commit",
+        "--quiet",
+        "--no-verify",
+        "-m",
+        "The project as generated",
+    )
+    say(
+        "Committed the project as generated."
+        if commit.returncode == 0
+        else f"git: {commit.stderr.strip()}"
+    )
 
 
 def lock() -> None:
-    """Writes the newest versions that pyproject.toml allows, for every Python and system, into requirements.lock."""
+    """Writes the newest versions that pyproject.toml allows, for every Python and system, into
+    requirements.lock.
+    """
     make_environment()
     env = uv_environment(folder())
     env.pop("UV_FIND_LINKS", None)  # one machine's wheels are not everyone's

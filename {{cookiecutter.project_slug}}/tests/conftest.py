@@ -1,4 +1,6 @@
-"""Shared fixtures: a small trained project made once per session, and the record of which checklist rows passed."""
+"""Shared fixtures: a small trained project made once per session, and the record of which checklist
+rows passed.
+"""
 
 import json
 import os
@@ -35,7 +37,9 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture
 def trained(tmp_path: Path, trained_once: Path) -> Iterator[Project]:
-    """A copy of the trained project, which is the working directory; its runs are recorded where they were made."""
+    """A copy of the trained project, which is the working directory; its runs are recorded where
+    they were made.
+    """
     before = Path.cwd()
     shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
     os.chdir(tmp_path)
@@ -50,8 +54,13 @@ OUTCOMES: dict[str, dict[str, str]] = {}  # of tests, by checklist row
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     report = yield
     if report.skipped and os.environ.get("REQUIRE_ALL") == "1" and not hasattr(report, "wasxfail"):
-        report.outcome, report.longrepr = "failed", f"REQUIRE_ALL=1 and yet skipped: {report.longrepr}"
-    report.user_properties += [("row", row) for mark in item.iter_markers("row") for row in mark.args]
+        report.outcome, report.longrepr = (
+            "failed",
+            f"REQUIRE_ALL=1 and yet skipped: {report.longrepr}",
+        )
+    report.user_properties += [
+        ("row", row) for mark in item.iter_markers("row") for row in mark.args
+    ]
     return report
 
 
@@ -63,13 +72,20 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run of the whole suite leaves its outcome per checklist row in reports/tests.json; a part of it does not."""
+    """A run of the whole suite leaves its outcome per checklist row in reports/tests.json; a part
+    of it does not.
+    """
     config = session.config
     whole = (
-        not config.option.keyword and not config.option.markexpr and all(Path(a).name == "tests" for a in config.args)
+        not config.option.keyword
+        and not config.option.markexpr
+        and all(Path(a).name == "tests" for a in config.args)
     )
     if whole and OUTCOMES and Path.cwd() == ROOT and not hasattr(config, "workerinput"):
-        reports = ROOT / yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paths"]["reports"]
+        reports = (
+            ROOT
+            / yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paths"]["reports"]
+        )
         reports.mkdir(exist_ok=True)
         content = {"code": module("provenance").source_code(), "rows": OUTCOMES}
         (reports / "tests.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Faults to plant into a snapshot, and what must catch each: `docs/data_checks.md` shows the same table."""
+"""Faults to plant into a snapshot, and what must catch each: `docs/data_checks.md` shows the same
+table.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +13,9 @@ Change = Callable[[pd.DataFrame, Any], pd.DataFrame]
 
 
 class Fault(NamedTuple):
-    """A change of the rows (given the settings' data), and who must catch it: stage, check, words, exit code."""
+    """A change of the rows (given the settings' data), and who must catch it: stage, check, words,
+    exit code.
+    """
 
     change: Change
     stage: str
@@ -43,19 +47,30 @@ def again(rows: pd.DataFrame, number: int, **changes: Any) -> pd.DataFrame:
 
 def lookalikes(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
     """The rows, and the first 100 of them with all numbers a thousandth smaller."""
-    features = module("data.features")
+    features = module("task.features")
     size = features.Features.model_validate(data.features)
-    inputs = {name: x * np.float32(0.998) for name, x in features.encode(rows.head(100), size).items()}
-    items = [features.Instance.model_validate(i) for i in features.inputs_to_instances(inputs, size)]
+    inputs = {
+        name: x * np.float32(0.998) for name, x in features.encode(rows.head(100), size).items()
+    }
+    items = [
+        features.Instance.model_validate(i) for i in features.inputs_to_instances(inputs, size)
+    ]
     copies = pd.DataFrame([features.instance_to_row(item) for item in items])
-    copies = copies.assign(id=[f"lookalike {i}" for i in range(len(copies))], label=rows["label"].head(100))
+    copies = copies.assign(
+        id=[f"lookalike {i}" for i in range(len(copies))], label=rows["label"].head(100)
+    )
     copies["content"] = module("data.ingest").content_hash(copies)
     return pd.concat([rows, copies.reindex(columns=rows.columns)], ignore_index=True)
 
 
 def upper_half(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
     """The rows in which the most varied number is above its median."""
-    numbers = module("data.profile").describe(rows, data).select_dtypes("number").drop(columns="label", errors="ignore")
+    numbers = (
+        module("data.profile")
+        .describe(rows, data)
+        .select_dtypes("number")
+        .drop(columns="label", errors="ignore")
+    )
     values = numbers[numbers.nunique().idxmax()].to_numpy()
     return rows[values > np.nanmedian(values)].reset_index(drop=True)
 
@@ -68,33 +83,59 @@ def retyped(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
 FAULTS = {
     "a column of the wrong type": Fault(retyped, "validate", "row rules", "dtype("),
     "a value that its rule forbids": Fault(
-        lambda r, d: module("data.schema").break_row(r), "validate", "row rules", '"row": 1,'
+        lambda r, d: module("task.schema").break_row(r), "validate", "row rules", '"row": 1,'
     ),
     "a label that cannot be": Fault(
-        lambda r, d: r.assign(label=r["label"].where(r.index != 5, "nonsense" if d.labels else np.inf)),
+        lambda r, d: r.assign(
+            label=r["label"].where(r.index != 5, "nonsense" if d.labels else np.inf)
+        ),
         "validate",
         "row rules",
         '"row": 5,',
     ),
     "a key that is missing": Fault(
-        lambda r, d: r.assign(id=r["id"].where(r.index != 5, None)), "validate", "row rules", "not_nullable"
+        lambda r, d: r.assign(id=r["id"].where(r.index != 5, None)),
+        "validate",
+        "row rules",
+        "not_nullable",
     ),
     "a key that occurs twice": Fault(
-        lambda r, d: r.assign(id=r["id"].where(r.index != 3, r["id"][2])), "validate", "row rules", "unique"
+        lambda r, d: r.assign(id=r["id"].where(r.index != 3, r["id"][2])),
+        "validate",
+        "row rules",
+        "unique",
     ),
-    "columns in another order": Fault(lambda r, d: r[r.columns[::-1]], "validate", "row rules", "column_ordered"),
-    "a column too many": Fault(lambda r, d: r.assign(extra=1), "validate", "row rules", "column_in_schema"),
-    "a column too few": Fault(lambda r, d: r.drop(columns="label"), "validate", "row rules", "column_in_dataframe"),
+    "columns in another order": Fault(
+        lambda r, d: r[r.columns[::-1]], "validate", "row rules", "column_ordered"
+    ),
+    "a column too many": Fault(
+        lambda r, d: r.assign(extra=1), "validate", "row rules", "column_in_schema"
+    ),
+    "a column too few": Fault(
+        lambda r, d: r.drop(columns="label"), "validate", "row rules", "column_in_dataframe"
+    ),
     "no rows": Fault(lambda r, d: r.head(0), "validate", "rows", "at least 1"),
     "a row without a label": Fault(
-        lambda r, d: r.assign(label=r["label"].where(r.index != 5, None)), "validate", "unlabeled rows", "at most 0"
+        lambda r, d: r.assign(label=r["label"].where(r.index != 5, None)),
+        "validate",
+        "unlabeled rows",
+        "at most 0",
     ),
-    "many rows twice": Fault(lambda r, d: again(r, 100), "validate", "duplicate rows", "equal but for the key"),
+    "many rows twice": Fault(
+        lambda r, d: again(r, 100), "validate", "duplicate rows", "equal but for the key"
+    ),
     "equal rows with different labels": Fault(
-        lambda r, d: again(r, 1, label=other_label(r)), "validate", "equal rows with different labels", "at most 0"
+        lambda r, d: again(r, 1, label=other_label(r)),
+        "validate",
+        "equal rows with different labels",
+        "at most 0",
     ),
-    "a snapshot that drifted": Fault(upper_half, "validate", "drift since the last snapshot", "reports/profile.json"),
-    "equal rows in two splits": Fault(lambda r, d: again(r, 100), "split", "leakage", "equal rows in two splits"),
+    "a snapshot that drifted": Fault(
+        upper_half, "validate", "drift since the last snapshot", "reports/profile.json"
+    ),
+    "equal rows in two splits": Fault(
+        lambda r, d: again(r, 100), "split", "leakage", "equal rows in two splits"
+    ),
     "near-duplicates in train and test": Fault(
         lookalikes, "split", "near_duplicates", "have a near-duplicate in train"
     ),

@@ -39,7 +39,9 @@ def benchmark(name: str) -> ModuleType:
 
 
 def dvc(*arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """A DVC command in the working directory; the stages call plain `python`, which must be this one."""
+    """A DVC command in the working directory; the stages call plain `python`, which must be this
+    one.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command, env = [sys.executable, "-m", "dvc", *arguments], {**os.environ, "PATH": path}
     return subprocess.run(command, capture_output=True, text=True, check=check, env=env)

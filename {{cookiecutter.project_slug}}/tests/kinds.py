@@ -1,4 +1,6 @@
-"""The task's own rows under each kind of task, so that what serves and watches a model is tested for all of them."""
+"""The task's own rows under each kind of task, so that what serves and watches a model is tested
+for all of them.
+"""
 
 from typing import Any
 
@@ -8,7 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 KINDS = ("multiclass", "binary", "regression")
-LABELS: dict[str, list[str]] = {"multiclass": ["low", "middle", "high"], "binary": ["no", "yes"], "regression": []}
+LABELS: dict[str, list[str]] = {
+    "multiclass": ["low", "middle", "high"],
+    "binary": ["no", "yes"],
+    "regression": [],
+}
 every_kind = pytest.mark.parametrize("kind", KINDS, indirect=True)
 
 
@@ -23,7 +29,9 @@ def as_kind(raw: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def relabel(label: pd.Series, raw: dict[str, Any], kind: str) -> pd.Series:
-    """Labels of another kind that follow from the task's own [n], with noise that makes them all different."""
+    """Labels of another kind that follow from the task's own [n], with noise that makes them all
+    different.
+    """
     data = raw["data"]
     if kind == data["kind"]:
         return label

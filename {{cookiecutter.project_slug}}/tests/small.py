@@ -1,4 +1,6 @@
-"""Small networks on made-up rows of two classes, trained with the project's own module in a fraction of a second."""
+"""Small networks on made-up rows of two classes, trained with the project's own module in a
+fraction of a second.
+"""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,11 +16,17 @@ Batch = dict[str, Any]
 
 
 class Rows:
-    """`n` rows of 8 numbers in batches of 32, labelled by `answer`; `change` may depend on the pass over them."""
+    """`n` rows of 8 numbers in batches of 32, labelled by `answer`; `change` may depend on the pass
+    over them.
+    """
 
-    def __init__(self, n: int, answer: Callable[[Tensor], Tensor], seed: int = 0, change: Any = None) -> None:
+    def __init__(
+        self, n: int, answer: Callable[[Tensor], Tensor], seed: int = 0, change: Any = None
+    ) -> None:
         x = torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
-        self.batches = [{"inputs": {"x": part}, "label": answer(part)} for part in torch.split(x, 32)]
+        self.batches = [
+            {"inputs": {"x": part}, "label": answer(part)} for part in torch.split(x, 32)
+        ]
         self.change, self.passes = change, 0
 
     def __len__(self) -> int:
@@ -51,7 +59,9 @@ class Net(nn.Module):
         return self.body(x), x
 
 
-def deep(activation: type[nn.Module], layers: int = 2, width: int = 16, std: float | None = None) -> Net:
+def deep(
+    activation: type[nn.Module], layers: int = 2, width: int = 16, std: float | None = None
+) -> Net:
     found: list[nn.Module] = []
     for i in range(layers):
         found += [nn.Linear(width if i else 8, width), activation()]
@@ -87,7 +97,11 @@ def two_classes(folder: Path) -> Any:
 
 
 def fit(
-    fitted: L.LightningModule, data: L.LightningDataModule, callback: L.Callback, epochs: int, **options: Any
+    fitted: L.LightningModule,
+    data: L.LightningDataModule,
+    callback: L.Callback,
+    epochs: int,
+    **options: Any,
 ) -> L.Trainer:
     module("training.fit").quiet()
     torch.set_num_threads(1)

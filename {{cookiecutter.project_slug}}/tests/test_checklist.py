@@ -15,16 +15,31 @@ def status(project: Project, row: str) -> dict[str, str]:
     return dict(checklist.judge(row, entry, project.settings(), {}))
 
 
-def test_every_row_is_there_with_a_status(trained: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_row_is_there_with_a_status(
+    trained: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert module("__main__").main(["checklist", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     wanted = [
         f"{letter}{i}"
-        for letter, count in (("D", 7), ("M", 12), ("T", 8), ("E", 11), ("P", 7), ("S", 11), ("O", 9))
+        for letter, count in (
+            ("D", 7),
+            ("M", 12),
+            ("T", 8),
+            ("E", 11),
+            ("P", 7),
+            ("S", 11),
+            ("O", 9),
+        )
         for i in range(1, count + 1)
     ]
     assert list(found) == wanted
-    assert {s["status"] for s in found.values()} <= {"proven", "not yet", "unanswered", "not applicable"}
+    assert {s["status"] for s in found.values()} <= {
+        "proven",
+        "not yet",
+        "unanswered",
+        "not applicable",
+    }
     assert all(s["proof"] for s in found.values())
 
 
@@ -39,7 +54,9 @@ def test_a_report_of_other_data_code_or_bundle_proves_nothing(
     path = trained.settings().paths.reports / "package.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     for key in ("code", "data", "bundle"):
-        module("provenance").write_json(path, {**content, "provenance": {**content["provenance"], key: "0" * 64}})
+        module("provenance").write_json(
+            path, {**content, "provenance": {**content["provenance"], key: "0" * 64}}
+        )
         assert status(trained, "P2") == {"status": "not yet", "proof": f"the {key} changed since"}
 
 
@@ -58,8 +75,13 @@ def test_tests_prove_a_row_only_for_the_code_they_ran_on(trained: Project) -> No
         ("0", "passed", "not yet"),
         (module("provenance").source_code(), "failed", "not yet"),
     ):
-        module("provenance").write_json(path, {"code": code, "rows": {"T3": {"tests/x.py::test": outcome}}})
-        assert checklist.judge("T3", {"proof": [{"tests": True}]}, trained.settings(), {})["status"] == wanted
+        module("provenance").write_json(
+            path, {"code": code, "rows": {"T3": {"tests/x.py::test": outcome}}}
+        )
+        assert (
+            checklist.judge("T3", {"proof": [{"tests": True}]}, trained.settings(), {})["status"]
+            == wanted
+        )
 
 
 def test_questions_count_as_answered_for_the_data_they_speak_of(trained: Project) -> None:
@@ -72,5 +94,7 @@ def test_questions_count_as_answered_for_the_data_they_speak_of(trained: Project
         f"Answers for the data set: {name}\n\n## Data\n> The question?\n\nOurs.\n", encoding="utf-8"
     )
     assert checklist.answered("Data", trained.settings()) == "Ours."
-    Path("docs/design.md").write_text("Answers for the data set: another\n\n## Data\nOurs.\n", encoding="utf-8")
+    Path("docs/design.md").write_text(
+        "Answers for the data set: another\n\n## Data\nOurs.\n", encoding="utf-8"
+    )
     assert checklist.answered("Data", trained.settings()) is None

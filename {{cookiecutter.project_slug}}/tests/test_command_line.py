@@ -10,7 +10,11 @@ VERBS = list(module("__main__").VERBS)
 
 def call(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", PACKAGE, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", PACKAGE, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -46,20 +50,33 @@ def test_unknown_verb_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_outside_a_project_one_line_says_where_to_run(tmp_path: Path) -> None:
     done = call("split", folder=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "error: no params.yaml here: run this in the project's root folder\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: no params.yaml here: run this in the project's root folder\n",
+    )
 
 
-def test_stages_before_their_inputs_say_what_to_run(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stages_before_their_inputs_say_what_to_run(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     for verb in ("validate", "promote", "evaluate"):
         assert module("__main__").main([verb]) == 2
         assert "run `make pipeline` first" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", ["training.batch_size=0", "model.dropout=7", "optimizer=nonsense"])
-def test_what_is_wrong_in_an_exploring_run_is_told_without_a_traceback(wrong: str, trained: Project) -> None:
+@pytest.mark.parametrize(
+    "wrong", ["training.batch_size=0", "model.dropout=7", "optimizer=nonsense"]
+)
+def test_what_is_wrong_in_an_exploring_run_is_told_without_a_traceback(
+    wrong: str, trained: Project
+) -> None:
     done = call("train", wrong, folder=trained.folder)
-    assert done.returncode != 0 and "Traceback" not in done.stderr and wrong.split(".")[-1].split("=")[0] in done.stderr
+    assert (
+        done.returncode != 0
+        and "Traceback" not in done.stderr
+        and wrong.split(".")[-1].split("=")[0] in done.stderr
+    )
 
 
 @pytest.mark.slow

@@ -17,10 +17,15 @@ def fresh(project: Project, request: pytest.FixtureRequest) -> str:
 def lines(name: str) -> list[dict[str, object]]:
     for handler in logging.getLogger(f"{module('logs').__package__}.{name}").handlers:
         handler.close()
-    return [json.loads(line) for line in Path(f"logs/{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in Path(f"logs/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
-def test_a_stage_logs_its_start_end_and_time(fresh: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_logs_its_start_end_and_time(
+    fresh: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with module("logs").stage(fresh) as log:
         log.info("%d rows", 3, extra={"fields": {"rows": 3}})
     start, message, end = lines(fresh)
@@ -38,7 +43,10 @@ def test_a_failed_stage_logs_its_error(fresh: str) -> None:
 def test_mistakes_are_explained_in_one_line_and_bugs_are_not(tmp_path: Path) -> None:
     explain = module("logs").explain
     (tmp_path / "store.db").write_bytes(b"not a database" * 100)
-    with closing(sqlite3.connect(tmp_path / "store.db")) as store, pytest.raises(sqlite3.DatabaseError) as damaged:
+    with (
+        closing(sqlite3.connect(tmp_path / "store.db")) as store,
+        pytest.raises(sqlite3.DatabaseError) as damaged,
+    ):
         store.execute("SELECT 1 FROM sqlite_master")
     assert "file is not a database" in explain(damaged.value) and "\n" not in explain(damaged.value)
     assert explain(ValueError("write a number")) == "write a number"

@@ -47,7 +47,10 @@ def test_stages_list_keys_that_exist(project: Project) -> None:
 
 def test_edited_configs_are_composed(repository: Project) -> None:
     path = Path("configs/training/default.yaml")
-    path.write_text(path.read_text(encoding="utf-8").replace("batch_size: 32", "batch_size: 16"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("batch_size: 32", "batch_size: 16"),
+        encoding="utf-8",
+    )
     assert "batch_size: 16" in write()
 
 
@@ -66,13 +69,16 @@ def test_a_committed_experiment_stays_in_force(repository: Project) -> None:
     git("commit", "--all", "--quiet", "--message", "experiment")
     assert write() == applied
     path = Path("configs/training/default.yaml")
-    path.write_text(path.read_text(encoding="utf-8").replace("patience: 8", "patience: 9"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("patience: 8", "patience: 9"), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="committed experiment"):
         write()
 
 
 @pytest.mark.parametrize(
-    "override", ["optimizer=nonsense", "experiment=nonsense", "debug=nonsense", "training.nonsense=1"]
+    "override",
+    ["optimizer=nonsense", "experiment=nonsense", "debug=nonsense", "training.nonsense=1"],
 )
 def test_a_name_that_is_not_there_is_refused(override: str, repository: Project) -> None:
     with pytest.raises(ValueError, match="do not compose"):
@@ -86,7 +92,9 @@ def test_a_wrong_value_is_told_before_it_is_written(repository: Project) -> None
     assert Path("params.yaml").read_bytes() == before
 
 
-def test_overrides_show_what_they_change(repository: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_show_what_they_change(
+    repository: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     write("training.batch_size=8")
     write("seed=3")
     assert "-  batch_size: 8" in capsys.readouterr().err
@@ -119,12 +127,24 @@ def test_dvc_composes_the_same_bytes(repository: Project) -> None:
     ours = module("pipeline").compose(["optimizer=sgd", "training.batch_size=8"])
     subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
     subprocess.run([sys.executable, "-m", "dvc", "config", "hydra.enabled", "true"], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "config", "hydra.config_dir", "configs"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "config", "hydra.config_dir", "configs"], check=True
+    )
     Path("dvc.yaml").write_text(
         "stages:\n  show:\n    cmd: python -c 'print()'\n    params: [seed]\n", encoding="utf-8"
     )
     git("add", "--all")
     git("commit", "--quiet", "--message", "dvc")
-    command = [sys.executable, "-m", "dvc", "exp", "run", "-S", "optimizer=sgd", "-S", "training.batch_size=8"]
+    command = [
+        sys.executable,
+        "-m",
+        "dvc",
+        "exp",
+        "run",
+        "-S",
+        "optimizer=sgd",
+        "-S",
+        "training.batch_size=8",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     assert Path("params.yaml").read_text(encoding="utf-8") == ours

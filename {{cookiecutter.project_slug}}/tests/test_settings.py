@@ -16,9 +16,14 @@ def composed(*overrides: str):  # type: ignore[no-untyped-def]
 
 @pytest.mark.row("T6")
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_shipped_configuration_composes_into_valid_settings(choice: str, project: Project) -> None:
+def test_every_shipped_configuration_composes_into_valid_settings(
+    choice: str, project: Project
+) -> None:
     group, _, name = choice.partition("=")
-    shipped = yaml.safe_load((ROOT / "configs" / group / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    shipped = (
+        yaml.safe_load((ROOT / "configs" / group / f"{name}.yaml").read_text(encoding="utf-8"))
+        or {}
+    )
     asked = [f"data.source.{key}=given" for key, value in shipped.items() if value == "???"]
     settings = composed(choice, *asked)
     for component in (settings.augmentation, settings.loss):
@@ -30,7 +35,9 @@ def test_every_shipped_configuration_composes_into_valid_settings(choice: str, p
     ("optimizer", "scheduler"),
     list(itertools.product(["adamw", "sgd", "nadam"], ["cosine", "onecycle", "plateau", "none"])),
 )
-def test_optimizers_and_schedules_are_built_together(optimizer: str, scheduler: str, project: Project) -> None:
+def test_optimizers_and_schedules_are_built_together(
+    optimizer: str, scheduler: str, project: Project
+) -> None:
     settings = composed(f"optimizer={optimizer}", f"scheduler={scheduler}")
     part = module("modeling.module")
     made = part.Module(settings, part.build_network(settings))
@@ -65,9 +72,15 @@ def test_a_goal_that_does_not_fit_the_kind_is_refused(
     kind: str, labels: list[str], goal: dict[str, object], message: str, project: Project
 ) -> None:
     raw = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    metric = {"metric": "mae", "at_least": None, "at_most": 1} if kind == "regression" else {"metric": "accuracy"}
+    metric = (
+        {"metric": "mae", "at_least": None, "at_most": 1}
+        if kind == "regression"
+        else {"metric": "accuracy"}
+    )
     raw["data"] |= {"kind": kind, "labels": labels}
-    raw["data"]["goal"] = {"at_least": 0.5, "costs": None, "max_error_rate": 0.1, "target_error": 0.1} | metric | goal
+    raw["data"]["goal"] = (
+        {"at_least": 0.5, "costs": None, "max_error_rate": 0.1, "target_error": 0.1} | metric | goal
+    )
     with pytest.raises(ValueError, match=message):
         module("settings").parse(raw)
 
@@ -86,5 +99,7 @@ def test_group_override_points_to_the_verbs_that_compose(project: Project) -> No
 def test_shipped_params_have_the_keys_of_configs(project: Project) -> None:
     shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     wanted = yaml.safe_load(module("pipeline").compose([]))
-    flatten = module("experiments.tracking").flatten
-    assert set(flatten(shipped)) == set(flatten(wanted)), "params.yaml is stale: run `make pipeline`"
+    flatten = module("tracking").flatten
+    assert set(flatten(shipped)) == set(flatten(wanted)), (
+        "params.yaml is stale: run `make pipeline`"
+    )

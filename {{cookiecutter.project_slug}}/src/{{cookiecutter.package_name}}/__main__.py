@@ -1,4 +1,6 @@
-"""python -m <package> <verb> [key=value ...]: all stages on one command line, each imported when called."""
+"""python -m <package> <verb> [key=value ...]: all stages on one command line, each imported when
+called.
+"""
 
 import argparse
 import ast
@@ -16,26 +18,54 @@ VERBS = {
     "train": ("training.train", "train the network and the baselines"),
     "evaluate": ("evaluation.evaluate", "run the quality methods on the candidates"),
     "package": ("packaging.package", "export the better candidate as a bundle and measure it"),
-    "promote": ("packaging.promote", "decide on the bundle: exit 0 promoted, 3 refused, 4 cannot tell"),
+    "promote": (
+        "packaging.promote",
+        "decide on the bundle: exit 0 promoted, 3 refused, 4 cannot tell",
+    ),
     "rollback": ("packaging.rollback", "make the previous champion the champion again"),
-    "pull": ("packaging.pull", "fetch the champion and the challenger from the registry into live/"),
+    "pull": (
+        "packaging.pull",
+        "fetch the champion and the challenger from the registry into live/",
+    ),
     "pipeline": ("pipeline", "compose, run what changed, promote, pull"),
     "serve": ("serving.serve", "answer HTTP requests with the champion in live/"),
-    "replay": ("serving.replay", "send rows of a split to a running server, corrupted if asked, and check the answers"),
+    "replay": (
+        "serving.replay",
+        "send rows of a split to a running server, corrupted if asked, and check the answers",
+    ),
     "batch": ("serving.batch", "score a file with a bundle"),
-    "monitor": ("monitoring.monitor", "judge stored predictions: exit 0 no alarm, 3 alarm, 4 cannot tell"),
-    "routine": ("monitoring.routine", "monitor and, where that asks for it, retrain through the same gates"),
-    "compare": ("experiments.compare", "compare runs, or two configurations by training both again and again"),
-    "sweep": ("training.sweep", "search for the best configuration, within a budget of trials or time, or to the goal"),
-    "recipe": ("training.recipe", "measure one way to train or serve cheaper, beside the plain run"),
-    "reproduce": ("experiments.reproduce", "train a recorded run again from its record: exit 0 equal, 1 different"),
-    "gc": ("experiments.gc", "free what neither champion, rollback nor audit needs: runs, models, data, leftovers"),
+    "monitor": (
+        "monitoring.monitor",
+        "judge stored predictions: exit 0 no alarm, 3 alarm, 4 cannot tell",
+    ),
+    "routine": (
+        "monitoring.routine",
+        "monitor and, where that asks for it, retrain through the same gates",
+    ),
+    "compare": (
+        "experiments.compare",
+        "compare runs, or two configurations by training both again and again",
+    ),
+    "sweep": (
+        "experiments.sweep",
+        "search for the best configuration, within a budget of trials or time, or to the goal",
+    ),
+    "recipe": ("recipes.recipe", "measure one way to train or serve cheaper, beside the plain run"),
+    "reproduce": (
+        "experiments.reproduce",
+        "train a recorded run again from its record: exit 0 equal, 1 different",
+    ),
+    "gc": (
+        "experiments.gc",
+        "free what neither champion, rollback nor audit needs: runs, models, data, leftovers",
+    ),
     "sync": ("experiments.sync", "deliver recorded runs to the tracker, after it was away"),
     "ui": ("experiments.ui", "open the tracker's web page"),
     "bench": ("bench", "measure the speed of one part, such as `bench train`"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
-# No options of their own: help must not wait for their libraries. The others import theirs when they run.
+# No options of their own: help must not wait for their libraries. The others import theirs when
+# they run.
 PLAIN = {"ingest", "validate", "split", "evaluate", "package"}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -67,7 +97,12 @@ def parser(verb: str, module: ModuleType | None) -> argparse.ArgumentParser:
         epilog=module.__doc__ if module else _docstring(verb),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    one.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change, such as serving.port=9000")
+    one.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings to change, such as serving.port=9000",
+    )
     if module and verb not in PLAIN:
         module.arguments(one)
     return one
@@ -88,13 +123,20 @@ def main(argv: list[str] | None = None) -> int:
         overview().print_help()
         return 0
     if argv[0] not in VERBS and "LOCAL_RANK" in os.environ:
-        argv = ["train", *argv]  # Lightning starts the other processes with Hydra's part of the command line
+        argv = [
+            "train",
+            *argv,
+        ]  # Lightning starts the other processes with Hydra's part of the command line
     verb = argv[0]
     if verb not in VERBS:
         print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
     helps = bool({"-h", "--help"} & {*argv})
-    module = None if helps and verb in PLAIN else importlib.import_module(f".{VERBS[verb][0]}", __package__)
+    module = (
+        None
+        if helps and verb in PLAIN
+        else importlib.import_module(f".{VERBS[verb][0]}", __package__)
+    )
     one = parser(verb, module)
     explores = hasattr(module, "explore") and "--pipeline" not in argv and not helps
     args = one.parse_intermixed_args(argv[1:] if not explores else [])

@@ -1,4 +1,5 @@
-"""Speed of one part, beside what it is compared with: `bench train`, with the options of benchmarks/train.py.
+"""Speed of one part, beside what it is compared with: `bench train`, with the options of
+benchmarks/train.py.
 
 Each benchmark is a program of its own, prints a table and writes reports/bench-<name>.json.
 """
@@ -20,4 +21,6 @@ def explore(argv: list[str]) -> int:
     names = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
     if not argv or argv[0] not in names:
         raise ValueError(f"name one bench, in the project's root folder: {', '.join(names)}")
-    return subprocess.run([sys.executable, str(FOLDER / f"{argv[0]}.py"), *argv[1:]], check=False).returncode
+    return subprocess.run(
+        [sys.executable, str(FOLDER / f"{argv[0]}.py"), *argv[1:]], check=False
+    ).returncode

@@ -21,12 +21,18 @@ ROWS, NOT_APPLICABLE, DESIGN, LOCK = (
     Path("docs/design.md"),
     Path("dvc.lock"),
 )
-COMMANDS = {"replay.json": "serve, then replay", "monitor.json": "serve, replay, monitor", "tests.json": "make test"}
+COMMANDS = {
+    "replay.json": "serve, then replay",
+    "monitor.json": "serve, replay, monitor",
+    "tests.json": "make test",
+}
 Status = dict[str, str]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object, row id to status and proof")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object, row id to status and proof"
+    )
 
 
 def at(content: Any, key: str) -> Any:
@@ -40,19 +46,27 @@ def at(content: Any, key: str) -> Any:
 
 
 def met(value: Any, wanted: Any) -> bool:
-    """Whether a value is as a row wants it: equal, one of `any`, or its number or length within `min` and `max`."""
+    """Whether a value is as a row wants it: equal, one of `any`, or its number or length within
+    `min` and `max`.
+    """
     if not isinstance(wanted, dict):
         return bool(value == wanted)
     if "any" in wanted:
         return value in wanted["any"]
     size = len(value) if hasattr(value, "__len__") else value
-    return isinstance(size, int | float) and wanted.get("min", size) <= size <= wanted.get("max", size)
+    return isinstance(size, int | float) and wanted.get("min", size) <= size <= wanted.get(
+        "max", size
+    )
 
 
 def check_lock(path: Path) -> None:
-    """Raises ValueError where a pipeline output was changed by hand or its parameters changed since."""
+    """Raises ValueError where a pipeline output was changed by hand or its parameters changed
+    since.
+    """
     stages = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.is_file() else {}
-    present = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))  # as DVC reads it, without defaults
+    present = yaml.safe_load(
+        PARAMS.read_text(encoding="utf-8")
+    )  # as DVC reads it, without defaults
     for name, stage in stages.items():
         for out in stage.get("outs", []):
             if out["path"] != path.as_posix():
@@ -66,7 +80,9 @@ def check_lock(path: Path) -> None:
 
 
 def check_current(made: dict[str, Any], settings: Settings) -> None:
-    """Raises ValueError where the hashes an artefact carries are not those of the present code, data and bundle."""
+    """Raises ValueError where the hashes an artefact carries are not those of the present code,
+    data and bundle.
+    """
     if made["stage"] not in STAGE_CODE or made["code"] != stage_code(made["stage"]):
         raise ValueError("the code changed since")
     if made["data"] != data_version(settings):
@@ -100,7 +116,9 @@ def prove_tests(row: str, proof: dict[str, Any], settings: Settings) -> str:
     bad = [name for name, outcome in outcomes.items() if outcome != "passed"]
     if bad or not outcomes:
         raise ValueError(
-            f"did not pass: {', '.join(bad)}" if bad else "no test of this row ran in the last `make test`"
+            f"did not pass: {', '.join(bad)}"
+            if bad
+            else "no test of this row ran in the last `make test`"
         )
     return f"{len(outcomes)} tests passed"
 
@@ -123,17 +141,23 @@ def prove_champion(row: str, proof: dict[str, Any], settings: Settings) -> str:
         if r["identity"] == champion["identity"] and r["action"] in ("promote", "rollback")
     ]
     if not records or champion["identity"] != Bundle.load(settings.paths.bundle).identity:
-        raise ValueError("the champion is not the current bundle, or has no audit record: run `make pipeline`")
+        raise ValueError(
+            "the champion is not the current bundle, or has no audit record: run `make pipeline`"
+        )
     return f"{settings.paths.audit} says why {champion['version']} is champion ({sha256(settings.paths.audit)[:8]})"
 
 
 def answered(section: str, settings: Settings) -> str | None:
-    """The first words of the section's answer in docs/design.md; None where it is missing or about other data."""
+    """The first words of the section's answer in docs/design.md; None where it is missing or about
+    other data.
+    """
     text = DESIGN.read_text(encoding="utf-8") if DESIGN.is_file() else ""
     about = re.search(r"^Answers for the data set: (.+)$", text, re.M)
     found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     lines = [
-        line for line in (found.group(1).splitlines() if found else []) if line.strip() and not line.startswith(">")
+        line
+        for line in (found.group(1).splitlines() if found else [])
+        if line.strip() and not line.startswith(">")
     ]
     if not about or about.group(1).strip() != settings.data.name or not lines:
         return None
@@ -176,7 +200,11 @@ def judge(row: str, entry: dict[str, Any], settings: Settings, excused: dict[str
 def run(settings: Settings, args: argparse.Namespace) -> int:
     """Exit code 0: this reports, it does not judge."""
     rows = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
-    excused = yaml.safe_load(NOT_APPLICABLE.read_text(encoding="utf-8")) if NOT_APPLICABLE.is_file() else {}
+    excused = (
+        yaml.safe_load(NOT_APPLICABLE.read_text(encoding="utf-8"))
+        if NOT_APPLICABLE.is_file()
+        else {}
+    )
     found = {row: judge(row, entry, settings, excused) for row, entry in rows.items()}
     if args.json:
         print(json.dumps(found, indent=2))
@@ -189,7 +217,10 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     for row, status in found.items():
         colour = colours[status["status"]]
         table.add_row(
-            row, rows[row]["title"], f"[{colour}]{status['status']}[/{colour}]", status["proof"].replace("[", r"\[")
+            row,
+            rows[row]["title"],
+            f"[{colour}]{status['status']}[/{colour}]",
+            status["proof"].replace("[", r"\["),
         )
     Console().print(table)
     counts = {status: sum(f["status"] == status for f in found.values()) for status in colours}

@@ -1,4 +1,6 @@
-"""Logs that people and machines read: one line on the terminal, one JSON object per line in `logs/<stage>.jsonl`."""
+"""Logs that people and machines read: one line on the terminal, one JSON object per line in
+`logs/<stage>.jsonl`.
+"""
 
 import json
 import logging
@@ -16,7 +18,9 @@ LOGS = Path("logs")
 
 
 class JsonFormatter(logging.Formatter):
-    """Time (UTC, ISO 8601), severity, stage and message, then whatever `extra={"fields": {...}}` adds."""
+    """Time (UTC, ISO 8601), severity, stage and message, then whatever `extra={"fields": {...}}`
+    adds.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -32,11 +36,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def get(stage: str, folder: Path = LOGS) -> logging.Logger:
-    """The logger of a stage, set up on first use; its file rotates at 5 MB and keeps three older ones."""
+    """The logger of a stage, set up on first use; its file rotates at 5 MB and keeps three older
+    ones.
+    """
     logger = logging.getLogger(f"{__package__}.{stage}")
     if not any(isinstance(handler, RotatingFileHandler) for handler in logger.handlers):
         folder.mkdir(parents=True, exist_ok=True)
-        file = RotatingFileHandler(folder / f"{stage}.jsonl", maxBytes=5_000_000, backupCount=3, encoding="utf-8")
+        file = RotatingFileHandler(
+            folder / f"{stage}.jsonl", maxBytes=5_000_000, backupCount=3, encoding="utf-8"
+        )
         file.setFormatter(JsonFormatter())
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("  %(message)s"))
@@ -47,17 +55,34 @@ def get(stage: str, folder: Path = LOGS) -> logging.Logger:
     return logger
 
 
-# Errors of these libraries tell of a wrong value, a store that is broken or a machine that lacks something.
-EXPLAINED = ("hydra", "lightning", "mlflow", "omegaconf", "sqlalchemy", "sqlite3", "yaml", "pyarrow")
+# Errors of these libraries tell of a wrong value, a store that is broken or a machine that lacks
+# something.
+EXPLAINED = (
+    "hydra",
+    "lightning",
+    "mlflow",
+    "omegaconf",
+    "sqlalchemy",
+    "sqlite3",
+    "yaml",
+    "pyarrow",
+)
 
 
 def explain(error: BaseException) -> str | None:
     """One line for what a user can mend; None for a bug, which keeps its traceback."""
-    if isinstance(error, ValueError | OSError) or type(error).__module__.partition(".")[0] in EXPLAINED:
+    if (
+        isinstance(error, ValueError | OSError)
+        or type(error).__module__.partition(".")[0] in EXPLAINED
+    ):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         if isinstance(error, ValidationError):  # whose own text quotes the whole input
-            where = [(".".join(map(str, e["loc"])) or error.title, e["msg"]) for e in error.errors()]
-            lines = [f"{field}: {message.removeprefix('Value error, ')}" for field, message in where]
+            where = [
+                (".".join(map(str, e["loc"])) or error.title, e["msg"]) for e in error.errors()
+            ]
+            lines = [
+                f"{field}: {message.removeprefix('Value error, ')}" for field, message in where
+            ]
         if type(error).__module__.startswith(("sqlite3", "sqlalchemy")):
             # The store of the predictions or of the tracker; the rest of the message is the query.
             return f"a database is damaged or busy ({lines[0]}): move its file, in store/ or mlflow.db, out of the way"
@@ -67,7 +92,9 @@ def explain(error: BaseException) -> str | None:
 
 @contextmanager
 def stage(name: str) -> Iterator[logging.Logger]:
-    """Times a stage; its start, end, outcome and error are JSON lines, its time a line on the terminal."""
+    """Times a stage; its start, end, outcome and error are JSON lines, its time a line on the
+    terminal.
+    """
     logger, started = get(name), time.perf_counter()
     _write(logger, "start", {"event": "start"})
     try:
@@ -75,7 +102,9 @@ def stage(name: str) -> Iterator[logging.Logger]:
     except BaseException as error:
         seconds = round(time.perf_counter() - started, 2)
         _write(
-            logger, f"failed: {error}", {"event": "end", "outcome": "failed", "seconds": seconds, "error": repr(error)}
+            logger,
+            f"failed: {error}",
+            {"event": "end", "outcome": "failed", "seconds": seconds, "error": repr(error)},
         )
         raise
     seconds = round(time.perf_counter() - started, 2)
@@ -85,7 +114,9 @@ def stage(name: str) -> Iterator[logging.Logger]:
 
 def _write(logger: logging.Logger, message: str, fields: dict[str, object]) -> None:
     """To the file alone: the terminal has its own line for it."""
-    record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, (), None, extra={"fields": fields})
+    record = logger.makeRecord(
+        logger.name, logging.INFO, __file__, 0, message, (), None, extra={"fields": fields}
+    )
     for handler in logger.handlers:
         if isinstance(handler, RotatingFileHandler):
             handler.handle(record)

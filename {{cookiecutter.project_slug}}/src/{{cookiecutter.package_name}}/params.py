@@ -1,4 +1,6 @@
-"""params.yaml: the composed configuration that DVC sees and that every verb reads, with overrides on top."""
+"""params.yaml: the composed configuration that DVC sees and that every verb reads, with overrides
+on top.
+"""
 
 import re
 from pathlib import Path
@@ -12,7 +14,9 @@ PARAMS = Path("params.yaml")
 
 
 def load(overrides: list[str] | None = None) -> Settings:
-    """Settings from `params.yaml` in the working directory, with `dotted.key=value` overrides on top."""
+    """Settings from `params.yaml` in the working directory, with `dotted.key=value` overrides on
+    top.
+    """
     if not PARAMS.is_file():
         raise ValueError(f"no {PARAMS} here: run this in the project's root folder")
     try:
@@ -20,7 +24,9 @@ def load(overrides: list[str] | None = None) -> Settings:
     except yaml.YAMLError as error:
         raise ValueError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise ValueError(f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last committed one back")
+        raise ValueError(
+            f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last committed one back"
+        )
     for override in overrides or []:
         _apply(raw, override)
     return parse(raw)
@@ -42,6 +48,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         )
     try:
         # YAML takes 1e-9, without a point, for text.
-        node[last] = float(value) if re.fullmatch(r"[-+]?\d+e[-+]?\d+", value) else yaml.safe_load(value)
+        node[last] = (
+            float(value) if re.fullmatch(r"[-+]?\d+e[-+]?\d+", value) else yaml.safe_load(value)
+        )
     except yaml.YAMLError:
         raise ValueError(f"the value of {override!r} is not valid YAML") from None

@@ -1,4 +1,5 @@
-"""Composes configs/ into params.yaml, runs what changed, promotes and pulls: `pipeline experiment=wide seed=8`.
+"""Composes configs/ into params.yaml, runs what changed, promotes and pulls: `pipeline
+experiment=wide seed=8`.
 
 The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 """
@@ -30,8 +31,14 @@ COMPOSED = STATE / "composed"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep", action="store_true", help="run params.yaml as it is, without composing configs/")
-    parser.add_argument("--refresh", action="store_true", help="read the source again: DVC cannot see that it changed")
+    parser.add_argument(
+        "--keep", action="store_true", help="run params.yaml as it is, without composing configs/"
+    )
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="read the source again: DVC cannot see that it changed",
+    )
 
 
 def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
@@ -47,13 +54,17 @@ def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
             config = hydra_compose("config", overrides=overrides)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ValueError(f"configs/ with {overrides} do not compose: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"configs/ with {overrides} do not compose: {' '.join(str(error).split())}"
+        ) from None
     return OmegaConf.to_yaml(config)
 
 
 def _composed_at_head() -> str | None:
     """What the committed configs/ compose to; None outside a repository or before the first commit."""
-    archive = subprocess.run(["git", "archive", "HEAD", "configs"], capture_output=True, check=False)
+    archive = subprocess.run(
+        ["git", "archive", "HEAD", "configs"], capture_output=True, check=False
+    )
     if archive.returncode:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -72,32 +83,45 @@ def _yaml(text: str) -> Any:
 
 
 def composed(overrides: list[str]) -> str:
-    """SHA-256 of params.yaml and of what it was composed from: while it stays, composing again changes nothing."""
+    """SHA-256 of params.yaml and of what it was composed from: while it stays, composing again
+    changes nothing.
+    """
     digest = hashlib.sha256("\0".join(overrides).encode())
     for path in [PARAMS, *sorted(Path("configs").rglob("*.yaml"))]:
-        digest.update(path.as_posix().encode() + b"\0" + path.read_bytes() if path.is_file() else b"")
+        digest.update(
+            path.as_posix().encode() + b"\0" + path.read_bytes() if path.is_file() else b""
+        )
     return digest.hexdigest()
 
 
 def write_params(overrides: list[str]) -> None:
-    """Writes params.yaml, unless that would silently undo an experiment which somebody applied there.
+    """Writes params.yaml, unless that would silently undo an experiment which somebody applied
+    there.
 
-    A difference from configs/ that the edits in configs/ do not explain is an applied experiment: a committed one stays
-    in force, an uncommitted one stops the pipeline until it is committed, dropped or named.
+    A difference from configs/ that the edits in configs/ do not explain is an applied experiment: a
+    committed one stays in force, an uncommitted one stops the pipeline until it is committed,
+    dropped or named.
     """
     if COMPOSED.is_file() and COMPOSED.read_text(encoding="utf-8") == composed(overrides):
         return
-    wanted, present = compose(overrides), PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else ""
+    wanted, present = (
+        compose(overrides),
+        PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else "",
+    )
     parse(yaml.safe_load(wanted))  # a wrong value is told before it is written
     if not present or yaml.safe_load(wanted) == _yaml(present):
         PARAMS.write_text(wanted, encoding="utf-8")
         COMPOSED.write_text(composed(overrides), encoding="utf-8")
         return
-    lines = difflib.unified_diff(present.splitlines(True), wanted.splitlines(True), str(PARAMS), "configs/", n=1)
+    lines = difflib.unified_diff(
+        present.splitlines(True), wanted.splitlines(True), str(PARAMS), "configs/", n=1
+    )
     difference, base = "".join(lines), _composed_at_head()
     committed = git("show", f"HEAD:./{PARAMS}") + "\n"
     if overrides:
-        print(f"  {PARAMS} changes:\n{difference}", file=sys.stderr)  # also what an earlier experiment had chosen
+        print(
+            f"  {PARAMS} changes:\n{difference}", file=sys.stderr
+        )  # also what an earlier experiment had chosen
     elif base is not None and _yaml(present) not in (_yaml(base), _yaml(committed)):
         print(difference, file=sys.stderr)
         raise ValueError(
@@ -108,13 +132,16 @@ def write_params(overrides: list[str]) -> None:
         if wanted == base:
             print(f"  {PARAMS} holds a committed experiment: running it as it is", file=sys.stderr)
             return
-        raise ValueError(f"configs/ changed, and {PARAMS} holds a committed experiment: name it with EXPERIMENT=...")
+        raise ValueError(
+            f"configs/ changed, and {PARAMS} holds a committed experiment: name it with EXPERIMENT=..."
+        )
     PARAMS.write_text(wanted, encoding="utf-8")
 
 
 def repro(*options: str) -> None:
     """Runs the stages whose code, data or parameters changed. Raises ValueError when one fails."""
-    # The stages call plain `python`: that must be this one, also where the environment is not activated.
+    # The stages call plain `python`: that must be this one, also where the environment is not
+    # activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "dvc", "repro", *options]
     with subprocess.Popen(command, env={**os.environ, "PATH": path}) as process:
@@ -132,7 +159,9 @@ def repro(*options: str) -> None:
 
 
 def next_commit() -> str | None:
-    """The exact command that commits what the pipeline changed, None where there is nothing to commit."""
+    """The exact command that commits what the pipeline changed, None where there is nothing to
+    commit.
+    """
     if not git("rev-parse", "--verify", "--quiet", "HEAD"):
         return "git add --all && git commit -m 'The first model'"
     paths = ["configs", "params.yaml", "dvc.lock", "audit", "data"]
@@ -153,14 +182,18 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     with logs.stage("pipeline") as log:
-        os.environ["OVERRIDES"] = " ".join(args.overrides)  # for the run: params.yaml has what came of them
+        os.environ["OVERRIDES"] = " ".join(
+            args.overrides
+        )  # for the run: params.yaml has what came of them
         if not args.keep:
             write_params(args.overrides)
         settings = load()
         if args.refresh:
             repro("--force", "--single-item", "ingest")
         repro()
-        shutil.rmtree(settings.paths.state / "training", ignore_errors=True)  # what an interrupted one had gone on from
+        shutil.rmtree(
+            settings.paths.state / "training", ignore_errors=True
+        )  # what an interrupted one had gone on from
         from .packaging import promote, pull
 
         code = promote.run(settings, argparse.Namespace(override=None))

@@ -1,4 +1,6 @@
-"""What made an artefact: hashes of code, data and configuration, and the environment, so that a proof can go stale."""
+"""What made an artefact: hashes of code, data and configuration, and the environment, so that a
+proof can go stale.
+"""
 
 import getpass
 import hashlib
@@ -13,31 +15,41 @@ from typing import Any
 from .settings import Settings
 
 PACKAGE = Path(__file__).parent
-LOADING = ("data/datamodule.py", "data/stream.py", "data/snapshot.py", "data/features.py")
-# The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a test).
+LOADING = ("data/datamodule.py", "data/stream.py", "data/snapshot.py", "task/features.py")
+# The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a
+# test).
 STAGE_CODE: dict[str, tuple[str, ...]] = {
-    "ingest": ("data/ingest.py", "data/sources.py", "data/source.py", "data/schema.py", "data/features.py"),
+    "ingest": (
+        "data/ingest.py",
+        "data/sources.py",
+        "task/source.py",
+        "task/schema.py",
+        "task/features.py",
+    ),
     "validate": (
         "data/validate.py",
         "data/validation.html.j2",
         "data/checks.py",
         "data/profile.py",
         "data/snapshot.py",
-        "data/schema.py",
-        "data/features.py",
+        "task/schema.py",
+        "task/features.py",
     ),
     "split": (
         "data/split.py",
         "data/card.py",
         "data/checks.py",
         "data/snapshot.py",
-        "data/schema.py",
-        "data/features.py",
+        "task/schema.py",
+        "task/features.py",
     ),
     "train": (
         *LOADING,
-        "data/augment.py",
+        "task/augment.py",
+        "types.py",
         "modeling",
+        "task/networks.py",
+        "task/baselines.py",
         "training/train.py",
         "training/fit.py",
         "training/checkpoints.py",
@@ -45,13 +57,31 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "training/health.py",
         "training/signs.py",
         "training/panel.py",
-        "training/view.py",
+        "task/view.py",
         "training/loggers.py",
     ),
-    "evaluate": (*LOADING, "limits.py", "modeling", "evaluation"),
-    "package": (*LOADING, "modeling", "packaging/package.py", "packaging/export.py", "packaging/bundle.py"),
+    "evaluate": (
+        *LOADING,
+        "types.py",
+        "modeling",
+        "task/networks.py",
+        "task/baselines.py",
+        "evaluation",
+        "task/behaviour.py",
+        "task/show.py",
+    ),
+    "package": (
+        *LOADING,
+        "types.py",
+        "modeling",
+        "task/networks.py",
+        "task/baselines.py",
+        "packaging/package.py",
+        "packaging/export.py",
+        "packaging/bundle.py",
+    ),
     "promote": ("packaging", "experiments"),
-    "serve": ("serving", "packaging/bundle.py", "modeling/predictions.py", "data/features.py"),
+    "serve": ("serving", "packaging/bundle.py", "types.py", "modeling/kinds", "task/features.py"),
     "monitor": ("monitoring", "serving/store.py"),
 }
 
@@ -67,18 +97,27 @@ def stage_code(stage: str) -> str:
     for name in ("settings.py", *STAGE_CODE[stage]):
         path = PACKAGE / name
         for file in (
-            sorted(p for p in path.rglob("*") if p.suffix in (".py", ".html", ".j2")) if path.is_dir() else [path]
+            sorted(p for p in path.rglob("*") if p.suffix in (".py", ".html", ".j2"))
+            if path.is_dir()
+            else [path]
         ):
-            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+            digest.update(
+                file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0"
+            )
     return digest.hexdigest()
 
 
 def source_code() -> str:
-    """SHA-256 over the whole package, its configuration and its tests, for what the test suite proves."""
+    """SHA-256 over the whole package, its configuration and its tests, for what the test suite
+    proves.
+    """
     digest = hashlib.sha256()
     folders = (PACKAGE, Path("configs"), Path("tests"))
     for file in sorted(
-        p for folder in folders for p in folder.rglob("*") if p.suffix in (".py", ".html", ".j2", ".yaml")
+        p
+        for folder in folders
+        for p in folder.rglob("*")
+        if p.suffix in (".py", ".html", ".j2", ".yaml")
     ):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -94,13 +133,20 @@ def data_version(settings: Settings) -> str:
 
 def stamp(settings: Settings, stage: str, bundle: str | None = None) -> dict[str, Any]:
     """What a report carries to prove that it speaks of the current code, data and bundle."""
-    return {"stage": stage, "code": stage_code(stage), "data": data_version(settings), "bundle": bundle}
+    return {
+        "stage": stage,
+        "code": stage_code(stage),
+        "data": data_version(settings),
+        "bundle": bundle,
+    }
 
 
 def git(*arguments: str) -> str:
     """Output of a git command, empty where there is no repository or no git."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False
+        ).stdout.strip()
     except FileNotFoundError:
         return ""
 
@@ -114,7 +160,9 @@ def user() -> str:
 
 def environment() -> dict[str, str]:
     """Python, machine and the installed version of every distribution."""
-    packages = sorted({f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower)
+    packages = sorted(
+        {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower
+    )
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -125,7 +173,9 @@ def environment() -> dict[str, str]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes beside the target and renames: a reader sees the old file or the new one, never half of one."""
+    """Writes beside the target and renames: a reader sees the old file or the new one, never half
+    of one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,5 @@
-"""The typed configuration: composed by Hydra, converted once, frozen, and strict about unknown keys.
+"""The typed configuration: composed by Hydra, converted once, frozen, and strict about unknown
+keys.
 
 No other module but `params`, which reads the composed file, sees a raw mapping.
 """
@@ -6,9 +7,17 @@ No other module but `params`, which reads the composed file, sees a raw mapping.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .limits import Evaluation, Share, Strict
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Frozen, and refuses unknown keys: a typing mistake in a configuration file is an error, not a
+    default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _has_target(value: dict[str, Any]) -> dict[str, Any]:
@@ -21,16 +30,38 @@ def _has_target(value: dict[str, Any]) -> dict[str, Any]:
 
 
 Component = Annotated[dict[str, Any], AfterValidator(_has_target)]
-"""A class or function named by `_target_`, with its keyword arguments: `hydra.utils.instantiate` builds it."""
+"""A class or function named by `_target_`, with its keyword arguments: `hydra.utils.instantiate`
+builds it.
+"""
 
 Kind = Literal["multiclass", "binary", "regression"]
-AVERAGED = [f"{metric}_{average}" for average in ("micro", "macro") for metric in ("precision", "recall", "f1")]
+AVERAGED = [
+    f"{metric}_{average}"
+    for average in ("micro", "macro")
+    for metric in ("precision", "recall", "f1")
+]
 METRICS: dict[Kind, list[str]] = {
     "multiclass": ["accuracy", *AVERAGED, "cohen_kappa", "jaccard", "log_loss"],
-    "binary": ["accuracy", "precision", "recall", "f1", "auroc", "auprc", "tpr", "tnr", "fpr", "fnr", "log_loss"],
+    "binary": [
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "auroc",
+        "auprc",
+        "tpr",
+        "tnr",
+        "fpr",
+        "fnr",
+        "log_loss",
+    ],
     "regression": ["mse", "rmse", "mae", "r2", "mape", "msle", "huber"],
 }
-SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}  # 1 - mean row loss
+SCORE: dict[Kind, str] = {
+    "multiclass": "accuracy",
+    "binary": "accuracy",
+    "regression": "r2",
+}  # 1 - mean row loss
 LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle", "huber"}
 _LABELS = {
     "multiclass": "three labels or more",
@@ -63,17 +94,21 @@ class Paths(Strict):
 
 
 class Time(Strict):
-    """The newest rows are the test split: those from `test_from` on, or, where it is null, its share of the rows."""
+    """The newest rows are the test split: those from `test_from` on, or, where it is null, its
+    share of the rows.
+    """
 
     column: str
     test_from: str | float | None = None
 
 
 class Split(Strict):
-    """Rows with an equal `key` share a split: a column, such as `content` or a group, or `near` for near-duplicates.
+    """Rows with an equal `key` share a split: a column, such as `content` or a group, or `near` for
+    near-duplicates.
 
-    `max_label_deviation`: of a class share inside a split from its share over all rows; for values, the largest
-    difference between both distribution functions. `max_near_duplicates` is a share of the test rows.
+    `max_label_deviation`: of a class share inside a split from its share over all rows; for values,
+    the largest difference between both distribution functions. `max_near_duplicates` is a share of
+    the test rows.
     """
 
     key: str
@@ -86,8 +121,9 @@ class Split(Strict):
 class Checks(Strict):
     """Limits of the completeness and label checks, as shares of the rows.
 
-    `label_range` holds the lowest and the highest value that a label may have. `max_drift` limits the population
-    stability index of every column against the last valid snapshot; 0.25 is the usual mark of a large change.
+    `label_range` holds the lowest and the highest value that a label may have. `max_drift` limits
+    the population stability index of every column against the last valid snapshot; 0.25 is the
+    usual mark of a large change.
     """
 
     max_missing: Share
@@ -100,12 +136,14 @@ class Checks(Strict):
 
 
 class Goal(Strict):
-    """What the project is judged by (M4): one metric with its bound, the costs of errors, the errors that users bear.
+    """What the project is judged by (M4): one metric with its bound, the costs of errors, the
+    errors that users bear.
 
-    `target_error` is the mean loss per answered row that abstaining must reach; `max_error_rate` is watched in service.
+    `target_error` is the mean loss per answered row that abstaining must reach; `max_error_rate` is
+    watched in service.
 
-    `costs` for classes is a matrix, [true][answered]; for regression the cost of a unit `under` and `over` the truth.
-    Null means that all errors cost the same.
+    `costs` for classes is a matrix, [true][answered]; for regression the cost of a unit `under` and
+    `over` the truth. Null means that all errors cost the same.
     """
 
     metric: str
@@ -130,7 +168,9 @@ class Data(Strict):
 
     @model_validator(mode="after")
     def _kind_fits(self) -> "Data":
-        wanted = {"multiclass": range(3, 10**6), "binary": range(2, 3), "regression": range(1)}[self.kind]
+        wanted = {"multiclass": range(3, 10**6), "binary": range(2, 3), "regression": range(1)}[
+            self.kind
+        ]
         if len(self.labels) not in wanted or len(set(self.labels)) != len(self.labels):
             raise ValueError(f"kind {self.kind} needs {_LABELS[self.kind]}")
         goal, known = self.goal, METRICS[self.kind]
@@ -138,19 +178,28 @@ class Data(Strict):
             raise ValueError(f"goal.metric of kind {self.kind} must be one of {', '.join(known)}")
         lower = goal.metric in LOWER_IS_BETTER
         if (goal.at_least is None) != lower or (goal.at_most is None) == lower:
-            raise ValueError(f"goal of {goal.metric} needs `{'at_most' if lower else 'at_least'}`, and not the other")
+            raise ValueError(
+                f"goal of {goal.metric} needs `{'at_most' if lower else 'at_least'}`, and not the other"
+            )
         costs, k = goal.costs, len(self.labels)
-        if isinstance(costs, dict) and (k or set(costs) != {"under", "over"} or min(costs.values()) <= 0):
+        if isinstance(costs, dict) and (
+            k or set(costs) != {"under", "over"} or min(costs.values()) <= 0
+        ):
             raise ValueError("goal.costs of a regression needs `under` and `over`, both above 0")
-        if isinstance(costs, list) and ([len(row) for row in costs] != [k] * k or any(min(r) < 0 for r in costs)):
-            raise ValueError(f"goal.costs must be {k} rows of {k} costs, [true][answered], none below 0")
+        if isinstance(costs, list) and (
+            [len(row) for row in costs] != [k] * k or any(min(r) < 0 for r in costs)
+        ):
+            raise ValueError(
+                f"goal.costs must be {k} rows of {k} costs, [true][answered], none below 0"
+            )
         return self
 
 
 class Trainer(Strict):
     """Arguments of `lightning.Trainer`; the presets lie in `configs/trainer` and `configs/debug`.
 
-    `batches_per_step` is ours: callbacks are called for every so-manieth batch; see training/throughput.py.
+    `batches_per_step` is ours: callbacks are called for every so-manieth batch; see
+    training/throughput.py.
     """
 
     accelerator: str
@@ -175,10 +224,11 @@ class Trainer(Strict):
 
 
 class Training(Strict):
-    """`checkpoint_seconds` is the longest time between two checkpoints: there is one after every epoch as well.
+    """`checkpoint_seconds` is the longest time between two checkpoints: there is one after every
+    epoch as well.
 
-    With `streaming`, rows are read from the split's file while training, in `workers` processes: for data larger than
-    memory.
+    With `streaming`, rows are read from the split's file while training, in `workers` processes:
+    for data larger than memory.
     """
 
     batch_size: int = Field(gt=0)
@@ -220,7 +270,9 @@ class Dimension(Strict):
     @model_validator(mode="after")
     def _one_of_two(self) -> "Dimension":
         if self.choices is not None:
-            if self.model_dump(exclude_defaults=True).keys() != {"choices"}:  # a dump of it names the others as null
+            if self.model_dump(exclude_defaults=True).keys() != {
+                "choices"
+            }:  # a dump of it names the others as null
                 raise ValueError("takes `choices` alone, or a range")
         elif self.low is None or self.high is None or not self.low < self.high:
             raise ValueError("needs `choices`, or `low` below `high`")
@@ -230,7 +282,9 @@ class Dimension(Strict):
 
 
 class Search(Strict):
-    """T7: what `sweep` tries, and when it stops: whichever budget is spent first, or the goal reached."""
+    """T7: what `sweep` tries, and when it stops: whichever budget is spent first, or the goal
+    reached.
+    """
 
     space: dict[str, Dimension] = Field(min_length=1)
     pruner: Literal["median", "hyperband", "none"]
@@ -251,6 +305,90 @@ class Tracking(Strict):
     uri: str
     experiment: str
     registered_model: str
+
+
+class Cost(Strict):
+    """M4: the mean cost of an answer, as a share of the cheapest answer that is always the same."""
+
+    max_ratio: float
+
+
+class Comparison(Strict):
+    """M6: differences of the mean loss per row, in shares of a wrong answer or of the labels'
+    variance.
+    """
+
+    alpha: Share
+    margin: Share
+
+
+class Perturbation(Strict):
+    """M7: scores (accuracy or R²) as shares of the clean one; attacks move inputs by `epsilon` of
+    their range.
+    """
+
+    severity: int = Field(ge=1, le=5)
+    min_robustness: Share
+    epsilon: float
+    steps: int
+    min_adversarial: Share
+
+
+class Rate(Strict):
+    """M8, M9: share of rows; a predicted value may move by `tolerance` standard deviations of the
+    labels.
+    """
+
+    max_violations: Share
+    tolerance: float = Field(ge=0)
+
+
+class Calibration(Strict):
+    """M10: limits on debiased gaps: of probabilities in bins, and of the coverage of intervals
+    (regression).
+
+    Beside them a limit on how many times too large the logits of a classifier may be.
+    """
+
+    bins: int = Field(gt=0)
+    max_ece: Share
+    max_gap: Share
+    max_overconfidence: float = Field(ge=1)
+
+
+class Confidence(Strict):
+    """M11: `target_error` is that of the goal; sets miss a share `alpha`.
+
+    `max_ratio` is of the area under risk over coverage to the mean loss: 1 where confidence says
+    nothing.
+    """
+
+    target_error: float = Field(ge=0)
+    alpha: float = Field(gt=0, lt=1)
+    max_ratio: float
+
+
+class Slices(Strict):
+    """M12: `max_gap` between the mean loss in a slice and over all rows; `searched` slices found
+    are reported.
+    """
+
+    min_size: int
+    alpha: Share
+    max_gap: float
+    searched: int
+
+
+class Evaluation(Strict):
+    cost: Cost
+    comparison: Comparison
+    perturbation: Perturbation
+    invariance: Rate
+    direction: Rate
+    calibration: Calibration
+    confidence: Confidence
+    slices: Slices
+    examples: int
 
 
 class Packaging(Strict):

@@ -18,7 +18,9 @@ def test_the_pipeline_fills_in_the_statistics(project: Project) -> None:
     rows = module("data.ingest").read(settings)
     (file,) = manifest["files"].values()
     assert f"| rows | {len(rows)} |" in content and f"| bytes | {file['bytes']} |" in content
-    assert f"`{module('provenance').data_version(settings)}`" in content and file["sha256"] in content
+    assert (
+        f"`{module('provenance').data_version(settings)}`" in content and file["sha256"] in content
+    )
     for name, count in rows["label"].value_counts().items() if settings.data.labels else []:
         assert f"| {name} | {count} |" in content
     for name in rows:
@@ -29,7 +31,18 @@ def test_the_pipeline_fills_in_the_statistics(project: Project) -> None:
 @pytest.mark.row("D1")
 def test_the_demo_answers_all_questions(project: Project) -> None:
     answers = (ROOT / "docs" / "data_card.md").read_text(encoding="utf-8")
-    asked = ["exists", "Owner", "Licence", "Access", "Fresh", "Size", "Missing", "Privacy", "Feedback", "Retention"]
+    asked = [
+        "exists",
+        "Owner",
+        "Licence",
+        "Access",
+        "Fresh",
+        "Size",
+        "Missing",
+        "Privacy",
+        "Feedback",
+        "Retention",
+    ]
     assert card.unanswered(project.settings()) == [] and all(word in answers for word in asked)
 
 
@@ -37,7 +50,8 @@ def test_the_demo_answers_all_questions(project: Project) -> None:
 def test_a_missing_answer_and_another_data_set_are_noticed(project: Project) -> None:
     page = Path("docs/data_card.md")
     page.write_text(
-        "Answers for the data set: x\n\n## Owner\n> Who?\n\n## Licence\n> Which?\n\nMIT\n", encoding="utf-8"
+        "Answers for the data set: x\n\n## Owner\n> Who?\n\n## Licence\n> Which?\n\nMIT\n",
+        encoding="utf-8",
     )
     assert card.unanswered(project.settings("data.name=x")) == ["Owner"]
     assert card.unanswered(project.settings("data.name=y")) == ["Owner", "Licence"]

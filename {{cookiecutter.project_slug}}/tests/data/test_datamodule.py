@@ -44,7 +44,9 @@ def test_inputs_stay_with_their_labels(examples: Any) -> None:
 def test_ranks_share_the_rows_in_equally_many_steps(examples: Any) -> None:
     ranks = [passes(examples, 2, seed=5, rank=r, world=3) for r in range(3)]
     seen = [labels(r) for r in ranks]
-    assert {row for rows in seen for row in rows} == set(range(10)) and len({len(s) for s in seen}) == 1
+    assert {row for rows in seen for row in rows} == set(range(10)) and len(
+        {len(s) for s in seen}
+    ) == 1
 
 
 def test_a_loader_goes_on_from_its_state(examples: Any) -> None:
@@ -61,7 +63,9 @@ def test_a_loader_goes_on_from_its_state(examples: Any) -> None:
         assert labels(resumed) == expected[2]
 
 
-QUIET = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning", "ignore:Checkpoint directory.*")
+QUIET = pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec.*:FutureWarning", "ignore:Checkpoint directory.*"
+)
 
 
 class Recorder(L.LightningModule):
@@ -69,10 +73,19 @@ class Recorder(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight, self.seen, self.waited = torch.nn.Parameter(torch.zeros(())), list[list[float]](), list[float]()
+        self.weight, self.seen, self.waited = (
+            torch.nn.Parameter(torch.zeros(())),
+            list[list[float]](),
+            list[float](),
+        )
 
     def training_step(self, batch: Any, _: int) -> Any:
-        self.seen.append([batch["label"].double().sum().item(), next(iter(batch["inputs"].values())).sum().item()])
+        self.seen.append(
+            [
+                batch["label"].double().sum().item(),
+                next(iter(batch["inputs"].values())).sum().item(),
+            ]
+        )
         return self.weight * 0.0
 
     def validation_step(self, batch: Any, _: int) -> Any:
@@ -89,9 +102,19 @@ class Recorder(L.LightningModule):
 def fit(settings: Any, checkpoint: Path | None = None) -> Recorder:
     folder = Path("checkpoints")
     saves: list[L.Callback] = [
-        ModelCheckpoint(folder, "step{step}", every_n_train_steps=2, save_top_k=-1, auto_insert_metric_name=False),
         ModelCheckpoint(
-            folder, "epoch{step}", save_top_k=-1, auto_insert_metric_name=False, save_on_train_epoch_end=True
+            folder,
+            "step{step}",
+            every_n_train_steps=2,
+            save_top_k=-1,
+            auto_insert_metric_name=False,
+        ),
+        ModelCheckpoint(
+            folder,
+            "epoch{step}",
+            save_top_k=-1,
+            auto_insert_metric_name=False,
+            save_on_train_epoch_end=True,
         ),
     ]
     module, settings = Recorder(), settings.model_copy(update={"augmentation": None})
@@ -105,14 +128,20 @@ def fit(settings: Any, checkpoint: Path | None = None) -> Recorder:
     )  # fmt: skip
     trainer.fit(module, datamodule.DataModule(settings), ckpt_path=checkpoint, weights_only=False)
     rows = len(pd.read_parquet("data/splits/val.parquet"))
-    assert trainer.callback_metrics.get("val/rows", rows) == rows or limits["overfit_batches"]  # none after the end
+    assert (
+        trainer.callback_metrics.get("val/rows", rows) == rows or limits["overfit_batches"]
+    )  # none after the end
     return module
 
 
 @QUIET
 @pytest.mark.row("T4")
-@pytest.mark.parametrize("options", [[], ["training.streaming=true"], ["trainer.limit_train_batches=3"]])
-def test_training_goes_on_with_the_batches_that_it_would_have_seen(project: Project, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    "options", [[], ["training.streaming=true"], ["trainer.limit_train_batches=3"]]
+)
+def test_training_goes_on_with_the_batches_that_it_would_have_seen(
+    project: Project, options: list[str]
+) -> None:
     for verb in ("ingest", "validate", "split"):
         project.run(verb)
     steps = 3 if any("limit" in o for o in options) else 4

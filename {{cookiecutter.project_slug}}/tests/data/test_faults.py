@@ -1,4 +1,6 @@
-"""Every fault of docs/data_checks.md, planted for real: it is named, the exit code says so, and nothing goes on."""
+"""Every fault of docs/data_checks.md, planted for real: it is named, the exit code says so, and
+nothing goes on.
+"""
 
 import json
 import os
@@ -44,13 +46,18 @@ def test_each_fault_is_named_and_ends_its_stage(name: str, project: Project) -> 
     store(project, fault.change(rows, project.settings().data))
     overrides = LEAKING if name == "equal rows in two splits" else []
     assert module("__main__").main([fault.stage, *overrides]) == fault.code
-    path = project.settings().paths.reports / ("validation.json" if fault.stage == "validate" else "splits.json")
+    path = project.settings().paths.reports / (
+        "validation.json" if fault.stage == "validate" else "splits.json"
+    )
     report = json.loads(path.read_text(encoding="utf-8"))
     if fault.stage == "split":
         assert report[fault.check] and not project.settings().paths.splits.exists()
         assert fault.says in " ".join(report["faults"])
         return
-    named = {"row rules": report["rules"], **{c["check"]: c for c in report["checks"] if not c["ok"]}}
+    named = {
+        "row rules": report["rules"],
+        **{c["check"]: c for c in report["checks"] if not c["ok"]},
+    }
     assert not report["ok"] and fault.says in json.dumps(named[fault.check])
 
 
@@ -85,26 +92,34 @@ def test_a_bit_flipped_in_the_cache_is_noticed_by_us_and_not_by_dvc(
     dvc("init", "--no-scm", "--quiet", check=True)
     dvc("add", "--quiet", str(raw), check=True)
     original = (raw / module("data.ingest").FILE).read_bytes()
-    cached = [p for p in Path(".dvc/cache").rglob("*") if p.is_file() and p.read_bytes() == original]
+    cached = [
+        p for p in Path(".dvc/cache").rglob("*") if p.is_file() and p.read_bytes() == original
+    ]
     assert len(cached) == 1
     damage(cached[0])
     shutil.rmtree(raw)
     dvc("checkout", "--quiet", check=True)  # restores the damaged object without a word
     assert (raw / module("data.ingest").FILE).read_bytes() != original
     assert module("__main__").main(["validate"]) == 2
-    assert FILE_FAULTS["a bit flipped in the DVC cache, same time stamp"][2] in capsys.readouterr().err
+    assert (
+        FILE_FAULTS["a bit flipped in the DVC cache, same time stamp"][2] in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.row("D5")
 def test_nothing_downstream_runs_on_invalid_data(project: Project) -> None:
     project.run("ingest")
-    rows = module("data.schema").break_row(module("data.ingest").read(project.settings()))
+    rows = module("task.schema").break_row(module("data.ingest").read(project.settings()))
     bad = rows.iloc[1:2].drop(columns="content").assign(id="a bad row")
     bad.to_parquet(project.settings().paths.feedback / "bad.parquet", index=False)
     shutil.copytree(ROOT / "src", "src")
     for command in (["init", "--no-scm", "--quiet", "--force"], ["repro", "train"]):
         done = dvc(*command)
     assert done.returncode != 0 and "failed to reproduce 'validate'" in done.stderr
-    assert not module("provenance").read_json(project.settings().paths.reports / "validation.json")["ok"]
-    assert not project.settings().paths.splits.exists() and not project.settings().paths.model.exists()
+    assert not module("provenance").read_json(project.settings().paths.reports / "validation.json")[
+        "ok"
+    ]
+    assert (
+        not project.settings().paths.splits.exists() and not project.settings().paths.model.exists()
+    )

@@ -15,13 +15,20 @@ provenance = module("provenance")
 
 
 def from_file(project: Project) -> Path:
-    """Makes the project read this file, which holds the rows of the bundled source; its settings know already."""
+    """Makes the project read this file, which holds the rows of the bundled source; its settings
+    know already.
+    """
     project.run("ingest")
     path = project.folder / "data" / "source.parquet"
     ingest.read(project.settings()).drop(columns="content").to_parquet(path, index=False)
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     target = f"{ingest.__name__.removesuffix('ingest')}sources.table"
-    params["data"]["source"] = {"_target_": target, "path": "data/source.parquet", "label": "label", "id": "id"}
+    params["data"]["source"] = {
+        "_target_": target,
+        "path": "data/source.parquet",
+        "label": "label",
+        "id": "id",
+    }
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     return path
 
@@ -81,7 +88,9 @@ def disk_quota() -> Iterator[None]:
 
 
 @pytest.mark.row("D2")
-@pytest.mark.parametrize("failure", ["source gone", "source damaged", "disk full", "disk full later", "disk refuses"])
+@pytest.mark.parametrize(
+    "failure", ["source gone", "source damaged", "disk full", "disk full later", "disk refuses"]
+)
 def test_a_failure_leaves_the_last_snapshot_and_says_so(
     failure: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,15 +114,19 @@ def test_a_failure_leaves_the_last_snapshot_and_says_so(
     assert {p.name for p in Path("data").iterdir()} <= {"feedback", "raw", path.name}
 
 
-def test_a_bug_in_a_source_keeps_its_traceback(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module("data.source"), "bundled", lambda **_: [][0])
+def test_a_bug_in_a_source_keeps_its_traceback(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("task.source"), "bundled", lambda **_: [][0])
     with pytest.raises(IndexError) as caught:
         project.run("ingest")
     assert "no snapshot in data/raw yet" in caught.value.__notes__[0]
 
 
 def steps_of_a_swap(monkeypatch: pytest.MonkeyPatch, killed_at: int) -> list[str]:
-    """Ends the process, as it were, at a step that touches the disk, before or after it is done; lists the steps."""
+    """Ends the process, as it were, at a step that touches the disk, before or after it is done;
+    lists the steps.
+    """
     done: list[str] = []
 
     def patch(owner: Any, name: str) -> None:
@@ -162,7 +175,9 @@ def test_killed_at_any_step_the_snapshot_is_the_old_or_the_new_one(
 
 @pytest.mark.row("D2", "D3")
 @pytest.mark.slow
-def test_through_dvc_new_data_flow_on_equal_data_do_not_and_a_failure_changes_nothing(project: Project) -> None:
+def test_through_dvc_new_data_flow_on_equal_data_do_not_and_a_failure_changes_nothing(
+    project: Project,
+) -> None:
     path = from_file(project)
     (project.folder / "src").symlink_to(ROOT / "src")
     assert dvc("init", "--quiet", "--no-scm").returncode == 0
@@ -179,7 +194,10 @@ def test_through_dvc_new_data_flow_on_equal_data_do_not_and_a_failure_changes_no
     assert version(project) == before
     path.write_bytes(content)
     drop_a_row(path)
-    assert dvc("repro", "--force", "--single-item", "ingest").returncode == 0 and version(project) != before
+    assert (
+        dvc("repro", "--force", "--single-item", "ingest").returncode == 0
+        and version(project) != before
+    )
     assert "Running stage 'validate'" in dvc("repro", "validate").stdout
 
 
@@ -196,8 +214,12 @@ def test_rows_and_bytes_are_logged_before_and_after_each_step(
 
 def test_labelled_feedback_becomes_rows(project: Project) -> None:
     project.run("ingest")
-    rows = pd.read_parquet(project.settings().paths.raw / ingest.FILE).head(3).drop(columns="content")
-    rows.assign(id=lambda r: "feedback " + r["id"]).to_parquet(Path("data/feedback/one.parquet"), index=False)
+    rows = (
+        pd.read_parquet(project.settings().paths.raw / ingest.FILE).head(3).drop(columns="content")
+    )
+    rows.assign(id=lambda r: "feedback " + r["id"]).to_parquet(
+        Path("data/feedback/one.parquet"), index=False
+    )
     project.run("ingest")
     manifest = provenance.read_json(project.settings().paths.raw / "manifest.json")
     counts = {step["step"]: step["rows"] for step in manifest["steps"]}
@@ -205,14 +227,18 @@ def test_labelled_feedback_becomes_rows(project: Project) -> None:
 
 
 def test_the_content_hash_is_of_values_not_of_types_order_or_names_of_keys(tmp_path: Path) -> None:
-    rows = pd.DataFrame({"a": [1.0, 0.1, np.nan, -0.0], "b": ["x", "é", None, ""], "c": [b"1", b"2", b"1", None]})
+    rows = pd.DataFrame(
+        {"a": [1.0, 0.1, np.nan, -0.0], "b": ["x", "é", None, ""], "c": [b"1", b"2", b"1", None]}
+    )
     hashes = ingest.content_hash(rows)
     rows.to_parquet(tmp_path / "rows.parquet", row_group_size=2)
     others = [
         pd.read_parquet(tmp_path / "rows.parquet"),
         rows[["c", "b", "a"]].assign(id=range(4), label="y"),
         rows.astype(object),
-        pd.DataFrame({"b": ["x", "é", None, ""], "a": [1, 0.1, None, 0], "c": [b"1", b"2", b"1", None]}),
+        pd.DataFrame(
+            {"b": ["x", "é", None, ""], "a": [1, 0.1, None, 0], "c": [b"1", b"2", b"1", None]}
+        ),
     ]
     for other in others:
         assert ingest.content_hash(other).tolist() == hashes.tolist()
@@ -223,7 +249,9 @@ def test_the_content_hash_tells_values_apart() -> None:
     values = [0.0, 1.0, np.nan, 1e-300, "", "0", "0.0", "nan", b"x", "y"]
     rows = pd.DataFrame([{"a": a, "b": b} for a in values for b in values], dtype=object)
     assert ingest.content_hash(rows).is_unique
-    alone = pd.concat([ingest.content_hash(rows.iloc[[i]]) for i in range(len(rows))])  # rows do not depend on others
+    alone = pd.concat(
+        [ingest.content_hash(rows.iloc[[i]]) for i in range(len(rows))]
+    )  # rows do not depend on others
     assert alone.tolist() == ingest.content_hash(rows).tolist()
     assert len(ingest.content_hash(rows.head(0))) == 0
 

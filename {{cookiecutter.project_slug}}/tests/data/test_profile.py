@@ -12,7 +12,9 @@ LOOSE = ["data.checks.max_missing=1", "data.checks.max_duplicates=1"]
 
 def sample(rng: np.random.Generator, n: int) -> pd.DataFrame:
     texts = rng.choice(["a", "b", "c"], n, p=[0.6, 0.3, 0.1])
-    return pd.DataFrame({"x": rng.normal(size=n), "count": rng.poisson(2, n), "kind": texts, "flag": texts == "a"})
+    return pd.DataFrame(
+        {"x": rng.normal(size=n), "count": rng.poisson(2, n), "kind": texts, "flag": texts == "a"}
+    )
 
 
 def changed(before: pd.DataFrame, now: pd.DataFrame, limit: float = 0.25) -> dict[str, str]:
@@ -31,7 +33,11 @@ def test_the_index_is_the_published_formula() -> None:
 @pytest.mark.row("D6")
 def test_unchanged_data_raise_no_alarm_at_any_size() -> None:
     rng = np.random.default_rng(1)
-    alarms = [bool(changed(sample(rng, n), sample(rng, n), limit=0.0)) for n in (40, 300, 3000) for _ in range(100)]
+    alarms = [
+        bool(changed(sample(rng, n), sample(rng, n), limit=0.0))
+        for n in (40, 300, 3000)
+        for _ in range(100)
+    ]
     assert sum(alarms) <= 4  # without a limit, chance alone decides: 0.1 % of 300
 
 
@@ -42,9 +48,16 @@ def test_what_changed_is_named() -> None:
     now = sample(rng, 2000)
     assert [*changed(before, now.assign(x=now["x"] + 1))] == ["x"]
     assert "(missing)" in changed(before, now.assign(x=now["x"].where(now.index > 500)))["x"]
-    assert "(other)" in changed(before, now.assign(kind=now["kind"].where(now.index > 500, "never seen")))["kind"]
+    assert (
+        "(other)"
+        in changed(before, now.assign(kind=now["kind"].where(now.index > 500, "never seen")))[
+            "kind"
+        ]
+    )
     assert [*changed(before, now.assign(count=now["count"] * 0))] == ["count"]
-    assert changed(before, now.assign(x=now["x"] + 0.1)) == {}  # a small change, which 2,000 rows show clearly
+    assert (
+        changed(before, now.assign(x=now["x"] + 0.1)) == {}
+    )  # a small change, which 2,000 rows show clearly
 
 
 @pytest.mark.row("D6")
@@ -77,9 +90,13 @@ def test_growing_by_labelled_feedback_is_no_drift(project: Project) -> None:
     extreme = upper_half(rows, project.settings().data).head(len(rows) // 3).drop(columns="content")
     number = pd.RangeIndex(len(extreme))
     numeric = [c for c in extreme if c != "label" and pd.api.types.is_numeric_dtype(extreme[c])]
-    extreme = extreme.assign(id=[f"feedback {i}" for i in number], **{c: extreme[c] * 1.0001 for c in numeric})
+    extreme = extreme.assign(
+        id=[f"feedback {i}" for i in number], **{c: extreme[c] * 1.0001 for c in numeric}
+    )
     extreme.to_parquet(project.settings().paths.feedback / "one.parquet", index=False)
     project.run("ingest")
     assert project.run("validate", *LOOSE) == 0
-    drift = module("provenance").read_json(project.settings().paths.reports / "validation.json")["drift"]
+    drift = module("provenance").read_json(project.settings().paths.reports / "validation.json")[
+        "drift"
+    ]
     assert drift and all(d["index"] < 0.01 for d in drift)

@@ -23,7 +23,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def values(rows: pd.DataFrame) -> list[list[Any]]:
-    return [[None if value != value else value for value in row] for row in rows.astype(object).to_numpy().tolist()]
+    return [
+        [None if value != value else value for value in row]
+        for row in rows.astype(object).to_numpy().tolist()
+    ]
 
 
 @pytest.mark.row("D2")
@@ -36,7 +39,11 @@ def test_a_csv_becomes_key_features_and_label(folder: Path) -> None:
         ["9", None, "30", None, None],
     ]
     chosen = sources.table("mine.csv", label="left", columns=["zip", "age"])
-    assert list(chosen.columns) == ["id", "zip", "age", "label"] and chosen["id"].tolist() == [0, 1, 2]
+    assert list(chosen.columns) == ["id", "zip", "age", "label"] and chosen["id"].tolist() == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_other_forms_of_a_file_give_the_same_rows(folder: Path) -> None:
@@ -46,7 +53,9 @@ def test_other_forms_of_a_file_give_the_same_rows(folder: Path) -> None:
     (folder / "semicolon.csv").write_text("key;city;left\n7;Bonn;1\n", encoding="utf-8")
     assert values(sources.table("mine.csv.gz", label="left", id="key")) == wanted
     assert values(sources.table("mine.parquet", label="left", id="key")) == wanted
-    assert values(sources.table("semicolon.csv", label="left", id="key", separator=";")) == [["7", "Bonn", "1"]]
+    assert values(sources.table("semicolon.csv", label="left", id="key", separator=";")) == [
+        ["7", "Bonn", "1"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,9 @@ def test_other_forms_of_a_file_give_the_same_rows(folder: Path) -> None:
         ({"path": "nowhere://mine.csv"}, "cannot be read: Protocol not known"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line(change: dict[str, Any], words: str, folder: Path) -> None:
+def test_what_does_not_fit_is_said_in_one_line(
+    change: dict[str, Any], words: str, folder: Path
+) -> None:
     (folder / "mine.txt").write_text(CSV, encoding="utf-8")
     with pytest.raises(ValueError, match=words) as caught:
         sources.table(**{"path": "mine.csv", "label": "left", **change})
@@ -72,7 +83,10 @@ def test_a_column_with_a_reserved_name_is_refused(folder: Path) -> None:
     (folder / "mine.csv").write_text("id,content,label\n1,2,3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"features called \['content', 'id'\]"):
         sources.table("mine.csv", label="label")
-    assert list(sources.table("mine.csv", label="label", id="id", columns=[]).columns) == ["id", "label"]
+    assert list(sources.table("mine.csv", label="label", id="id", columns=[]).columns) == [
+        "id",
+        "label",
+    ]
 
 
 def test_whole_numbers_are_written_without_a_point() -> None:
@@ -82,7 +96,9 @@ def test_whole_numbers_are_written_without_a_point() -> None:
     assert sources.as_text(pd.Series([True, False])).tolist() == ["True", "False"]
 
 
-def test_a_store_whose_library_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_whose_library_is_missing_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import fsspec
 
     def missing(*_: Any, **__: Any) -> None:
@@ -94,7 +110,9 @@ def test_a_store_whose_library_is_missing_is_named(folder: Path, monkeypatch: py
 
 
 class Web(BaseHTTPRequestHandler):
-    """Answers /mine.csv whole, /short.csv cut off, /broken.csv with an error, and the rest with 404."""
+    """Answers /mine.csv whole, /short.csv cut off, /broken.csv with an error, and the rest with
+    404.
+    """
 
     def do_GET(self) -> None:
         known = {"/mine.csv": 200, "/short.csv": 200, "/broken.csv": 503}
@@ -126,7 +144,10 @@ def web() -> Iterator[str]:
 def test_a_url_is_read_where_the_checksum_fits(web: str, folder: Path) -> None:
     digest = hashlib.sha256(CSV.encode()).hexdigest()
     wanted = values(sources.table("mine.csv", label="left", id="key"))
-    assert values(sources.table(f"{web}/mine.csv", label="left", id="key", sha256=digest.upper())) == wanted
+    assert (
+        values(sources.table(f"{web}/mine.csv", label="left", id="key", sha256=digest.upper()))
+        == wanted
+    )
     with pytest.raises(ValueError, match="has SHA-256"):
         sources.table(f"{web}/mine.csv", label="left", sha256="0" * 64)
 
@@ -146,7 +167,9 @@ def test_a_server_that_is_gone_is_an_error() -> None:
 @pytest.fixture
 def database(folder: Path) -> str:
     with sqlite3.connect("my.db") as connection:
-        connection.execute("CREATE TABLE people (key INTEGER, city TEXT, age REAL, photo BLOB, left INTEGER)")
+        connection.execute(
+            "CREATE TABLE people (key INTEGER, city TEXT, age REAL, photo BLOB, left INTEGER)"
+        )
         people = [(9, None, 30, b"\x00", None), (7, "Bonn", 41.5, b"\x01", 1)]
         connection.executemany("INSERT INTO people VALUES (?, ?, ?, ?, ?)", people)
     connection.close()
@@ -154,9 +177,13 @@ def database(folder: Path) -> str:
 
 
 @pytest.mark.row("D2")
-def test_a_query_gives_rows_in_the_order_of_their_keys(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_gives_rows_in_the_order_of_their_keys(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", database)
-    rows = sources.sql("$DATABASE_URL", "SELECT * FROM people WHERE age > 10", label="left", id="key")
+    rows = sources.sql(
+        "$DATABASE_URL", "SELECT * FROM people WHERE age > 10", label="left", id="key"
+    )
     assert values(rows) == [[7, "Bonn", 41.5, b"\x01", 1], [9, None, 30, b"\x00", None]]
 
 
@@ -174,12 +201,19 @@ def test_what_a_database_refuses_is_said_in_one_line_without_secrets(
     ):
         with pytest.raises(ValueError, match=words) as caught:
             sources.sql(url, query, label="left")
-        assert "\n" not in str(caught.value) and "p@ss" not in str(caught.value) and "p%40" not in str(caught.value)
+        assert (
+            "\n" not in str(caught.value)
+            and "p@ss" not in str(caught.value)
+            and "p%40" not in str(caught.value)
+        )
 
 
 def test_a_password_is_quoted_where_it_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_PASSWORD", "p@ss/word")
-    assert sources._filled("postgresql://me:$DB_PASSWORD@host/db") == "postgresql://me:p%40ss%2Fword@host/db"
+    assert (
+        sources._filled("postgresql://me:$DB_PASSWORD@host/db")
+        == "postgresql://me:p%40ss%2Fword@host/db"
+    )
 
 
 @pytest.mark.parametrize("choice", ["files", "url", "s3", "sql"])
@@ -193,4 +227,6 @@ def test_every_choice_composes_and_says_what_it_needs(choice: str, project: Proj
     with pytest.raises(ValueError, match=f"data.source: .*needs {missing[0]}"):
         parse(composed)
     given = [f"data.source.{key}=x" for key in missing]
-    assert parse(yaml.safe_load(compose([f"source={choice}", *given]))).data.source[missing[0]] == "x"
+    assert (
+        parse(yaml.safe_load(compose([f"source={choice}", *given]))).data.source[missing[0]] == "x"
+    )

@@ -15,7 +15,11 @@ def keys() -> pd.Series:
 def where(project: Project) -> dict[str, str]:
     """The split of each row."""
     folder = project.settings().paths.splits
-    return {key: name for name in split.NAMES for key in pd.read_parquet(folder / f"{name}.parquet")["id"]}
+    return {
+        key: name
+        for name in split.NAMES
+        for key in pd.read_parquet(folder / f"{name}.parquet")["id"]
+    }
 
 
 def made(project: Project, *overrides: str) -> dict[str, str]:
@@ -24,16 +28,22 @@ def made(project: Project, *overrides: str) -> dict[str, str]:
 
 
 @pytest.mark.row("D7")
-def test_a_row_keeps_its_split_when_rows_are_added_or_reordered(keys: pd.Series, project: Project) -> None:
+def test_a_row_keeps_its_split_when_rows_are_added_or_reordered(
+    keys: pd.Series, project: Project
+) -> None:
     rule = project.settings().data.split
     before = split.assign(keys, rule, seed=1)
-    more = pd.concat([pd.Series([f"new {i}" for i in range(999)]), keys.iloc[::-1]], ignore_index=True)
+    more = pd.concat(
+        [pd.Series([f"new {i}" for i in range(999)]), keys.iloc[::-1]], ignore_index=True
+    )
     after = split.assign(more, rule, seed=1)
     assert dict(zip(keys, before, strict=True)) == dict(zip(more[999:], after[999:], strict=True))
 
 
 @pytest.mark.row("D7")
-def test_files_are_stable_when_data_is_added(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_stable_when_data_is_added(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All rows of the files, in the order of the snapshot; chunks change nothing."""
     assert (project.run("ingest"), project.run("validate")) == (0, 0)
     rows = module("data.ingest").read(project.settings())
@@ -55,13 +65,17 @@ def test_files_are_stable_when_data_is_added(project: Project, monkeypatch: pyte
 def test_shares_are_those_of_the_configuration(keys: pd.Series, project: Project) -> None:
     rule = project.settings().data.split
     found = split.assign(keys, rule, seed=1)
-    assert all(abs((found == i).mean() - rule.fractions[name]) < 0.03 for i, name in enumerate(split.NAMES))
+    assert all(
+        abs((found == i).mean() - rule.fractions[name]) < 0.03 for i, name in enumerate(split.NAMES)
+    )
     assert (found != split.assign(keys, rule, seed=2)).mean() > 0.3
 
 
 def test_fractions_must_add_up_and_keys_be_there(keys: pd.Series, project: Project) -> None:
     rule = project.settings().data.split
-    wrong = rule.model_copy(update={"fractions": {"train": 0.9, "val": 0.2, "calibration": 0, "test": 0}})
+    wrong = rule.model_copy(
+        update={"fractions": {"train": 0.9, "val": 0.2, "calibration": 0, "test": 0}}
+    )
     with pytest.raises(ValueError, match="add up to 1"):
         split.assign(keys, wrong, seed=1)
     with pytest.raises(ValueError, match="row 3 has no value"):
@@ -72,7 +86,10 @@ def test_fractions_must_add_up_and_keys_be_there(keys: pd.Series, project: Proje
 def test_equal_rows_stay_together_by_content_and_leak_by_id(project: Project) -> None:
     assert (project.run("ingest"), project.run("validate")) == (0, 0)
     store(project, again(module("data.ingest").read(project.settings()), 100))
-    assert project.run("split", "data.split.key=id") == 1 and not project.settings().paths.splits.exists()
+    assert (
+        project.run("split", "data.split.key=id") == 1
+        and not project.settings().paths.splits.exists()
+    )
     assert project.run("split") == 0
     assert project.run("split", "data.split.key=id") == 1  # the last good splits stay
     assert project.settings().paths.splits.exists()
@@ -86,7 +103,9 @@ def test_near_duplicates_stay_together_by_near(project: Project) -> None:
     assert project.run("split") == 1
     report = module("provenance").read_json(project.settings().paths.reports / "splits.json")
     for test, train in report["near_duplicates"]["test_and_train_rows"]:
-        assert abs(test - train) == len(rows)  # row numbers of the snapshot: a row and its lookalike
+        assert abs(test - train) == len(
+            rows
+        )  # row numbers of the snapshot: a row and its lookalike
     assert made(project, "data.split.key=near")
 
 
@@ -106,7 +125,9 @@ def test_a_group_stays_together(project: Project) -> None:
     group = dict(zip(rows["id"], (f"group {i % 97}" for i in range(len(rows))), strict=True))
     store(project, rows.assign(group=rows["id"].map(group)))
     found = made(project, "data.split.key=group", "data.split.max_label_deviation=1")
-    assert pd.Series(found).groupby(group).nunique().max() == 1 and set(found.values()) == set(split.NAMES)
+    assert pd.Series(found).groupby(group).nunique().max() == 1 and set(found.values()) == set(
+        split.NAMES
+    )
 
 
 @pytest.mark.row("D7")
@@ -130,10 +151,12 @@ def test_by_time_the_newest_rows_are_the_test_split(as_date: bool, project: Proj
 
 def test_label_deviation_sees_a_lopsided_split() -> None:
     labels = np.array([0, 1] * 50)
-    assert split.deviation(labels, np.where(labels == 0, 0, 3), "binary")["train"] == pytest.approx(0.5)
-    values = np.linspace(0, 1, 1000)
-    assert split.deviation(values, np.where(values < 0.25, 0, 3), "regression")["train"] == pytest.approx(
-        0.75, abs=1e-3
+    assert split.deviation(labels, np.where(labels == 0, 0, 3), "binary")["train"] == pytest.approx(
+        0.5
     )
+    values = np.linspace(0, 1, 1000)
+    assert split.deviation(values, np.where(values < 0.25, 0, 3), "regression")[
+        "train"
+    ] == pytest.approx(0.75, abs=1e-3)
     even = split.deviation(values, np.arange(1000) % 4, "regression")
     assert max(even.values()) < 0.01

@@ -30,10 +30,23 @@ def split(project: Project) -> Project:
     return project
 
 
-def make(project: Project, seed: int | None = 1, rank: int = 0, world: int = 1, workers: int = 0, size: int = 4) -> Any:
+def make(
+    project: Project,
+    seed: int | None = 1,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    size: int = 4,
+) -> Any:
     settings = project.settings()
     return stream.Stream(
-        Path("data/splits/train.parquet"), settings.data, size, seed, rank, world, stream.Workers(workers)
+        Path("data/splits/train.parquet"),
+        settings.data,
+        size,
+        seed,
+        rank,
+        world,
+        stream.Workers(workers),
     )
 
 
@@ -42,21 +55,29 @@ def rows(batches: Any) -> list[bytes]:
     found = []
     for batch in batches:
         parts = [*batch["inputs"].values(), batch["label"]]
-        found += [b"".join(part[i].numpy().tobytes() for part in parts) for i in range(len(batch["label"]))]
+        found += [
+            b"".join(part[i].numpy().tobytes() for part in parts)
+            for i in range(len(batch["label"]))
+        ]
     return found
 
 
 def test_without_a_seed_batches_are_those_from_memory(split: Project) -> None:
     memory = datamodule.Batches(datamodule.load(split.settings(), "train"), 4)
     ours, theirs = list(make(split, seed=None).batches(0, 0)), list(memory.batches(0, 0))
-    assert rows(ours) == rows(theirs) and len(ours) == len(theirs) == len(make(split, seed=None)) == len(memory)
+    assert rows(ours) == rows(theirs) and len(ours) == len(theirs) == len(
+        make(split, seed=None)
+    ) == len(memory)
     assert [len(b["label"]) for b in ours] == [len(b["label"]) for b in theirs]
 
 
 def test_each_epoch_has_all_rows_in_an_order_of_its_own(split: Project) -> None:
     memory = rows(datamodule.Batches(datamodule.load(split.settings(), "train"), 4).batches(0, 0))
     first, second = (rows(make(split).batches(epoch, 0)) for epoch in (0, 1))
-    assert sorted(first) == sorted(second) == sorted(memory) and len({*map(tuple, (first, second, memory))}) == 3
+    assert (
+        sorted(first) == sorted(second) == sorted(memory)
+        and len({*map(tuple, (first, second, memory))}) == 3
+    )
     assert rows(make(split).batches(1, 0)) == second != rows(make(split, seed=2).batches(1, 0))
     # Rows come from more than one row group, and from far away.
     places = [memory.index(row) // GROUP for row in first[:8]]
@@ -64,7 +85,9 @@ def test_each_epoch_has_all_rows_in_an_order_of_its_own(split: Project) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_workers_change_nothing(split: Project, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_change_nothing(
+    split: Project, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream, "CHUNK_BYTES", 1)  # a batch at a time
     here, there = make(split), make(split, workers=count)
     try:
@@ -106,7 +129,9 @@ def test_ranks_get_disjoint_shares_of_one_size(split: Project) -> None:
         assert {*seen} == {*memory} and len(seen) - len(memory) == -150 % world
 
 
-def test_a_pass_holds_a_bounded_number_of_bytes(split: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_holds_a_bounded_number_of_bytes(
+    split: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream, "WINDOW_BYTES", 1)
     assert {len(window) for window in make(split).windows(0)} == {1}
     assert make(split).chunk % 4 == 0 and make(split, size=149).chunk % 149 == 0
@@ -123,10 +148,16 @@ def test_streamed_data_are_sampled_where_they_are_held_in_memory(
         datamodule.load(settings, "train"),
         datamodule.load(split.settings("training.streaming=true", "seed=9"), "train"),
     )
-    assert len(sample) == 50 == len({*sample.rows["id"]}) and {*sample.rows["id"]} < {*whole.rows["id"]}
-    assert sample.rows.equals(datamodule.load(settings, "train").rows) and not sample.rows.equals(other.rows)
+    assert len(sample) == 50 == len({*sample.rows["id"]}) and {*sample.rows["id"]} < {
+        *whole.rows["id"]
+    }
+    assert sample.rows.equals(datamodule.load(settings, "train").rows) and not sample.rows.equals(
+        other.rows
+    )
     assert list(sample.rows["id"]) == [i for i in whole.rows["id"] if i in {*sample.rows["id"]}]
-    expected = float(np.std(whole.label, dtype=np.float64)) if settings.data.kind == "regression" else 1
+    expected = (
+        float(np.std(whole.label, dtype=np.float64)) if settings.data.kind == "regression" else 1
+    )
     assert scale == pytest.approx(expected, rel=1e-9)
 
 
@@ -143,10 +174,14 @@ def _fail(item: int) -> int:
 
 
 @pytest.mark.parametrize("work, error", [(_die, ValueError), (_fail, KeyError)])
-def test_a_worker_that_dies_or_fails_ends_the_pass_at_once(work: Callable[[int], int], error: type[Exception]) -> None:
+def test_a_worker_that_dies_or_fails_ends_the_pass_at_once(
+    work: Callable[[int], int], error: type[Exception]
+) -> None:
     workers, seen = stream.Workers(2), list[int]()
     try:
-        with pytest.raises(error, match="fewer training.workers" if error is ValueError else "no such column"):
+        with pytest.raises(
+            error, match="fewer training.workers" if error is ValueError else "no such column"
+        ):
             seen += workers.map(work, range(100))
     finally:
         workers.close()
@@ -154,7 +189,9 @@ def test_a_worker_that_dies_or_fails_ends_the_pass_at_once(work: Callable[[int],
 
 
 def until(condition: Callable[[], Any], process: Any) -> Any:
-    """What the condition gives once that is true; fails after minutes, and where the process ends before."""
+    """What the condition gives once that is true; fails after minutes, and where the process ends
+    before.
+    """
     ends = time.monotonic() + 300
     while not (found := condition()):
         assert time.monotonic() < ends, "nothing within minutes"
@@ -167,7 +204,9 @@ def workers_of(process: Any) -> list[psutil.Process]:
     """Its forked children: they have its command line."""
     parent, found = psutil.Process(process.pid), []
     for child in parent.children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it started another program, and that has ended
+        with contextlib.suppress(
+            psutil.NoSuchProcess
+        ):  # it started another program, and that has ended
             if child.status() != psutil.STATUS_ZOMBIE and child.cmdline() == parent.cmdline():
                 found.append(child)
     return found
@@ -175,20 +214,32 @@ def workers_of(process: Any) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.row("T4")
-@pytest.mark.skipif(multiprocessing.get_all_start_methods()[0] != "fork", reason="workers are told by being forks")
+@pytest.mark.skipif(
+    multiprocessing.get_all_start_methods()[0] != "fork", reason="workers are told by being forks"
+)
 @pytest.mark.parametrize("victim", ["worker", "training"])
-def test_a_killed_worker_ends_training_and_no_worker_outlives_it(split: Project, victim: str) -> None:
+def test_a_killed_worker_ends_training_and_no_worker_outlives_it(
+    split: Project, victim: str
+) -> None:
     options = ["training.streaming=true", "training.workers=2", "trainer.max_epochs=100000"]
     options += ["trainer.enable_progress_bar=false", "training.early_stopping_patience=100000"]
     command = [sys.executable, "-m", PACKAGE, "train", "--pipeline", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     try:
         workers = until(
-            lambda: len(found := workers_of(process)) == 2 and found == workers_of(process) and found, process
+            lambda: (
+                len(found := workers_of(process)) == 2 and found == workers_of(process) and found
+            ),
+            process,
         )
         (workers[0] if victim == "worker" else process).kill()
         _, errors = process.communicate(timeout=300)
-        until(lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers), None)
+        until(
+            lambda: not any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers),
+            None,
+        )
     finally:
         process.kill()
     if victim == "worker":

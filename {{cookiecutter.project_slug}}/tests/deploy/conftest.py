@@ -1,4 +1,6 @@
-"""Linters of other people's formats: found beside this Python or on the PATH, and a visible skip where they are not."""
+"""Linters of other people's formats: found beside this Python or on the PATH, and a visible skip
+where they are not.
+"""
 
 import os
 import shutil
@@ -19,7 +21,9 @@ def deploy() -> Path:
 
 @pytest.fixture(scope="session")
 def tool() -> Callable[..., str]:
-    """Runs a linter and returns its output; its complaint fails the test. REQUIRE_ALL=1 makes its absence a failure."""
+    """Runs a linter and returns its output; its complaint fails the test. REQUIRE_ALL=1 makes its
+    absence a failure.
+    """
 
     def run(name: str, *arguments: str | Path) -> str:
         places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -28,7 +32,9 @@ def tool() -> Callable[..., str]:
             pytest.fail(f"{name} is not installed")
         if found is None:
             pytest.skip(f"{name} is not installed")
-        done = subprocess.run([found, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [found, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -1,4 +1,6 @@
-"""Compose, Kubernetes, Prometheus and Grafana: their own linters, and agreement with each other and the code."""
+"""Compose, Kubernetes, Prometheus and Grafana: their own linters, and agreement with each other and
+the code.
+"""
 
 import json
 import os
@@ -13,10 +15,10 @@ import pytest
 import yaml
 from prometheus_client import Metric
 
-from {{ cookiecutter.package_name }}.monitoring.report import gauges
-from {{ cookiecutter.package_name }}.serving import app
-from {{ cookiecutter.package_name }}.serving.metrics import Metrics
-from {{ cookiecutter.package_name }}.serving.store import Store
+from {{cookiecutter.package_name}}.monitoring.report import gauges
+from {{cookiecutter.package_name}}.serving import app
+from {{cookiecutter.package_name}}.serving.metrics import Metrics
+from {{cookiecutter.package_name}}.serving.store import Store
 
 Tool = Callable[..., str]
 SUFFIXES = {
@@ -78,7 +80,9 @@ def test_every_alert_has_a_unit_test_and_says_what_to_do(deploy: Path) -> None:
 
 
 @pytest.mark.row("O6")
-@pytest.mark.parametrize("file", ["prometheus/rules.yml", "prometheus/rules_test.yml", "grafana/dashboard.json"])
+@pytest.mark.parametrize(
+    "file", ["prometheus/rules.yml", "prometheus/rules_test.yml", "grafana/dashboard.json"]
+)
 def test_every_metric_that_is_asked_for_exists(deploy: Path, file: str, tmp_path: Path) -> None:
     text = (deploy / file).read_text(encoding="utf-8")
     asked = set(re.findall(r"\b(?:model|http|store|process|node)_[a-z_]+", text))
@@ -93,8 +97,15 @@ def test_the_dashboard_is_one_that_grafana_can_load(deploy: Path) -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert [v["type"] for v in dashboard["templating"]["list"]] == ["datasource"]
     charts = [panel for panel in panels if panel["type"] != "row"]
-    assert all(panel["datasource"]["uid"] == "${datasource}" and panel["targets"] for panel in charts)
-    taken = [(x, y) for p in panels for x in cells(p["gridPos"], "x", "w") for y in cells(p["gridPos"], "y", "h")]
+    assert all(
+        panel["datasource"]["uid"] == "${datasource}" and panel["targets"] for panel in charts
+    )
+    taken = [
+        (x, y)
+        for p in panels
+        for x in cells(p["gridPos"], "x", "w")
+        for y in cells(p["gridPos"], "y", "h")
+    ]
     assert len(taken) == len(set(taken)), "panels overlap"
 
 
@@ -105,10 +116,14 @@ def cells(place: dict[str, int], start: str, size: str) -> range:
 @pytest.mark.row("O6")
 def test_dashboard_queries_are_promql(deploy: Path, tool: Tool, tmp_path: Path) -> None:
     dashboard = json.loads((deploy / "grafana/dashboard.json").read_text(encoding="utf-8"))
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    queries = [
+        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])
+    ]
     rules = [{"record": f"query:{i}", "expr": query} for i, query in enumerate(queries)]
     file = tmp_path / "queries.yml"
-    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8")
+    file.write_text(
+        yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8"
+    )
     tool("promtool", "check", "rules", file)
 
 
@@ -122,21 +137,50 @@ def test_compose_services_are_hardened_and_pinned(compose: dict[str, Any]) -> No
 
 @pytest.mark.row("P4")
 def test_compose_mounts_and_names_exist(compose: dict[str, Any], deploy: Path) -> None:
-    mounts = [mount.split(":")[0] for service in compose["services"].values() for mount in service.get("volumes", [])]
+    mounts = [
+        mount.split(":")[0]
+        for service in compose["services"].values()
+        for mount in service.get("volumes", [])
+    ]
     assert all((deploy / mount).exists() for mount in mounts if mount.startswith("./"))
     assert {mount for mount in mounts if not mount.startswith(".")} == set(compose["volumes"])
-    assert (deploy / compose["services"]["server"]["build"]["dockerfile"].removeprefix("deploy/")).is_file()
-    scraped = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
-    targets = {t.split(":")[0] for job in scraped for group in job["static_configs"] for t in group["targets"]}
+    assert (
+        deploy / compose["services"]["server"]["build"]["dockerfile"].removeprefix("deploy/")
+    ).is_file()
+    scraped = yaml.safe_load((deploy / "prometheus/prometheus.yml").read_text(encoding="utf-8"))[
+        "scrape_configs"
+    ]
+    targets = {
+        t.split(":")[0]
+        for job in scraped
+        for group in job["static_configs"]
+        for t in group["targets"]
+    }
     assert targets <= set(compose["services"])
 
 
 @pytest.mark.row("P4")
 def test_docker_accepts_the_compose_file(deploy: Path) -> None:
     docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        return  # its linter comes with Docker alone; else the two tests above are all there is: see deploy/README.md
-    command = [docker, "compose", "-f", str(deploy / "compose.yaml"), "--profile", "tracker", "config", "--quiet"]
+    if (
+        docker is None
+        or subprocess.run(
+            [docker, "compose", "version"], capture_output=True, check=False
+        ).returncode
+    ):
+        # its linter comes with Docker alone; else the two tests above are all there is: see
+        # deploy/README.md
+        return
+    command = [
+        docker,
+        "compose",
+        "-f",
+        str(deploy / "compose.yaml"),
+        "--profile",
+        "tracker",
+        "config",
+        "--quiet",
+    ]
     environment = {**os.environ, "GRAFANA_PASSWORD": "x"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -144,7 +188,9 @@ def test_docker_accepts_the_compose_file(deploy: Path) -> None:
 
 @pytest.mark.row("P4")
 def test_kubernetes_accepts_the_manifests(deploy: Path, tool: Tool) -> None:
-    files = [deploy / "kubernetes" / name for name in manifests(deploy) if name != "kustomization.yaml"]
+    files = [
+        deploy / "kubernetes" / name for name in manifests(deploy) if name != "kustomization.yaml"
+    ]
     tool("kubernetes-validate", "--strict", *files)
 
 
@@ -153,7 +199,9 @@ def test_kustomization_lists_every_manifest_and_image(deploy: Path) -> None:
     found = manifests(deploy)
     kustomization = found.pop("kustomization.yaml")
     assert set(kustomization["resources"]) == set(found)
-    images = {c["image"] for m in found.values() if m["kind"] == "Deployment" for c in containers(m)}
+    images = {
+        c["image"] for m in found.values() if m["kind"] == "Deployment" for c in containers(m)
+    }
     assert {image["name"] for image in kustomization["images"]} == images
     assert not any("namespace" in manifest["metadata"] for manifest in found.values())
 
@@ -173,7 +221,10 @@ def test_pods_are_confined_and_probed(deploy: Path) -> None:
         confined = server["securityContext"]
         assert confined["readOnlyRootFilesystem"] and not confined["allowPrivilegeEscalation"]
         assert server["resources"]["limits"].keys() >= {"cpu", "memory"}
-        probes = [server[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+        probes = [
+            server[probe]["httpGet"]["path"]
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+        ]
         assert all(f'"{path}"' in source for path in probes)
 
 

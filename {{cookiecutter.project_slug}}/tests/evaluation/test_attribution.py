@@ -6,7 +6,9 @@ import torch
 from harness import module
 from torch import Tensor, nn
 
-attribution, candidates = (module(name) for name in ("evaluation.attribution", "modeling.candidates"))
+attribution, candidates = (
+    module(name) for name in ("evaluation.attribution", "modeling.candidates")
+)
 WEIGHTS = {"a": [2.0, -1.0, 0.5], "b": [3.0, 0.0]}
 GROUPS = (["first", "second", "third"], {"a": np.array([0, 1, 1]), "b": np.array([2, 0])})
 
@@ -27,14 +29,19 @@ class Trees:
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         return np.asarray(
-            matrix[:, 0] * matrix[:, 3] if self.product else matrix @ np.array(WEIGHTS["a"] + WEIGHTS["b"])
+            matrix[:, 0] * matrix[:, 3]
+            if self.product
+            else matrix @ np.array(WEIGHTS["a"] + WEIGHTS["b"])
         )
 
 
 @pytest.fixture
 def inputs() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
-    return {"a": rng.normal(size=(700, 3)).astype(np.float32), "b": rng.normal(size=(700, 2)).astype(np.float32)}
+    return {
+        "a": rng.normal(size=(700, 3)).astype(np.float32),
+        "b": rng.normal(size=(700, 2)).astype(np.float32),
+    }
 
 
 @pytest.fixture
@@ -47,13 +54,21 @@ def test_integrated_gradients_of_a_linear_model_are_its_weights_times_the_distan
     inputs: dict[str, Any], target: np.ndarray
 ) -> None:
     base = {name: np.ones_like(values[:1]) for name, values in inputs.items()}
-    found = attribution.attribute(candidates.NetworkCandidate(Linear()), inputs, target, base, GROUPS)
+    found = attribution.attribute(
+        candidates.NetworkCandidate(Linear()), inputs, target, base, GROUPS
+    )
     sign = np.where(target == 0, 2, -2)[:, None]  # odds of outputs (s, -s) are 2 s, or -2 s
     for name, values in found.values.items():
-        np.testing.assert_allclose(values, sign * np.array(WEIGHTS[name]) * (inputs[name] - base[name]), atol=1e-5)
+        np.testing.assert_allclose(
+            values, sign * np.array(WEIGHTS[name]) * (inputs[name] - base[name]), atol=1e-5
+        )
     assert np.abs(found.gap).max() < 1e-4
-    np.testing.assert_allclose(found.by_feature[:, 1], found.values["a"][:, 1:].sum(axis=1), atol=1e-6)
-    np.testing.assert_allclose(found.by_feature[:, 0], found.values["a"][:, 0] + found.values["b"][:, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        found.by_feature[:, 1], found.values["a"][:, 1:].sum(axis=1), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        found.by_feature[:, 0], found.values["a"][:, 0] + found.values["b"][:, 1], atol=1e-6
+    )
 
 
 class Cubic(nn.Module):
@@ -73,9 +88,13 @@ def test_integrated_gradients_add_up_where_the_model_is_curved(inputs: dict[str,
 
 
 @pytest.mark.row("M5")
-def test_ablation_gives_a_linear_model_the_same_and_needs_no_gradients(inputs: dict[str, Any]) -> None:
+def test_ablation_gives_a_linear_model_the_same_and_needs_no_gradients(
+    inputs: dict[str, Any],
+) -> None:
     base = {name: np.ones_like(values[:1]) for name, values in inputs.items()}
-    found = attribution.attribute(candidates.ClassicalCandidate(Trees()), inputs, None, base, GROUPS)
+    found = attribution.attribute(
+        candidates.ClassicalCandidate(Trees()), inputs, None, base, GROUPS
+    )
     parts = {name: np.array(WEIGHTS[name]) * (inputs[name] - base[name]) for name in inputs}
     np.testing.assert_allclose(found.by_feature, attribution.by_feature(parts, GROUPS), atol=1e-4)
     assert found.method == "feature ablation" and np.abs(found.gap).max() < 1e-4
@@ -86,7 +105,9 @@ def test_the_gap_shows_what_single_features_do_not_explain(inputs: dict[str, Any
     zero = {name: np.zeros_like(values[:1]) for name, values in inputs.items()}
     model = candidates.ClassicalCandidate(Trees(product=True))
     found = attribution.attribute(model, inputs, None, zero, GROUPS)
-    product = inputs["a"][:, 0] * inputs["b"][:, 0]  # either factor taken away takes all: counted twice
+    product = (
+        inputs["a"][:, 0] * inputs["b"][:, 0]
+    )  # either factor taken away takes all: counted twice
     np.testing.assert_allclose(found.gap, -product, atol=1e-5)
     assert found.record()["unexplained"] == pytest.approx(1)
 

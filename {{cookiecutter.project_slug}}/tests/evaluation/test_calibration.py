@@ -5,11 +5,14 @@ import yaml
 from harness import ROOT, module
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
+)
 
 calibration = module("evaluation.calibration")
-predictions = module("modeling.predictions")
-softmax, Rule = predictions.softmax, predictions.Rule
+kinds, classes, types = module("modeling.kinds"), module("modeling.kinds.classes"), module("types")
+softmax, Rule = classes.softmax, types.Rule
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
 LIMITS = module("limits").Calibration.model_validate(SHIPPED["calibration"])
 
@@ -21,17 +24,23 @@ def rng() -> np.random.Generator:
 
 def drawn(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Labels [n] from the probabilities that logits [n, k] promise."""
-    return np.asarray((softmax(logits).cumsum(axis=1) > rng.random((len(logits), 1))).argmax(axis=1))
+    return np.asarray(
+        (softmax(logits).cumsum(axis=1) > rng.random((len(logits), 1))).argmax(axis=1)
+    )
 
 
 @pytest.mark.row("M10")
-def test_temperature_recovers_the_scale_and_never_worsens_the_loss(rng: np.random.Generator) -> None:
+def test_temperature_recovers_the_scale_and_never_worsens_the_loss(
+    rng: np.random.Generator,
+) -> None:
     logits = rng.normal(size=(4000, 3)) * 2
     label = drawn(logits, rng)
     assert calibration.fit_temperature("multiclass", logits * 3, label) == pytest.approx(3, rel=0.1)
     for scale in (0.2, 1, 5):
         found = calibration.fit_temperature("multiclass", logits * scale, label)
-        before, after = (calibration.log_loss(softmax(logits * scale, t), label) for t in (1.0, found))
+        before, after = (
+            calibration.log_loss(softmax(logits * scale, t), label) for t in (1.0, found)
+        )
         assert after <= before
 
 
@@ -41,7 +50,9 @@ def test_temperature_never_worsens_the_loss_of_few_rows(rng: np.random.Generator
         for scale in (0.1, 1, 10):
             logits, label = rng.normal(size=(n, 2)) * scale, rng.integers(0, 2, n)
             found = calibration.fit_temperature("binary", logits, label)
-            assert calibration.log_loss(softmax(logits, found), label) <= calibration.log_loss(softmax(logits), label)
+            assert calibration.log_loss(softmax(logits, found), label) <= calibration.log_loss(
+                softmax(logits), label
+            )
 
 
 @pytest.mark.row("M10")
@@ -53,7 +64,9 @@ def test_a_small_validation_set_without_errors_is_not_taken_for_certainty() -> N
 @pytest.mark.row("M10")
 def test_temperature_of_values_is_the_scale_of_their_errors(rng: np.random.Generator) -> None:
     label = rng.normal(0, 7, 5000)
-    assert calibration.fit_temperature("regression", np.zeros((5000, 1)), label) == pytest.approx(7, rel=0.05)
+    assert calibration.fit_temperature("regression", np.zeros((5000, 1)), label) == pytest.approx(
+        7, rel=0.05
+    )
     raw = np.stack([np.zeros(5000), np.full(5000, np.log(2.0))], axis=1)
     assert calibration.fit_temperature("regression", raw, label) == pytest.approx(3.5, rel=0.05)
 
@@ -64,7 +77,9 @@ def test_calibration_error_is_that_of_torchmetrics_and_sklearn(rng: np.random.Ge
     label = drawn(logits, rng)
     p = softmax(logits * 1.5)
     diagram = calibration.bins(*calibration.events("multiclass", p, label), 15)
-    known = multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(label), num_classes=4, n_bins=15)
+    known = multiclass_calibration_error(
+        torch.from_numpy(p), torch.from_numpy(label), num_classes=4, n_bins=15
+    )
     assert calibration.ece(diagram, 500)["ece"] == pytest.approx(float(known))
     two = np.ascontiguousarray(p[:, :2] / p[:, :2].sum(axis=1, keepdims=True))
     hit = (label == 1).astype(int)
@@ -77,14 +92,22 @@ def test_calibration_error_is_that_of_torchmetrics_and_sklearn(rng: np.random.Ge
 
 
 @pytest.mark.row("M10")
-def test_a_perfect_model_has_error_by_chance_and_none_after_debiasing(rng: np.random.Generator) -> None:
+def test_a_perfect_model_has_error_by_chance_and_none_after_debiasing(
+    rng: np.random.Generator,
+) -> None:
     found = []
     for _ in range(200):
         logits = rng.normal(size=(170, 2))
         p = softmax(logits)[:, 1]
         found.append(calibration.ece(calibration.bins(p, rng.random(170) < p, 15), 170))
-    assert np.mean([f["ece"] for f in found]) > 0.07 and np.mean([f["debiased"] for f in found]) < 0.012
-    assert np.mean([f["p"] < 0.05 for f in found]) < 0.09 and np.mean([f["rms"] ** 2 for f in found]) < 0.005
+    assert (
+        np.mean([f["ece"] for f in found]) > 0.07
+        and np.mean([f["debiased"] for f in found]) < 0.012
+    )
+    assert (
+        np.mean([f["p"] < 0.05 for f in found]) < 0.09
+        and np.mean([f["rms"] ** 2 for f in found]) < 0.005
+    )
     says_90 = {"confidence": [0.9], "accuracy": [0.6], "share": [1.0]}
     known = calibration.ece(says_90, 1000)
     assert known["ece"] == pytest.approx(0.3) and known["debiased"] == pytest.approx(0.3, abs=0.01)
@@ -92,7 +115,9 @@ def test_a_perfect_model_has_error_by_chance_and_none_after_debiasing(rng: np.ra
 
 
 @pytest.mark.row("M10")
-def test_the_brier_score_is_that_of_sklearn_and_the_sum_of_its_parts(rng: np.random.Generator) -> None:
+def test_the_brier_score_is_that_of_sklearn_and_the_sum_of_its_parts(
+    rng: np.random.Generator,
+) -> None:
     logits = rng.normal(size=(300, 2))
     label = drawn(logits, rng)
     p = softmax(logits)
@@ -102,7 +127,10 @@ def test_the_brier_score_is_that_of_sklearn_and_the_sum_of_its_parts(rng: np.ran
         p, label = rng.dirichlet(np.ones(k), 200), rng.integers(0, k, 200)
         found = calibration.brier(p, label, width)
         parts = found["reliability"] - found["resolution"] + found["uncertainty"] + found["within"]
-        assert found["brier"] == pytest.approx(parts) and min(found["reliability"], found["resolution"]) >= 0
+        assert (
+            found["brier"] == pytest.approx(parts)
+            and min(found["reliability"], found["resolution"]) >= 0
+        )
 
 
 @pytest.mark.row("M10")
@@ -114,7 +142,9 @@ def test_coverage_of_normal_residuals_is_that_of_the_levels(rng: np.random.Gener
 
 
 @pytest.mark.row("M10")
-@pytest.mark.parametrize(("kind", "k", "n", "sharp"), [("multiclass", 10, 540, 4.0), ("binary", 2, 170, 1.3)])
+@pytest.mark.parametrize(
+    ("kind", "k", "n", "sharp"), [("multiclass", 10, 540, 4.0), ("binary", 2, 170, 1.3)]
+)
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, "pass"), (4.0, "fail")])
 def test_an_over_confident_head_is_refused(
     kind: str, k: int, n: int, sharp: float, factor: float, outcome: str, rng: np.random.Generator
@@ -126,7 +156,10 @@ def test_an_over_confident_head_is_refused(
     verdict = calibration.judge(kind, logits * factor, label, Rule(), LIMITS, 1.0)
     assert verdict.outcome == outcome
     if outcome == "fail":
-        assert verdict.details["overconfidence"] > LIMITS.max_overconfidence and "times too large" in verdict.why
+        assert (
+            verdict.details["overconfidence"] > LIMITS.max_overconfidence
+            and "times too large" in verdict.why
+        )
 
 
 @pytest.mark.row("M10")
@@ -137,4 +170,9 @@ def test_deviations_that_promise_too_much_or_too_little_are_refused(
 ) -> None:
     raw = np.zeros((132, columns))
     label = rng.normal(0, 3, 132)
-    assert calibration.judge("regression", raw, label, Rule(temperature=3 * factor), LIMITS, 3.0).outcome == outcome
+    assert (
+        calibration.judge(
+            "regression", raw, label, Rule(temperature=3 * factor), LIMITS, 3.0
+        ).outcome
+        == outcome
+    )

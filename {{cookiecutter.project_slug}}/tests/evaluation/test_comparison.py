@@ -19,7 +19,11 @@ def test_mcnemar_is_a_coin_toss_over_the_rows_on_which_one_model_errs() -> None:
     a, b = np.zeros(100), np.zeros(100)
     a[:2], b[2:14] = 1, 1
     found = comparison.paired(a, b, "binary", 0.05)
-    assert found.p == pytest.approx(2 * stats.binom.cdf(2, 14, 0.5)) == pytest.approx(0.01294, abs=1e-5)
+    assert (
+        found.p
+        == pytest.approx(2 * stats.binom.cdf(2, 14, 0.5))
+        == pytest.approx(0.01294, abs=1e-5)
+    )
     assert found.difference == pytest.approx(-0.1) and found.low < -0.1 < found.high < 0
     assert found.effect == pytest.approx(2 / 14 - 0.5) and found.answer(0.05) == "better"
     assert comparison.paired(b, a, "binary", 0.05).answer(0.05) == "worse"
@@ -28,7 +32,9 @@ def test_mcnemar_is_a_coin_toss_over_the_rows_on_which_one_model_errs() -> None:
 
 @pytest.mark.row("M6")
 def test_the_interval_of_matched_proportions_has_its_published_value() -> None:
-    """Agresti 2013, table 11.1: of 1,600 voters 150 approve in the first survey alone, and 86 in the second alone."""
+    """Agresti 2013, table 11.1: of 1,600 voters 150 approve in the first survey alone, and 86 in
+    the second alone.
+    """
     a, b = np.zeros(1600), np.zeros(1600)
     a[:150], b[150:236] = 1, 1
     found = comparison.paired(a, b, "binary", 0.05)
@@ -41,7 +47,9 @@ def test_losses_of_values_take_the_paired_t_test_of_scipy(rng: np.random.Generat
     a, b = rng.normal(size=(2, 60)) ** 2
     found, known = comparison.paired(a, b, "regression", 0.05), stats.ttest_rel(a, b)
     interval = known.confidence_interval(0.95)
-    assert (found.p, found.low, found.high) == pytest.approx((known.pvalue, interval.low, interval.high))
+    assert (found.p, found.low, found.high) == pytest.approx(
+        (known.pvalue, interval.low, interval.high)
+    )
     assert found.effect == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
     assert comparison.paired(a, a, "regression", 0.05).p == 1.0
 
@@ -91,7 +99,9 @@ def found(low: float, high: float, p: float) -> object:
         (-0.05, -0.01, 0.01, "pass"),
     ],
 )
-def test_a_candidate_may_lose_a_margin_but_not_for_sure(low: float, high: float, p: float, answer: str) -> None:
+def test_a_candidate_may_lose_a_margin_but_not_for_sure(
+    low: float, high: float, p: float, answer: str
+) -> None:
     assert comparison.non_inferior(found(low, high, p), 0.02) == answer
 
 
@@ -99,8 +109,14 @@ def test_a_candidate_may_lose_a_margin_but_not_for_sure(low: float, high: float,
 def test_the_cheaper_candidate_goes_on_where_no_test_can_tell() -> None:
     good, bad = np.zeros(200), (np.arange(200) % 4 == 0).astype(float)
     operations = {"network": 1000, "classical": 10}
-    for network, classical, chosen in ((good, bad, "network"), (good, good, "classical"), (bad, good, "classical")):
-        name, why = comparison.select({"network": network, "classical": classical}, operations, "multiclass", 0.05)
+    for network, classical, chosen in (
+        (good, bad, "network"),
+        (good, good, "classical"),
+        (bad, good, "classical"),
+    ):
+        name, why = comparison.select(
+            {"network": network, "classical": classical}, operations, "multiclass", 0.05
+        )
         assert name == chosen and f"{chosen} goes to the gate" in why
 
 
@@ -111,9 +127,17 @@ def test_the_candidate_must_beat_the_baselines_and_not_be_worse_than_another(
 ) -> None:
     noise = rng.normal(size=(3, 400)) ** 2
     mine = (noise[0] > 2).astype(float) if kind == "binary" else noise[0]
-    losses = {"network": mine, "classical": np.roll(mine, 1), "constant": mine * 0.5 + 1, "heuristic": mine + 0.5}
+    losses = {
+        "network": mine,
+        "classical": np.roll(mine, 1),
+        "constant": mine * 0.5 + 1,
+        "heuristic": mine + 0.5,
+    }
     if kind == "binary":
-        losses |= {"constant": (noise[1] > 0.4).astype(float), "heuristic": (noise[2] > 0.4).astype(float)}
+        losses |= {
+            "constant": (noise[1] > 0.4).astype(float),
+            "heuristic": (noise[2] > 0.4).astype(float),
+        }
 
     def outcome(**other: np.ndarray) -> str:
         return str(comparison.judge(losses | other, "network", kind, LIMITS).outcome)

@@ -4,7 +4,7 @@ import yaml
 from harness import ROOT, module
 
 cost = module("evaluation.cost")
-predictions = module("modeling.predictions")
+kinds, types = module("modeling.kinds"), module("types")
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
 LIMITS = module("limits").Cost.model_validate(SHIPPED["cost"])
 DEAR_MISS = np.array([[0.0, 1.0], [4.0, 0.0]])
@@ -25,11 +25,15 @@ def test_calibrated_probabilities_get_the_threshold_of_bayes(rng: np.random.Gene
     label = (rng.random(5000) < p).astype(int)
     found = cost.fit("binary", DEAR_MISS.tolist(), logits(p), label, 1.0)
     assert found["threshold"] == pytest.approx(0.2, abs=0.01) and found["shift"] == 0.0
-    assert cost.fit("binary", None, logits(p), label, 1.0)["threshold"] is None  # equal costs: the more probable class
+    assert (
+        cost.fit("binary", None, logits(p), label, 1.0)["threshold"] is None
+    )  # equal costs: the more probable class
 
 
 @pytest.mark.row("M4")
-def test_validation_data_move_the_threshold_of_wrong_probabilities(rng: np.random.Generator) -> None:
+def test_validation_data_move_the_threshold_of_wrong_probabilities(
+    rng: np.random.Generator,
+) -> None:
     p = rng.random(5000)
     label = (rng.random(5000) < np.sqrt(p)).astype(int)  # the true one is .2 where .04 is said
     found = cost.threshold(p, label, DEAR_MISS)
@@ -40,8 +44,12 @@ def test_validation_data_move_the_threshold_of_wrong_probabilities(rng: np.rando
 @pytest.mark.row("M4")
 def test_of_equally_cheap_thresholds_the_one_nearest_to_bayes_is_taken() -> None:
     p, label = np.array([0.01, 0.02, 0.6, 0.6, 0.9]), np.array([0, 0, 1, 1, 1])
-    assert cost.threshold(p, label, DEAR_MISS) == pytest.approx(0.2)  # between .02 and .6 all are free
-    assert cost.threshold(p, label, DEAR_MISS[::-1, ::-1].T * [[1, 4], [1, 1]]) == pytest.approx(0.5, abs=0.31)
+    assert cost.threshold(p, label, DEAR_MISS) == pytest.approx(
+        0.2
+    )  # between .02 and .6 all are free
+    assert cost.threshold(p, label, DEAR_MISS[::-1, ::-1].T * [[1, 4], [1, 1]]) == pytest.approx(
+        0.5, abs=0.31
+    )
 
 
 @pytest.mark.row("M4")
@@ -55,7 +63,7 @@ def test_values_shift_by_the_quantile_of_what_they_miss(rng: np.random.Generator
     means = {
         shift: cost.row_costs(
             {"under": 3.0, "over": 1.0},
-            predictions.decide("regression", raw, predictions.Rule(temperature=10.0, shift=shift)),
+            kinds.of("regression").decide(raw, types.Rule(temperature=10.0, shift=shift)),
             label,
         ).mean()
         for shift in (0.0, found["shift"], 1.5)
@@ -68,26 +76,31 @@ def test_costs_of_answers_are_looked_up_and_set_against_the_cheapest_constant_an
     costs = [[0, 2, 5], [1, 0, 5], [9, 9, 0]]
     label = np.array([0, 0, 1, 2])
     raw = 9.0 * np.eye(3)[[0, 1, 1, 2]]
-    answers = predictions.decide("multiclass", raw, predictions.Rule())
+    answers = kinds.of("multiclass").decide(raw, types.Rule())
     assert cost.row_costs(costs, answers, label).tolist() == [0, 2, 0, 0]
     assert cost.constant_cost("multiclass", costs, label, 3) == (0, 2.5)
     assert cost.judge("multiclass", costs, answers, label, LIMITS).number == pytest.approx(0.2)
-    assert cost.constant_cost("regression", None, np.array([1.0, 2.0, 9.0]), 0) == (2.0, pytest.approx(8 / 3))
+    assert cost.constant_cost("regression", None, np.array([1.0, 2.0, 9.0]), 0) == (
+        2.0,
+        pytest.approx(8 / 3),
+    )
 
 
 @pytest.mark.row("M4")
 @pytest.mark.parametrize(("skill", "outcome"), [(1.0, "pass"), (0.0, "fail")])
 @pytest.mark.parametrize("kind", ["binary", "regression"])
-def test_answers_that_save_no_cost_are_refused(kind: str, skill: float, outcome: str, rng: np.random.Generator) -> None:
+def test_answers_that_save_no_cost_are_refused(
+    kind: str, skill: float, outcome: str, rng: np.random.Generator
+) -> None:
     signal = rng.normal(size=300)
     label = signal if kind == "regression" else (signal > 0).astype(int)
     guess = skill * signal + 0.3 * rng.normal(size=300)
     raw = guess[:, None] if kind == "regression" else np.stack([-guess, guess], axis=1)
-    answers = predictions.decide(kind, raw, predictions.Rule())
+    answers = kinds.of(kind).decide(raw, types.Rule())
     assert cost.judge(kind, None, answers, label, LIMITS).outcome == outcome
 
 
 @pytest.mark.row("M4")
 def test_test_data_with_one_label_say_nothing() -> None:
-    answers = predictions.decide("binary", np.eye(2), predictions.Rule())
+    answers = kinds.of("binary").decide(np.eye(2), types.Rule())
     assert cost.judge("binary", None, answers, np.array([1, 1]), LIMITS).outcome == "cannot tell"

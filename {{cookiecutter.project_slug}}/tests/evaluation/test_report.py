@@ -18,7 +18,9 @@ evaluate, panels, plots, report, predictions = (
 )
 
 
-def verdict(method: str, outcome: str, number: float | None = 0.5, **details: Any) -> dict[str, Any]:
+def verdict(
+    method: str, outcome: str, number: float | None = 0.5, **details: Any
+) -> dict[str, Any]:
     threshold = None if number is None else 0.4
     why = f"<why {method}>"
     return {
@@ -33,8 +35,13 @@ def verdict(method: str, outcome: str, number: float | None = 0.5, **details: An
 
 
 def content(**outcomes: str) -> dict[str, Any]:
-    metrics = {n: {"test": {"accuracy": v, "rmse": 12.3}} for n, v in {"network": 0.9, "classical": 0.8}.items()}
-    methods = {m: verdict(m, o, None if o == "not applicable" else 0.5) for m, o in outcomes.items()}
+    metrics = {
+        n: {"test": {"accuracy": v, "rmse": 12.3}}
+        for n, v in {"network": 0.9, "classical": 0.8}.items()
+    }
+    methods = {
+        m: verdict(m, o, None if o == "not applicable" else 0.5) for m, o in outcomes.items()
+    }
     return {
         "candidate": "network",
         "selection": "network is better than classical",
@@ -43,20 +50,31 @@ def content(**outcomes: str) -> dict[str, Any]:
         "methods": methods,
         "metrics": metrics,
         "provenance": {"code": "c" * 40, "data": "d" * 64},
-        "explanation": {"method": "integrated gradients", "rows": 5, "importance": {}, "unexplained": 0.01},
+        "explanation": {
+            "method": "integrated gradients",
+            "rows": 5,
+            "importance": {},
+            "unexplained": 0.01,
+        },
         "timing": {"seconds": {"M7": 1.0}, "inference": 0.01, "total": 2.0, "multiple": 200.0},
     }
 
 
 def settings(kind: str, labels: list[str]) -> Any:
-    data = SimpleNamespace(kind=kind, labels=labels, name="things", goal=SimpleNamespace(metric="accuracy"))
+    data = SimpleNamespace(
+        kind=kind, labels=labels, name="things", goal=SimpleNamespace(metric="accuracy")
+    )
     return SimpleNamespace(data=data, project=SimpleNamespace(name="<b>bold</b>", owner="me"))
 
 
 @pytest.mark.row("M3", "M5")
-def test_the_same_model_gives_the_same_charts_and_one_page(trained: Project, tmp_path: Path) -> None:
+def test_the_same_model_gives_the_same_charts_and_one_page(
+    trained: Project, tmp_path: Path
+) -> None:
     judged = evaluate.assess(trained.settings())
-    first, second = (plots.draw_all(judged, trained.settings(), tmp_path / name) for name in ("a", "b"))
+    first, second = (
+        plots.draw_all(judged, trained.settings(), tmp_path / name) for name in ("a", "b")
+    )
     assert {"M3", "M5", "M5 hardest", "M5 easiest", "M6", "M7", "M10", "M11", "M12"} <= set(first)
     for name, file in first.items():
         assert file.read_bytes() == second[name].read_bytes(), name
@@ -76,7 +94,9 @@ def test_the_summary_says_what_to_worry_about_and_what_was_not_examined() -> Non
     made = content(M3="pass", M7="fail", M10="cannot tell", M9="not applicable")
     purpose, good, worry, last = report.summary(made, settings("binary", ["no", "yes"]))
     assert "no and yes" in purpose and "90.0%" in good and "80.0%" in good
-    assert report.WORRIES["M7"] in worry and "<why M7>" in worry and report.WORRIES["M3"] not in worry
+    assert (
+        report.WORRIES["M7"] in worry and "<why M7>" in worry and report.WORRIES["M3"] not in worry
+    )
     assert "Not decided: title m10." in worry and "Not examined: title m9." in worry
     assert last == report.VERDICTS["fail"]
 
@@ -91,18 +111,32 @@ def test_the_page_holds_every_verdict_and_escapes_what_users_wrote(tmp_path: Pat
     assert "200 times plain answers" in text and "90.0%" in text and "12.3" in text
 
 
-def test_the_terminal_shows_the_same_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_terminal_shows_the_same_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     report.table(content(M3="pass", M9="not applicable", M7="fail"))
     lines = [line for line in capsys.readouterr().err.splitlines() if "Title" in line]
     assert [line.split()[1] for line in lines] == ["M3", "M9", "M7"]
-    assert "0.5" in lines[0] and "≥ 0.4" in lines[0] and "not applicable" in lines[1] and "0.4" not in lines[1]
+    assert (
+        "0.5" in lines[0]
+        and "≥ 0.4" in lines[0]
+        and "not applicable" in lines[1]
+        and "0.4" not in lines[1]
+    )
 
 
 def test_thresholds_are_shown_with_their_direction_and_numbers_by_what_they_are() -> None:
     assert report.bound(verdict("M3", "pass", lower_is_better=True)) == "≤ 0.4"
-    assert report.bound(verdict("M8", "pass")) == "≤ 0.4" and report.bound(verdict("M9", "pass", None)) == ""
-    assert [report.number(n, 0.5) for n in ("accuracy", "precision_macro", "r2")] == ["50.0%", "50.0%", "0.500"]
+    assert (
+        report.bound(verdict("M8", "pass")) == "≤ 0.4"
+        and report.bound(verdict("M9", "pass", None)) == ""
+    )
+    assert [report.number(n, 0.5) for n in ("accuracy", "precision_macro", "r2")] == [
+        "50.0%",
+        "50.0%",
+        "0.500",
+    ]
     assert report.shown({"number": 1e-80}) == "< 0.0001" and report.shown({"number": None}) == ""
 
 
@@ -112,7 +146,7 @@ def test_every_kind_draws_its_answers_and_costs(kind: str, tmp_path: Path) -> No
     rng = np.random.default_rng(0)
     raw, costs = rng.normal(size=(60, 2)), None
     label = rng.integers(0, 2, 60) if kind == "binary" else rng.normal(size=60)
-    rule = predictions.Rule(threshold=0.3 if kind == "binary" else None)
+    rule = types.Rule(threshold=0.3 if kind == "binary" else None)
     made = {
         **content(M3="pass"),
         "kind": kind,
@@ -120,7 +154,7 @@ def test_every_kind_draws_its_answers_and_costs(kind: str, tmp_path: Path) -> No
         "decision": rule.model_dump(),
     }
     made["methods"]["M4"] = verdict("M4", "pass", costs=costs)
-    answers = predictions.decide(kind, raw, rule)
+    answers = kinds.of(kind).decide(raw, rule)
     drawers = plots.methods(made, answers, SimpleNamespace(label=label), ["no", "yes"])
     assert set(drawers) == {"M3", "M4", *(["M3 curves"] if kind == "binary" else [])}
     for file in plots.save(drawers, tmp_path).values():
@@ -135,13 +169,21 @@ def test_examples_of_violations_are_taken_from_every_change_in_turn() -> None:
 @pytest.mark.row("M9")
 def test_a_wrong_direction_is_shown_with_both_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     behaviour = module("evaluation.verdict")
-    test = SimpleNamespace(inputs={"x": np.array([[1.0], [2.0], [3.0]])}, label=np.array([1.0, 2.0, 3.0]))
-    change = behaviour.Direction(lambda inputs, other: inputs, lambda inputs, other: {"x": inputs["x"] - 1}, None)
+    test = SimpleNamespace(
+        inputs={"x": np.array([[1.0], [2.0], [3.0]])}, label=np.array([1.0, 2.0, 3.0])
+    )
+    change = behaviour.Direction(
+        lambda inputs, other: inputs, lambda inputs, other: {"x": inputs["x"] - 1}, None
+    )
 
     def answer(inputs: dict[str, np.ndarray]) -> Any:
-        return predictions.decide("regression", inputs["x"], predictions.Rule())
+        return kinds.of("regression").decide(inputs["x"], types.Rule())
 
-    (pair,) = panels.misdirected({"up": [2]}, test, {"up": change}, answer, [], np.random.default_rng(0))
+    (pair,) = panels.misdirected(
+        {"up": [2]}, test, {"up": change}, answer, [], np.random.default_rng(0)
+    )
     assert (pair.name, pair.i, pair.words) == ("up", 2, "predicted: 3 → 2")
-    (pair,) = panels.altered({"same": [1]}, test, {"same": lambda i: {"x": i["x"] * 10}}, answer, [])
+    (pair,) = panels.altered(
+        {"same": [1]}, test, {"same": lambda i: {"x": i["x"] * 10}}, answer, []
+    )
     assert pair.words == "2 → 20" and pair.after["x"][1] == 20

@@ -10,11 +10,13 @@ from harness import Project, module
 perturbation, invariance, direction, verdict = (
     module(f"evaluation.{n}") for n in ("perturbation", "invariance", "direction", "verdict")
 )
-predictions = module("modeling.predictions")
+kinds, types = module("modeling.kinds"), module("types")
 
 
 class Linear(torch.nn.Module):
-    """Raw outputs [n, 2] of inputs x [n, 3]: for classes the logits 0 and w·x, for values w·x and 0."""
+    """Raw outputs [n, 2] of inputs x [n, 3]: for classes the logits 0 and w·x, for values w·x and
+    0.
+    """
 
     weights = torch.tensor([1.0, -2.0, 0.0])
 
@@ -36,7 +38,8 @@ def test_an_attack_moves_a_linear_model_to_the_corner_of_its_ball(kind: str, ste
     label = np.array([0, 1, 0, 1]) if kind == "binary" else np.array([-9, 9, -9, 9], np.float32)
     ranges = {"x": (np.zeros(3), np.array([1.0, 10.0, 1.0]))}
     moved = perturbation.attack(Linear(kind), kind, inputs, label, ranges, 0.1, steps)
-    # Up for rows whose truth is low, down for the others; a share of each column's own range; no gradient, no move.
+    # Up for rows whose truth is low, down for the others; a share of each column's own range; no
+    # gradient, no move.
     sign = np.where(label > 0, -1, 1)[:, None]
     expected = 0.5 + sign * np.array([0.1, -1.0, 0.0])
     assert moved["x"] == pytest.approx(np.clip(expected, 0, [1.0, 10.0, 1.0]), abs=1e-6)
@@ -67,11 +70,11 @@ def test_a_brittle_model_is_refused(project: Project) -> None:
 
 
 def classes(score: Any) -> Any:
-    return predictions.decide("binary", np.stack([0 * score, score], axis=1), predictions.Rule())
+    return kinds.of("binary").decide(np.stack([0 * score, score], axis=1), types.Rule())
 
 
 def values(score: Any) -> Any:
-    return predictions.decide("regression", score[:, None], predictions.Rule())
+    return kinds.of("regression").decide(score[:, None], types.Rule())
 
 
 @pytest.mark.row("M8")
@@ -81,21 +84,32 @@ def test_invariance_counts_the_answers_that_change(project: Project) -> None:
     found = invariance.violations(lambda i: classes(i["x"] - 4.5), inputs, changes, 0.0)
     assert found["shift"].tolist() == [False] * 4 + [True] + [False] * 5 and not found["none"].any()
     judged = invariance.judge(found, project.settings().evaluation.invariance, 5)
-    assert (judged.outcome, judged.number, judged.details["violating_rows"]["shift"]) == ("fail", 0.1, [4])
-    assert invariance.judge({}, project.settings().evaluation.invariance, 5).outcome == "not applicable"
+    assert (judged.outcome, judged.number, judged.details["violating_rows"]["shift"]) == (
+        "fail",
+        0.1,
+        [4],
+    )
+    assert (
+        invariance.judge({}, project.settings().evaluation.invariance, 5).outcome
+        == "not applicable"
+    )
 
 
 @pytest.mark.row("M8")
 def test_a_value_may_move_by_its_tolerance() -> None:
     inputs = {"x": np.arange(10.0)}
     for tolerance, violated in ((1.1, 0), (0.9, 10)):
-        found = invariance.violations(lambda i: values(i["x"]), inputs, {"up": lambda i: {"x": i["x"] + 1}}, tolerance)
+        found = invariance.violations(
+            lambda i: values(i["x"]), inputs, {"up": lambda i: {"x": i["x"] + 1}}, tolerance
+        )
         assert found["up"].sum() == violated
 
 
 @pytest.mark.row("M9")
 @pytest.mark.parametrize(("sign", "outcome"), [(1, "pass"), (-1, "fail")])
-def test_direction_finds_a_model_that_moves_the_wrong_way(sign: int, outcome: str, project: Project) -> None:
+def test_direction_finds_a_model_that_moves_the_wrong_way(
+    sign: int, outcome: str, project: Project
+) -> None:
     rng, label = np.random.default_rng(5), np.arange(40) % 2
     limits, inputs = project.settings().evaluation.direction, {"x": label - 0.5}
 
@@ -103,12 +117,18 @@ def test_direction_finds_a_model_that_moves_the_wrong_way(sign: int, outcome: st
         return lambda a, b: {"x": (1 - share) * a["x"] + share * b["x"]}
 
     of_partner = {"more of the partner": verdict.Direction(blend(0.3), blend(0.7))}
-    found = direction.violations(lambda i: classes(sign * i["x"]), inputs, label, of_partner, ["a", "b"], 0.0, rng)
+    found = direction.violations(
+        lambda i: classes(sign * i["x"]), inputs, label, of_partner, ["a", "b"], 0.0, rng
+    )
     assert direction.judge(found, limits, 3).outcome == outcome
     up = verdict.Direction(lambda a, b: a, lambda a, b: {"x": a["x"] + 1}, label="b")
-    found = direction.violations(lambda i: classes(sign * i["x"]), inputs, label, {"up": up}, ["a", "b"], 0.0, rng)
+    found = direction.violations(
+        lambda i: classes(sign * i["x"]), inputs, label, {"up": up}, ["a", "b"], 0.0, rng
+    )
     assert direction.judge(found, limits, 3).outcome == outcome
-    found = direction.violations(lambda i: values(sign * i["x"]), inputs, label, {"up": up}, [], 0.01, rng)
+    found = direction.violations(
+        lambda i: values(sign * i["x"]), inputs, label, {"up": up}, [], 0.01, rng
+    )
     assert direction.judge(found, limits, 3).outcome == outcome
     assert direction.judge({}, limits, 3).outcome == "not applicable"
 
@@ -121,20 +141,27 @@ def test_partners_have_another_label() -> None:
 
 @pytest.mark.row("M7", "M8", "M9")
 def test_what_the_task_declares_is_graded_and_keeps_its_shapes(trained: Project) -> None:
-    """Every change gives inputs of the same shapes and types, finite, and a higher severity changes more."""
+    """Every change gives inputs of the same shapes and types, finite, and a higher severity changes
+    more.
+    """
     settings = trained.settings()
     test = module("data.datamodule").load(settings, "test")
-    declared = module("evaluation.behaviour").declare(settings.data)
+    declared = module("task.behaviour").declare(settings.data)
     assert len(declared.perturbations) >= 8 and declared.invariances and declared.directions
 
     def check(changed: dict[str, Any]) -> float:
-        shapes = [{k: (v.shape, v.dtype) for k, v in inputs.items()} for inputs in (changed, test.inputs)]
+        shapes = [
+            {k: (v.shape, v.dtype) for k, v in inputs.items()} for inputs in (changed, test.inputs)
+        ]
         assert shapes[0] == shapes[1]
         assert all(np.isfinite(v).all() for v in changed.values())
         return sum(float(np.abs(changed[k] - v).mean()) for k, v in test.inputs.items())
 
     for name, change in declared.perturbations.items():
-        moved = [check(change(test.inputs, severity, np.random.default_rng(1))) for severity in range(1, 6)]
+        moved = [
+            check(change(test.inputs, severity, np.random.default_rng(1)))
+            for severity in range(1, 6)
+        ]
         assert 0 < moved[0] < moved[4], name
     for change in declared.invariances.values():
         check(change(test.inputs))
@@ -143,7 +170,9 @@ def test_what_the_task_declares_is_graded_and_keeps_its_shapes(trained: Project)
         check(one.less(test.inputs, others))
         check(one.more(test.inputs, others))
     masks = declared.slices(test)
-    assert len(masks) >= 2 and all(mask.shape == (len(test),) and mask.dtype == bool for mask in masks.values())
+    assert len(masks) >= 2 and all(
+        mask.shape == (len(test),) and mask.dtype == bool for mask in masks.values()
+    )
     assert all(len(column) == len(test) for column in declared.columns(test).values())
 
 

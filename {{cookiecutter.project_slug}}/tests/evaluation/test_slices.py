@@ -22,7 +22,10 @@ def test_the_worst_slice_and_its_interval() -> None:
     masks = {"bad": np.arange(200) < 30, "good": np.arange(200) >= 30, "tiny": np.arange(200) < 3}
     found = slices.judge(losses, masks, {}, None, LIMITS)
     rows = found.details["slices"]
-    assert [r["slice"] for r in rows] == ["bad", "good"] and found.outcome == "fail"  # tiny has too few rows
+    assert [r["slice"] for r in rows] == [
+        "bad",
+        "good",
+    ] and found.outcome == "fail"  # tiny has too few rows
     wanted = stats.binomtest(15, 30).proportion_ci(1 - LIMITS.alpha / 2, method="wilson")
     assert (rows[0]["low"], rows[0]["high"]) == pytest.approx((wanted.low, wanted.high))
     assert rows[0]["declared"] and (rows[0]["loss"], rows[0]["score"]) == (0.5, 0.5)
@@ -32,7 +35,9 @@ def test_the_worst_slice_and_its_interval() -> None:
 
 
 @pytest.mark.row("M12")
-def test_the_interval_of_squared_normal_errors_is_that_of_a_variance(rng: np.random.Generator) -> None:
+def test_the_interval_of_squared_normal_errors_is_that_of_a_variance(
+    rng: np.random.Generator,
+) -> None:
     n, held = 40, 0
     for _ in range(1000):
         low, high = slices.interval(rng.normal(size=n) ** 2, 0.05)
@@ -52,8 +57,12 @@ def test_conditions_split_columns_of_every_type() -> None:
 
 @pytest.mark.row("M12")
 def test_the_search_corrects_for_looking_at_many(rng: np.random.Generator) -> None:
-    """Where slices do not differ, hardly more than alpha of the searches find one, for rare and for skewed losses."""
-    columns = {f"c{i}": rng.normal(size=200) for i in range(3)} | {"t": np.array(["a", "b"])[rng.integers(0, 2, 200)]}
+    """Where slices do not differ, hardly more than alpha of the searches find one, for rare and for
+    skewed losses.
+    """
+    columns = {f"c{i}": rng.normal(size=200) for i in range(3)} | {
+        "t": np.array(["a", "b"])[rng.integers(0, 2, 200)]
+    }
     masks = slices.candidates(columns, rng.normal(size=(200, 4)), LIMITS.min_size)
     assert len(masks) > 20
     for losses in ((rng.random((60, 200)) < 0.05).astype(float), rng.normal(size=(60, 200)) ** 2):
@@ -63,7 +72,9 @@ def test_the_search_corrects_for_looking_at_many(rng: np.random.Generator) -> No
 
 @pytest.mark.row("M12")
 @pytest.mark.parametrize("kind", ["classes", "values"])
-def test_the_search_finds_a_pair_of_conditions_that_nobody_declared(kind: str, rng: np.random.Generator) -> None:
+def test_the_search_finds_a_pair_of_conditions_that_nobody_declared(
+    kind: str, rng: np.random.Generator
+) -> None:
     n = 540
     sex, age = np.array(["f", "m"])[rng.integers(0, 2, n)], rng.uniform(20, 80, n)
     hit = (sex == "f") & (age > 65)
@@ -74,7 +85,9 @@ def test_the_search_finds_a_pair_of_conditions_that_nobody_declared(kind: str, r
     top = found.details["slices"][0]
     assert found.outcome == "fail" and "sex = f" in top["slice"] and "age from" in top["slice"]
     assert not top["declared"] and found.number > LIMITS.max_gap
-    shuffled = slices.judge(rng.permutation(losses), {"f": sex == "f"}, {"sex": sex, "age": age}, None, LIMITS)
+    shuffled = slices.judge(
+        rng.permutation(losses), {"f": sex == "f"}, {"sex": sex, "age": age}, None, LIMITS
+    )
     assert shuffled.outcome == "pass"
 
 

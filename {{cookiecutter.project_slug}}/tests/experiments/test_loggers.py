@@ -1,4 +1,6 @@
-"""The logger beside the record. TensorBoard and Weights & Biases, real ones, are tried by the template's own tests."""
+"""The logger beside the record. TensorBoard and Weights & Biases, real ones, are tried by the
+template's own tests.
+"""
 
 import csv
 import math
@@ -10,12 +12,14 @@ from harness import Project, module
 from lightning.pytorch.loggers import wandb
 from lightning_utilities.core.imports import RequirementCache
 
-tracking = module("experiments.tracking")
+tracking = module("tracking")
 
 
 def train(*overrides: str) -> tuple[str, dict[str, float]]:
     """Trains as `train <overrides>` does; the run's key, and the last value of each of its metrics."""
-    text = module("pipeline").compose([*overrides, "trainer.max_epochs=2", "trainer.enable_progress_bar=false"])
+    text = module("pipeline").compose(
+        [*overrides, "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
+    )
     settings = module("settings").parse(yaml.safe_load(text))
     module("training.train").train(settings)
     key = module("provenance").read_json(settings.paths.reports / tracking.RUN_FILE)["record"]
@@ -27,7 +31,12 @@ def train(*overrides: str) -> tuple[str, dict[str, float]]:
 def test_csv_holds_what_the_run_holds(trained: Project) -> None:
     key, found = train("logger=csv")
     with Path(".state", "csv", key, "metrics.csv").open(encoding="utf-8") as file:
-        last = {name: float(value) for row in csv.DictReader(file) for name, value in row.items() if value}
+        last = {
+            name: float(value)
+            for row in csv.DictReader(file)
+            for name, value in row.items()
+            if value
+        }
     names = {name for name in last if name.startswith(("train/", "val/"))}
     assert {"train/loss", "val/loss"} <= names
     assert all(math.isclose(last[name], found[name], rel_tol=1e-5, abs_tol=1e-9) for name in names)
@@ -45,9 +54,13 @@ def test_a_run_that_goes_on_keeps_its_first_csv(trained: Project) -> None:
     assert len(list(Path(".state", "csv").glob(f"{run.key}*/metrics.csv"))) == 2
 
 
-def test_a_logger_that_is_not_installed_is_one_line(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_logger_that_is_not_installed_is_one_line(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wandb, "_WANDB_AVAILABLE", RequirementCache("surely-not-installed"))
     extra = "logger.extra={_target_: lightning.pytorch.loggers.WandbLogger, save_dir: .state, offline: true}"
-    with pytest.raises(ValueError, match=r"a package for this `logger` is missing: .*pip install") as caught:
+    with pytest.raises(
+        ValueError, match=r"a package for this `logger` is missing: .*pip install"
+    ) as caught:
         train(extra)
     assert "\n" not in str(caught.value)

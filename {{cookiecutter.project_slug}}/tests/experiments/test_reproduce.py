@@ -1,4 +1,6 @@
-"""What a run records of its code, data and machine, and that `reproduce` gets the same metrics from that."""
+"""What a run records of its code, data and machine, and that `reproduce` gets the same metrics from
+that.
+"""
 
 import shutil
 import subprocess
@@ -11,7 +13,9 @@ import pytest
 import yaml
 from harness import Project, dvc, module
 
-inputs, reproduce, tracking = (module(f"experiments.{n}") for n in ("inputs", "reproduce", "tracking"))
+inputs, reproduce, tracking = (
+    module(f"experiments.{n}") for n in ("inputs", "reproduce", "tracking")
+)
 
 
 def git(*arguments: str, cwd: Path | None = None) -> str:
@@ -35,13 +39,19 @@ def repository(project: Project) -> Project:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    files = git("ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=folder).split("\0")[:-1]
+    files = git("ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=folder).split(
+        "\0"
+    )[:-1]
     return {name: (folder / name).read_bytes() for name in files if (folder / name).is_file()}
 
 
 @pytest.mark.row("E1", "E2")
-def test_the_patch_makes_the_commit_the_working_tree_again(repository: Project, tmp_path: Path) -> None:
-    """Edits, new files of any content, removals and what is only staged; the user's own index is not touched."""
+def test_the_patch_makes_the_commit_the_working_tree_again(
+    repository: Project, tmp_path: Path
+) -> None:
+    """Edits, new files of any content, removals and what is only staged; the user's own index is
+    not touched.
+    """
     Path("package/module.py").write_bytes("one = 2\n\n  \nname = 'ü'\r\n".encode("latin-1"))
     Path("package/new.py").write_text("two = 2  # ü", encoding="utf-8")
     Path("package/we ird*[x].bin").write_bytes(bytes(range(256)) * 10)
@@ -68,13 +78,17 @@ def test_a_clean_tree_and_a_folder_without_git_have_no_patch(repository: Project
     assert inputs.patch() == (b"", [])
 
 
-def test_data_in_the_wrong_place_is_named_and_left_out(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_in_the_wrong_place_is_named_and_left_out(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inputs, "MAX_PATCH", 1000)
     Path("small.py").write_text("four = 4\n", encoding="utf-8")
     Path("large.csv").write_text("x" * 1001, encoding="utf-8")
     patch, left = inputs.patch()
     assert b"small.py" in patch and b"large.csv" not in patch and left == ["large.csv"]
-    Path("package/module.py").write_text("\n".join(f"x{i} = {i}" for i in range(1000)), encoding="utf-8")
+    Path("package/module.py").write_text(
+        "\n".join(f"x{i} = {i}" for i in range(1000)), encoding="utf-8"
+    )
     assert inputs.patch() == (b"", ["all of it, 0 MB"])
 
 
@@ -88,7 +102,9 @@ def test_the_data_hash_is_that_of_dvc(repository: Project) -> None:
         if not path.exists():
             path.write_text("one", encoding="utf-8")
         dvc("add", str(path), check=True)
-        assert yaml.safe_load(Path(f"{path}.dvc").read_text())["outs"][0]["md5"] == inputs.dvc_hash(path)
+        assert yaml.safe_load(Path(f"{path}.dvc").read_text())["outs"][0]["md5"] == inputs.dvc_hash(
+            path
+        )
 
 
 def ready(project: Project, trained_once: Path) -> None:
@@ -120,10 +136,18 @@ def test_a_run_is_had_again_after_code_data_and_configuration_changed(
     key = module("provenance").read_json(report)["record"]
     run = tracking.find_record(client, settings.tracking.experiment, key)
     run_id, tags = run.info.run_id, run.data.tags
-    assert tags["dvc.data/splits"] == inputs.dvc_hash(settings.paths.splits) and tags["code.left_out"] == "none"
-    assert all(tags[f"env.{name}"] for name in ("cpu", "cores", "memory_gb", "gpus", "python", "lock_sha256"))
+    assert (
+        tags["dvc.data/splits"] == inputs.dvc_hash(settings.paths.splits)
+        and tags["code.left_out"] == "none"
+    )
+    assert all(
+        tags[f"env.{name}"]
+        for name in ("cpu", "cores", "memory_gb", "gpus", "python", "lock_sha256")
+    )
     assert all(tags[name] for name in ("mlflow.user", "host", "command"))
-    recorded = yaml.safe_load(Path(client.download_artifacts(run_id, "config/params.yaml")).read_text(encoding="utf-8"))
+    recorded = yaml.safe_load(
+        Path(client.download_artifacts(run_id, "config/params.yaml")).read_text(encoding="utf-8")
+    )
     assert module("settings").parse(recorded) == settings  # not what params.yaml says
 
     for split in settings.paths.splits.glob("*.parquet"):
@@ -135,8 +159,14 @@ def test_a_run_is_had_again_after_code_data_and_configuration_changed(
     assert start(repository, run_id[:12]) == 0
     shown = capfd.readouterr().out
     assert f"train.{module('settings').SCORE[settings.data.kind]}"[:10] in shown
-    assert before == (tree(Path()), sorted(Path("mlruns").rglob("*")), len(client.search_runs(["1"])))
-    assert len(git("worktree", "list").splitlines()) == 1 and not list(Path(".state").glob("reproduce-*"))
+    assert before == (
+        tree(Path()),
+        sorted(Path("mlruns").rglob("*")),
+        len(client.search_runs(["1"])),
+    )
+    assert len(git("worktree", "list").splitlines()) == 1 and not list(
+        Path(".state").glob("reproduce-*")
+    )
 
     baseline = client.search_runs(["1"], "tags.candidate = 'classical'")[0].info.run_id
     found = reproduce.find(settings, baseline)
@@ -151,19 +181,36 @@ def test_a_run_is_had_again_after_code_data_and_configuration_changed(
     ("status", "tags", "config", "said"),
     [
         ("FINISHED", {"code.commit": "none"}, True, "there was no git commit yet"),
-        ("FINISHED", {"code.commit": "0" * 40}, True, "commit 00000000 of run .* is not in this repository"),
+        (
+            "FINISHED",
+            {"code.commit": "0" * 40},
+            True,
+            "commit 00000000 of run .* is not in this repository",
+        ),
         ("FAILED", {}, True, "it is FAILED, and only a finished run can"),
         ("FINISHED", {"restored": "true"}, True, "only trainings record all of their inputs"),
         ("FINISHED", {}, False, "only trainings record all of their inputs"),
-        ("FINISHED", {"candidate": ""}, True, "only trainings record all of their inputs"),  # a search
+        (
+            "FINISHED",
+            {"candidate": ""},
+            True,
+            "only trainings record all of their inputs",
+        ),  # a search
     ],
 )
 def test_what_cannot_be_had_again_is_one_line(
-    status: str, tags: dict[str, str], config: bool, said: str, repository: Project, monkeypatch: pytest.MonkeyPatch
+    status: str,
+    tags: dict[str, str],
+    config: bool,
+    said: str,
+    repository: Project,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = SimpleNamespace(
         info=SimpleNamespace(run_id="a" * 32, run_name="train", status=status),
-        data=SimpleNamespace(tags={"candidate": "network", "code.commit": git("rev-parse", "HEAD").strip()} | tags),
+        data=SimpleNamespace(
+            tags={"candidate": "network", "code.commit": git("rev-parse", "HEAD").strip()} | tags
+        ),
     )
     files = [SimpleNamespace(path="config/params.yaml")] if config else []
     client: Any = SimpleNamespace(list_artifacts=lambda *_: files)
@@ -180,7 +227,12 @@ def test_one_run_must_be_named(repository: Project) -> None:
 
 
 def test_every_metric_must_be_equal_bit_for_bit() -> None:
-    old = {"test.f1": 0.1 + 0.2, "val.auroc": float("nan"), "evaluation.seconds": 3.0, "system/cpu": 1.0}
+    old = {
+        "test.f1": 0.1 + 0.2,
+        "val.auroc": float("nan"),
+        "evaluation.seconds": 3.0,
+        "system/cpu": 1.0,
+    }
     assert reproduce.show(old, {**old, "system/cpu": 2.0, "test.more": 1.0}) == (0, 2)
     assert reproduce.show(old, {**old, "test.f1": 0.3}) == (1, 2)
     assert reproduce.show(old, {"test.f1": old["test.f1"]}) == (1, 2)
@@ -191,8 +243,13 @@ def test_every_metric_must_be_equal_bit_for_bit() -> None:
 def test_a_difference_names_what_changed_in_the_environment(tmp_path: Path) -> None:
     found = module("provenance").environment()
     assert reproduce.environment_differences(write(tmp_path, found)) == []
-    changed = write(tmp_path, {**found, "python": "3.1.4", "packages": found["packages"] + "\nno-longer==1.0"})
-    assert reproduce.environment_differences(changed) == ["no-longer 1.0 -> none", f"python 3.1.4 -> {found['python']}"]
+    changed = write(
+        tmp_path, {**found, "python": "3.1.4", "packages": found["packages"] + "\nno-longer==1.0"}
+    )
+    assert reproduce.environment_differences(changed) == [
+        "no-longer 1.0 -> none",
+        f"python 3.1.4 -> {found['python']}",
+    ]
 
 
 def write(folder: Path, found: dict[str, str]) -> Path:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from harness import PACKAGE, Project, module
 
-tracking, journal, sync = (module(f"experiments.{name}") for name in ("tracking", "journal", "sync"))
+tracking, journal, sync = (
+    module(f"experiments.{name}") for name in ("tracking", "journal", "sync")
+)
 
 
 @pytest.fixture
@@ -41,7 +43,9 @@ def test_delivering_again_changes_nothing(run: Any) -> None:
         run.text("words", "folder/note.txt")
     first = run.id
     before = (run.client.get_run(first).to_dictionary(), history(run, "loss"))
-    (run.journal.folder / "delivered.json").unlink()  # as if the machine had gone down before it was noted
+    (
+        run.journal.folder / "delivered.json"
+    ).unlink()  # as if the machine had gone down before it was noted
     assert run.id == first
     assert (run.client.get_run(first).to_dictionary(), history(run, "loss")) == before
     assert before[0]["info"]["status"] == "FINISHED" and before[1] == [(0, 0.0), (1, 0.5), (2, 1.0)]
@@ -74,7 +78,9 @@ from {PACKAGE}.experiments import tracking
 from {PACKAGE}.params import load
 print(tracking.start(load(), "a run").key)
 """
-    key = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    key = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
     records = project.settings().paths.records
     sync.end_orphans(records, -1)
     assert sync.deliver_all(records, forget=True) is None
@@ -84,7 +90,10 @@ print(tracking.start(load(), "a run").key)
         tracking.deliver(project.settings())
         assert again.client.get_run(run.id).info.status == "RUNNING"
     assert sync.deliver_all(records) is None and sync.deliver_all(records, forget=True) is None
-    assert again.client.get_run(run.id).info.status == "FINISHED" and not Path(again.journal.folder).exists()
+    assert (
+        again.client.get_run(run.id).info.status == "FINISHED"
+        and not Path(again.journal.folder).exists()
+    )
 
 
 def test_a_child_stays_while_its_parent_may_go_on(run: Any, project: Project) -> None:
@@ -95,4 +104,6 @@ def test_a_child_stays_while_its_parent_may_go_on(run: Any, project: Project) ->
     assert child.journal.exists()
     tags = child.client.get_run(child.id).data.tags
     assert tags["mlflow.parentRunId"] == run.id and tags["record"] == child.key
-    assert json.loads((run.journal.folder / "delivered.json").read_text("utf-8"))["run_id"] == run.id
+    assert (
+        json.loads((run.journal.folder / "delivered.json").read_text("utf-8"))["run_id"] == run.id
+    )

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from harness import PACKAGE, Project, module
 
-tracking = module("experiments.tracking")
+tracking = module("tracking")
 OPEN_A_RUN = """
 import sys, time
 from importlib import import_module
@@ -55,10 +55,21 @@ def test_one_run_tells_code_data_environment_parameters_and_metrics(trained: Pro
     } <= set(run.data.tags)
     assert run.data.params["optimizer.lr"] == str(trained.settings().optimizer["lr"])
     score = score_of(trained)
-    wanted = {f"train.{score}", f"val.{score}", f"test.{score}", "gate.M10.calibration", "package.parity"}
+    wanted = {
+        f"train.{score}",
+        f"val.{score}",
+        f"test.{score}",
+        "gate.M10.calibration",
+        "package.parity",
+    }
     assert wanted <= set(run.data.metrics)
     files = files_of(run.info.run_id, trained.settings(), "config", "environment", "code", "data")
-    assert {"config/params.yaml", "environment/packages.txt", "code/uncommitted.diff", "data/validation.json"} <= files
+    assert {
+        "config/params.yaml",
+        "environment/packages.txt",
+        "code/uncommitted.diff",
+        "data/validation.json",
+    } <= files
     assert run.info.status == "FINISHED"
 
 
@@ -67,13 +78,24 @@ def score_of(trained: Project) -> str:
 
 
 @pytest.mark.row("E3")
-def test_a_training_leaves_checkpoints_gradients_throughput_machine_and_extreme_rows(trained: Project) -> None:
+def test_a_training_leaves_checkpoints_gradients_throughput_machine_and_extreme_rows(
+    trained: Project,
+) -> None:
     run, settings = run_of(trained), trained.settings()
     client = tracking.client(settings)
-    for name in ("train/gradient_norm", "train/gradient_norm_max", "train/samples_per_second", "train/data_wait"):
+    for name in (
+        "train/gradient_norm",
+        "train/gradient_norm_max",
+        "train/samples_per_second",
+        "train/data_wait",
+    ):
         history = client.get_metric_history(run.info.run_id, name)
-        assert len(history) == settings.trainer.max_epochs and min(m.value for m in history) > 0, name
-    measured = {name.removeprefix("system/") for name in run.data.metrics if name.startswith("system/")}
+        assert len(history) == settings.trainer.max_epochs and min(m.value for m in history) > 0, (
+            name
+        )
+    measured = {
+        name.removeprefix("system/") for name in run.data.metrics if name.startswith("system/")
+    }
     parts = ("cpu_utilization", "system_memory_usage", "disk_usage", "network_receive")
     assert all(any(name.startswith(part) for name in measured) for part in parts), measured
     files = files_of(run.info.run_id, settings, "model", "evaluation")
@@ -110,7 +132,10 @@ def test_judging_the_same_model_again_is_a_child_run(trained: Project) -> None:
 
 
 def test_an_unknown_run_is_restored_once_from_the_reports(trained: Project) -> None:
-    lost, settings = run_of(trained).info.run_id, trained.settings("tracking.uri=sqlite:///other.db")
+    lost, settings = (
+        run_of(trained).info.run_id,
+        trained.settings("tracking.uri=sqlite:///other.db"),
+    )
     shutil.rmtree(".state")
     with tracking.current(settings, "evaluate") as restored:
         first = restored.id
@@ -125,12 +150,19 @@ def test_an_unknown_run_is_restored_once_from_the_reports(trained: Project) -> N
 def test_long_parameters_are_named_and_stand_whole_in_the_configuration(trained: Project) -> None:
     owner = "x" * 10_000
     trained.run("train", f"project.owner={owner}", "trainer.max_epochs=1")
-    run, settings = run_of(trained), trained.settings(f"project.owner={owner}", "trainer.max_epochs=1")
+    run, settings = (
+        run_of(trained),
+        trained.settings(f"project.owner={owner}", "trainer.max_epochs=1"),
+    )
     wanted = {k: str(v) for k, v in tracking.flatten(settings.model_dump(mode="json")).items()}
     assert wanted.pop("project.owner") == owner
     assert run.data.params == wanted and run.data.tags["params.in_config_only"] == "project.owner"
-    path = tracking.client(settings).download_artifacts(run.info.run_id, "config/params.yaml", str(Path.cwd()))
-    assert module("settings").parse(yaml.safe_load(Path(path).read_text(encoding="utf-8"))) == settings
+    path = tracking.client(settings).download_artifacts(
+        run.info.run_id, "config/params.yaml", str(Path.cwd())
+    )
+    assert (
+        module("settings").parse(yaml.safe_load(Path(path).read_text(encoding="utf-8"))) == settings
+    )
 
 
 @pytest.mark.slow
@@ -138,7 +170,9 @@ def test_long_parameters_are_named_and_stand_whole_in_the_configuration(trained:
 def test_four_processes_at_once_make_one_new_store(project: Project) -> None:
     names = [str(i) for i in range(4)]
     command, pipe = [sys.executable, "-c", OPEN_A_RUN, PACKAGE], subprocess.PIPE
-    started = [subprocess.Popen([*command, name], stdout=pipe, stderr=pipe, text=True) for name in names]
+    started = [
+        subprocess.Popen([*command, name], stdout=pipe, stderr=pipe, text=True) for name in names
+    ]
     deadline = time.monotonic() + 120
     while not all(Path(f"{name}.ready").exists() for name in names):
         assert time.monotonic() < deadline and all(process.poll() is None for process in started)

@@ -5,7 +5,7 @@ from harness import module
 from sklearn import metrics as reference
 
 predictions, losses, schedules, metrics = (
-    module(f"modeling.{n}") for n in ("predictions", "losses", "schedules", "metrics")
+    module(n) for n in ("types", "modeling.kinds", "modeling.losses", "modeling.schedules")
 )
 
 
@@ -14,7 +14,7 @@ def classes(k: int, **rule: object):  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(0)
     raw = np.log(rng.dirichlet(np.ones(k), 300))
     kind = "binary" if k == 2 else "multiclass"
-    return predictions.decide(kind, raw, predictions.Rule(**rule)), rng.integers(0, k, 300)
+    return kinds.of(kind).decide(raw, types.Rule(**rule)), rng.integers(0, k, 300)
 
 
 @pytest.mark.row("M3")
@@ -37,7 +37,10 @@ def test_multiclass_metrics_agree_with_scikit_learn() -> None:
 @pytest.mark.row("M3", "M4")
 def test_binary_metrics_are_those_at_the_stored_threshold() -> None:
     answers, label = classes(2, threshold=0.3)
-    said, found = (answers.probabilities[:, 1] >= 0.3).astype(int), metrics.evaluate("binary", answers, label)
+    said, found = (
+        (answers.probabilities[:, 1] >= 0.3).astype(int),
+        metrics.evaluate("binary", answers, label),
+    )
     tn, fp, fn, tp = reference.confusion_matrix(label, said).ravel()
     wanted = {
         "accuracy": reference.accuracy_score(label, said),
@@ -59,7 +62,7 @@ def test_binary_metrics_are_those_at_the_stored_threshold() -> None:
 def test_regression_metrics_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     label, value = rng.gamma(3, 20, (2, 200))
-    answers = predictions.decide("regression", value[:, None], predictions.Rule())
+    answers = kinds.of("regression").decide(value[:, None], types.Rule())
     found = metrics.evaluate("regression", answers, label.astype(np.float32))
     error = np.abs(value - label)
     wanted = {
@@ -72,7 +75,7 @@ def test_regression_metrics_agree_with_scikit_learn() -> None:
         "huber": np.where(error < 1, 0.5 * error**2, error - 0.5).mean(),
     }
     assert found == pytest.approx(wanted, rel=1e-4)
-    below = predictions.decide("regression", value[:, None] - 500, predictions.Rule())
+    below = kinds.of("regression").decide(value[:, None] - 500, types.Rule())
     assert "msle" not in metrics.evaluate("regression", below, label)
 
 
@@ -82,57 +85,61 @@ def test_settings_and_metrics_know_the_same_names(kind: str) -> None:
     settings = module("settings")
     k = {"multiclass": 4, "binary": 2, "regression": 1}[kind]
     raw = np.random.default_rng(2).random((50, k))
-    found = metrics.evaluate(kind, predictions.decide(kind, raw, predictions.Rule()), np.arange(50) % max(k, 2))
+    found = metrics.evaluate(
+        kind, kinds.of(kind).decide(raw, types.Rule()), np.arange(50) % max(k, 2)
+    )
     assert set(found) == set(settings.METRICS[kind])
     lower = {name for name in found if name in settings.LOWER_IS_BETTER}
     perfect = np.eye(k)[np.arange(50) % k] * 20 if k > 1 else raw
     label = np.arange(50) % k if k > 1 else raw[:, 0]
-    best = metrics.evaluate(kind, predictions.decide(kind, perfect, predictions.Rule()), label)
+    best = kinds.of(kind).metrics(kinds.of(kind).decide(perfect, types.Rule()), label)
     assert {name for name in found if best[name] < found[name]} == lower
 
 
 def test_softmax_temperature_and_stability() -> None:
     logits = np.array([[1000.0, 1000.0], [0.0, np.log(3)]])
-    assert predictions.softmax(logits) == pytest.approx(np.array([[0.5, 0.5], [0.25, 0.75]]))
-    assert predictions.softmax(logits, 2.0)[1, 1] == pytest.approx(3**0.5 / (1 + 3**0.5))
+    assert classes.softmax(logits) == pytest.approx(np.array([[0.5, 0.5], [0.25, 0.75]]))
+    assert classes.softmax(logits, 2.0)[1, 1] == pytest.approx(3**0.5 / (1 + 3**0.5))
 
 
 def test_decisions_abstain_and_hold_the_answer_in_the_set() -> None:
     logits = np.log(np.array([[0.5, 0.4, 0.1], [0.9, 0.06, 0.04]]))
-    rule = predictions.Rule(abstain_below=0.6, conformal_quantile=0.65)
-    found = predictions.decide("multiclass", logits, rule)
+    rule = types.Rule(abstain_below=0.6, conformal_quantile=0.65)
+    found = kinds.of("multiclass").decide(logits, rule)
     assert found.label.tolist() == [0, 0] and found.abstain.tolist() == [True, False]
     assert found.sets.tolist() == [[True, True, False], [True, False, False]]
-    strict = predictions.Rule(conformal_quantile=0.01)
-    assert predictions.decide("multiclass", logits, strict).sets.sum(axis=1).tolist() == [1, 1]
-    assert not predictions.decide("multiclass", logits, predictions.Rule()).abstain.any()
+    strict = types.Rule(conformal_quantile=0.01)
+    assert kinds.of("multiclass").decide(logits, strict).sets.sum(axis=1).tolist() == [1, 1]
+    assert not kinds.of("multiclass").decide(logits, types.Rule()).abstain.any()
 
 
 @pytest.mark.row("M4")
 def test_costs_move_the_answer_to_the_class_of_least_expected_cost() -> None:
     logits = np.log(np.array([[0.6, 0.3, 0.1]]))
     costs = [[0, 1, 1], [9, 0, 1], [1, 1, 0]]  # taking the second class for the first is dear
-    assert predictions.decide("multiclass", logits, predictions.Rule()).label.tolist() == [0]
-    assert predictions.decide("multiclass", logits, predictions.Rule(costs=costs)).label.tolist() == [1]
+    assert kinds.of("multiclass").decide(logits, types.Rule()).label.tolist() == [0]
+    assert predictions.decide("multiclass", logits, types.Rule(costs=costs)).label.tolist() == [1]
     two = np.log(np.array([[0.8, 0.2]]))
-    assert predictions.decide("binary", two, predictions.Rule(threshold=0.2)).label.tolist() == [1]
-    assert predictions.decide("binary", two, predictions.Rule(threshold=0.21)).label.tolist() == [0]
+    assert kinds.of("binary").decide(two, types.Rule(threshold=0.2)).label.tolist() == [1]
+    assert kinds.of("binary").decide(two, types.Rule(threshold=0.21)).label.tolist() == [0]
 
 
 def test_estimates_have_intervals_as_wide_as_their_deviation_says() -> None:
     raw = np.array([[10.0, np.log(2.0)], [20.0, np.log(4.0)]])
-    rule = predictions.Rule(temperature=1.5, conformal_quantile=2.0, shift=1.0, abstain_below=-5.0)
-    found = predictions.decide("regression", raw, rule)
-    assert found.deviation.tolist() == pytest.approx([3, 6]) and found.value.tolist() == pytest.approx([13, 26])
+    rule = types.Rule(temperature=1.5, conformal_quantile=2.0, shift=1.0, abstain_below=-5.0)
+    found = kinds.of("regression").decide(raw, rule)
+    assert found.deviation.tolist() == pytest.approx(
+        [3, 6]
+    ) and found.value.tolist() == pytest.approx([13, 26])
     assert found.intervals == pytest.approx(np.array([[4.0, 16.0], [8.0, 32.0]]))
     assert found.abstain.tolist() == [False, True]
-    assert predictions.decide("regression", raw[:, :1], rule).deviation.tolist() == [1.5, 1.5]
+    assert kinds.of("regression").decide(raw[:, :1], rule).deviation.tolist() == [1.5, 1.5]
 
 
 def test_row_losses_are_one_minus_the_score() -> None:
     rng = np.random.default_rng(3)
     label, value = rng.normal(size=(2, 500))
-    answers = predictions.decide("regression", value[:, None], predictions.Rule())
+    answers = kinds.of("regression").decide(value[:, None], types.Rule())
     found = 1 - predictions.row_losses(answers, label, label.std()).mean()
     assert found == pytest.approx(reference.r2_score(label, value))
     answers, label = classes(3)
@@ -151,11 +158,16 @@ def test_losses_of_values_find_value_and_deviation(name: str) -> None:
         optimizer.zero_grad()
         getattr(losses, name)()(raw.expand(4000, 2), label).backward()
         optimizer.step()
-    assert raw[0].item() == pytest.approx(3, abs=0.05) and raw[1].exp().item() == pytest.approx(0.5, abs=0.05)
+    assert raw[0].item() == pytest.approx(3, abs=0.05) and raw[1].exp().item() == pytest.approx(
+        0.5, abs=0.05
+    )
 
 
 def test_focal_loss_without_focus_is_cross_entropy() -> None:
-    logits, label = torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
+    logits, label = (
+        torch.randn(8, 3, generator=torch.Generator().manual_seed(1)),
+        torch.arange(8) % 3,
+    )
     plain = torch.nn.functional.cross_entropy(logits, label)
     assert losses.FocalLoss(0.0)(logits, label) == pytest.approx(plain.item())
     assert losses.FocalLoss(2.0)(logits, label) < plain
@@ -168,5 +180,9 @@ def test_cosine_schedule_rises_then_falls_to_zero() -> None:
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates[0] == pytest.approx(0.2) and max(rates) == pytest.approx(2.0) and rates.index(max(rates)) in (9, 10)
+    assert (
+        rates[0] == pytest.approx(0.2)
+        and max(rates) == pytest.approx(2.0)
+        and rates.index(max(rates)) in (9, 10)
+    )
     assert rates[55] == pytest.approx(1.0) and rates[-1] < 0.001

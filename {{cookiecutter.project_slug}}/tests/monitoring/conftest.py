@@ -1,4 +1,6 @@
-"""A made-up model and its stream of requests: what the monitor reads, without a trained network or a server."""
+"""A made-up model and its stream of requests: what the monitor reads, without a trained network or
+a server.
+"""
 
 import json
 import logging
@@ -17,14 +19,14 @@ import yaml
 from hydra.utils import instantiate
 from kinds import as_kind, relabel
 
-from {{ cookiecutter.package_name }}.data.features import row_to_instance
-from {{ cookiecutter.package_name }}.data.ingest import content_hash
-from {{ cookiecutter.package_name }}.modeling.predictions import softmax
-from {{ cookiecutter.package_name }}.monitoring.samples import Sample
-from {{ cookiecutter.package_name }}.packaging.bundle import seal
-from {{ cookiecutter.package_name }}.provenance import sha256, write_json
-from {{ cookiecutter.package_name }}.serving.store import Record, Store
-from {{ cookiecutter.package_name }}.settings import Settings, parse
+from {{cookiecutter.package_name}}.data.ingest import content_hash
+from {{cookiecutter.package_name}}.modeling.kinds.classes import softmax
+from {{cookiecutter.package_name}}.monitoring.samples import Sample
+from {{cookiecutter.package_name}}.packaging.bundle import seal
+from {{cookiecutter.package_name}}.provenance import sha256, write_json
+from {{cookiecutter.package_name}}.serving.store import Record, Store
+from {{cookiecutter.package_name}}.settings import Settings, parse
+from {{cookiecutter.package_name}}.task.features import row_to_instance
 
 ROOT = Path(__file__).parents[2]
 Stream = Callable[..., list[str]]
@@ -72,8 +74,16 @@ def kind(request: pytest.FixtureRequest, raw_settings: dict[str, Any]) -> str:
 
 @pytest.fixture
 def settings(raw_settings: dict[str, Any], kind: str) -> Settings:
-    """The project's settings with the monitor's limits written out, so that an edit of them breaks no test."""
-    limits = {"window": 300, "min_rows": 200, "alpha": 0.01, "max_error_rate": 0.1, "max_reference": 200}
+    """The project's settings with the monitor's limits written out, so that an edit of them breaks
+    no test.
+    """
+    limits = {
+        "window": 300,
+        "min_rows": 200,
+        "alpha": 0.01,
+        "max_error_rate": 0.1,
+        "max_reference": 200,
+    }
     limits |= {"max_duplicates": 0.5, "max_contradictions": 0.05, "retrain_min_labels": 20}
     return parse({**as_kind(raw_settings, kind), "monitoring": limits})
 
@@ -87,15 +97,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     yield folder
     for name in ("monitor", "routine"):
-        logger = logging.getLogger(f"{{ cookiecutter.package_name }}.{name}")
+        logger = logging.getLogger(f"{{cookiecutter.package_name}}.{name}")
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()
         logger.propagate = True  # pytest adds a handler of its own to loggers that do not
 
 
-def sample(labels: int, rows: int, seed: int, noise: float = 0.0, only: int | None = None) -> Sample:
-    """Answers of a fair model on `rows` requests; `noise` spoils them, `only` asks for one label alone.
+def sample(
+    labels: int, rows: int, seed: int, noise: float = 0.0, only: int | None = None
+) -> Sample:
+    """Answers of a fair model on `rows` requests; `noise` spoils them, `only` asks for one label
+    alone.
 
     Without labels they are values around 100 with a standard deviation of 20 or more.
     """
@@ -108,7 +121,9 @@ def sample(labels: int, rows: int, seed: int, noise: float = 0.0, only: int | No
         hidden = rng.normal(0 if only is None else only, 1 + noise, (rows, 2))
         answers = {"value": 100 + 20 * hidden[:, 0], "deviation": np.exp(0.1 * hidden[:, 1])}
     embedding = np.hstack([hidden, rng.normal(0, 1, (rows, 2))])
-    return Sample(answers, embedding, {"size": rng.normal(noise, 1, rows), "depth": rng.normal(0, 1, rows)})
+    return Sample(
+        answers, embedding, {"size": rng.normal(noise, 1, rows), "depth": rng.normal(0, 1, rows)}
+    )
 
 
 @pytest.fixture
@@ -138,22 +153,36 @@ def identity(settings: Settings) -> str:
     arrays |= {"embedding": reference.embedding, "signal_names": np.array(names)}
     arrays |= {"signals": np.stack([reference.signals[name] for name in names], axis=1)}
     np.savez(folder / "reference.npz", allow_pickle=False, **arrays)
-    card: dict[str, Any] = {"name": "a model", "kind": settings.data.kind, "task": "made up", "labels": labels}
+    card: dict[str, Any] = {
+        "name": "a model",
+        "kind": settings.data.kind,
+        "task": "made up",
+        "labels": labels,
+    }
     card |= {"inputs": {}, "outputs": {}, "features": {}, "decision": {}, "label_scale": 1.0}
     card |= {"candidate": "network", "owner": "", "code": "", "data": "", "dependencies": {}}
     (folder / "bundle.json").write_text(json.dumps(card), encoding="utf-8")
     found = seal(folder)
-    current = {"champion": {"version": "1-test", "path": "1-test", "identity": found}, "challenger": None}
+    current = {
+        "champion": {"version": "1-test", "path": "1-test", "identity": found},
+        "challenger": None,
+    }
     (settings.paths.live / "current.json").write_text(json.dumps(current), encoding="utf-8")
     return found
 
 
 @pytest.fixture
 def ask(settings: Settings, identity: str) -> Stream:
-    """Stores predictions as the server does, and feedback on the first `labelled`; `wrong` of it disagrees."""
+    """Stores predictions as the server does, and feedback on the first `labelled`; `wrong` of it
+    disagrees.
+    """
 
     def ask(
-        sample: Sample, instances: list[Any] | None = None, labelled: int = 0, wrong: int = 0, **changes: Any
+        sample: Sample,
+        instances: list[Any] | None = None,
+        labelled: int = 0,
+        wrong: int = 0,
+        **changes: Any,
     ) -> list[str]:
         labels = settings.data.labels
         records = []
@@ -162,8 +191,16 @@ def ask(settings: Settings, identity: str) -> Stream:
             given, answer = _answer(sample, labels, i)
             stored = {**answer, "embedding": embedding}
             stored["signals"] = {name: float(values[i]) for name, values in sample.signals.items()}
-            base: dict[str, Any] = {"prediction_id": uuid.uuid4().hex, "time": 1.7e9 + i, "version": "1-test"}
-            base |= {"identity": identity, "instance": instances[i] if instances else {"x": i}, "latency_ms": 1.0}
+            base: dict[str, Any] = {
+                "prediction_id": uuid.uuid4().hex,
+                "time": 1.7e9 + i,
+                "version": "1-test",
+            }
+            base |= {
+                "identity": identity,
+                "instance": instances[i] if instances else {"x": i},
+                "latency_ms": 1.0,
+            }
             base |= given
             records.append(Record(**{**base, "signals": stored, **changes}))  # type: ignore[typeddict-item]
         store = Store(settings.paths.store)
@@ -181,11 +218,18 @@ def _answer(sample: Sample, labels: list[str], i: int) -> tuple[dict[str, Any], 
     """What the store keeps of answer i: its columns, and what lies in `signals`."""
     if labels:
         row, label = sample.answers["probabilities"][i], int(sample.answers["label"][i])
-        given = {"label": labels[label], "confidence": float(row[label]), "abstain": bool(row[label] < 0.5)}
+        given = {
+            "label": labels[label],
+            "confidence": float(row[label]),
+            "abstain": bool(row[label] < 0.5),
+        }
         return given, {"probabilities": row.round(8).tolist()}
     value, deviation = (float(sample.answers[name][i]) for name in ("value", "deviation"))
     given = {"label": value, "confidence": -deviation, "abstain": deviation > 2}
-    return given, {"interval": [value - 2 * deviation, value + 2 * deviation], "deviation": deviation}
+    return given, {
+        "interval": [value - 2 * deviation, value + 2 * deviation],
+        "deviation": deviation,
+    }
 
 
 def _truth(answered: Any, labels: list[str], wrong: bool) -> Any:
@@ -206,7 +250,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def git(*words: str) -> str:
-    return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -232,7 +278,9 @@ def table(settings: Settings, raw_settings: dict[str, Any], kind: str) -> pd.Dat
     rows = rows.assign(label=relabel(rows["label"], raw_settings, kind))
     rows = rows[~content_hash(rows).duplicated()].reset_index(drop=True)
     assert len(rows) > 60
-    rows[:10].assign(content=content_hash(rows[:10])).to_parquet(settings.paths.raw / "data.parquet")
+    rows[:10].assign(content=content_hash(rows[:10])).to_parquet(
+        settings.paths.raw / "data.parquet"
+    )
     entry = {"sha256": sha256(settings.paths.raw / "data.parquet")}
     write_json(settings.paths.raw / "manifest.json", {"files": {"data.parquet": entry}})
     return rows
@@ -246,8 +294,18 @@ def feed(settings: Settings, table: pd.DataFrame) -> Feed:
         store, records = Store(settings.paths.store), []
         rows = table[start:stop].to_dict("records")
         for i, row in enumerate(rows, start):
-            base: dict[str, Any] = {"prediction_id": f"{prefix}{i}", "time": 1.0, "version": "1", "identity": "x"}
-            base |= {"instance": row_to_instance(row), "label": row["label"], "confidence": 1.0, "abstain": False}
+            base: dict[str, Any] = {
+                "prediction_id": f"{prefix}{i}",
+                "time": 1.0,
+                "version": "1",
+                "identity": "x",
+            }
+            base |= {
+                "instance": row_to_instance(row),
+                "label": row["label"],
+                "confidence": 1.0,
+                "abstain": False,
+            }
             base |= {"latency_ms": 1.0, "signals": {}, **changes}
             records.append(Record(**base))  # type: ignore[typeddict-item]
         store.append(records)

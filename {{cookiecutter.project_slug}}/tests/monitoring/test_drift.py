@@ -1,4 +1,6 @@
-"""Drift tests against answers known from elsewhere, and their false alarms and detections on made-up streams."""
+"""Drift tests against answers known from elsewhere, and their false alarms and detections on
+made-up streams.
+"""
 
 import math
 import re
@@ -10,8 +12,8 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from {{ cookiecutter.package_name }}.monitoring import drift
-from {{ cookiecutter.package_name }}.monitoring.samples import Sample
+from {{cookiecutter.package_name}}.monitoring import drift
+from {{cookiecutter.package_name}}.monitoring.samples import Sample
 
 pytestmark = pytest.mark.row("O4")
 Draw = Callable[..., Sample]
@@ -23,7 +25,9 @@ def labels() -> list[str]:
     return LABELS
 
 
-def compare(reference: Sample, window: Sample, alpha: float = 0.01, max_rows: int = 120) -> list[drift.Result]:
+def compare(
+    reference: Sample, window: Sample, alpha: float = 0.01, max_rows: int = 120
+) -> list[drift.Result]:
     return drift.compare(reference, window, LABELS, alpha=alpha, max_rows=max_rows, seed=3)
 
 
@@ -46,7 +50,9 @@ def test_differences_of_rounding_are_no_differences() -> None:
 
 
 def test_softmax_takes_the_worst_class_times_the_number_of_classes(draw: Draw) -> None:
-    reference, window = (s.answers["probabilities"] for s in (draw(300, 0), draw(300, 1, noise=0.3)))
+    reference, window = (
+        s.answers["probabilities"] for s in (draw(300, 0), draw(300, 1, noise=0.3))
+    )
     p = [stats.ks_2samp(reference[:, j], window[:, j], method="asymp").pvalue for j in range(4)]
     result = drift.softmax_test(reference, window, LABELS)
     assert 0.001 < min(p) < 0.2
@@ -114,11 +120,19 @@ def test_one_run_rarely_cries_wolf(draw: Draw) -> None:
 
 
 def table(rows: int, seed: int, **changes: Any) -> Sample:
-    """Answers of a model without an embedding on a table of 33 columns: numbers, categories, and gaps in both."""
+    """Answers of a model without an embedding on a table of 33 columns: numbers, categories, and
+    gaps in both.
+    """
     rng = np.random.default_rng(seed)
     signals = {f"number {j}": rng.normal(0, 1, rows) for j in range(20)}
-    signals |= {f"gaps {j}": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(0, 1, rows)) for j in range(5)}
-    signals |= {f"category {j}": rng.choice([0.0, 1.0, 2.0, np.nan], rows, p=[0.5, 0.4, 0.07, 0.03]) for j in range(8)}
+    signals |= {
+        f"gaps {j}": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(0, 1, rows))
+        for j in range(5)
+    }
+    signals |= {
+        f"category {j}": rng.choice([0.0, 1.0, 2.0, np.nan], rows, p=[0.5, 0.4, 0.07, 0.03])
+        for j in range(8)
+    }
     answers = {"value": rng.normal(150, 70, rows), "deviation": np.full(rows, 55.0)}
     return Sample(answers, None, {**signals, **changes})
 
@@ -126,7 +140,9 @@ def table(rows: int, seed: int, **changes: Any) -> Sample:
 @pytest.mark.slow
 def test_one_run_on_a_wide_table_rarely_cries_wolf() -> None:
     runs, alpha = 400, 0.05
-    found = sum(bool(alarms(compare(table(250, 2 * i), table(200, 2 * i + 1), alpha))) for i in range(runs))
+    found = sum(
+        bool(alarms(compare(table(250, 2 * i), table(200, 2 * i + 1), alpha))) for i in range(runs)
+    )
     assert found <= stats.binom.ppf(0.999, runs, alpha)
     assert len(compare(table(250, 0), table(200, 1))) == 35
 
@@ -137,7 +153,9 @@ def test_categories_are_tested_by_their_shares() -> None:
     results = {r.name: r for r in compare(table(300, 1), table(300, 2, **{"category 3": moved}))}
     assert alarms(list(results.values())) == {"signal category 3"}
     assert results["signal category 3"].method == "chi-square"
-    assert re.fullmatch(r"most: share of (0 -|1 \+)\d\d points", results["signal category 3"].detail)
+    assert re.fullmatch(
+        r"most: share of (0 -|1 \+)\d\d points", results["signal category 3"].detail
+    )
     assert results["signal number 3"].method == "Kolmogorov-Smirnov"
 
 
@@ -168,7 +186,9 @@ def test_values_that_go_missing_are_a_change(name: str) -> None:
     ],
     ids=["noise", "larger values"],
 )
-def test_a_changed_stream_of_values_is_found(draw_values: Draw, change: dict[str, int], expected: set[str]) -> None:
+def test_a_changed_stream_of_values_is_found(
+    draw_values: Draw, change: dict[str, int], expected: set[str]
+) -> None:
     assert alarms(compare(draw_values(400, 1), draw_values(250, 7, **change))) == expected
 
 
@@ -186,7 +206,9 @@ def test_a_changed_stream_is_found(draw: Draw, change: dict[str, int], expected:
 
 def test_a_change_in_one_place_is_named_and_its_size_told(draw: Draw) -> None:
     reference, window = draw(400, 1), draw(300, 2)
-    moved = Sample(window.answers, window.embedding, {**window.signals, "depth": window.signals["depth"] + 3})
+    moved = Sample(
+        window.answers, window.embedding, {**window.signals, "depth": window.signals["depth"] + 3}
+    )
     results = {result.name: result for result in compare(reference, moved)}
     assert alarms(list(results.values())) == {"signal depth"}
     assert results["signal depth"].words == "strongly changed"
@@ -197,7 +219,12 @@ def test_a_change_in_one_place_is_named_and_its_size_told(draw: Draw) -> None:
 def test_a_model_without_embedding_is_compared_by_the_rest(draw: Draw) -> None:
     reference, window = draw(300, 1), draw(300, 2)
     results = compare(Sample(reference.answers, None, reference.signals), window)
-    assert [result.name for result in results] == ["probabilities", "predicted labels", "signal depth", "signal size"]
+    assert [result.name for result in results] == [
+        "probabilities",
+        "predicted labels",
+        "signal depth",
+        "signal size",
+    ]
 
 
 def test_the_same_window_gives_the_same_report(draw: Draw) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from {{ cookiecutter.package_name }}.monitoring import quality
+from {{cookiecutter.package_name}}.monitoring import quality
 
 pytestmark = pytest.mark.row("O3", "O5")
 
@@ -24,11 +24,17 @@ def row(label: str, feedback: str | None = None, **changes: Any) -> quality.Row:
 
 def value(answered: float, feedback: float | None = None, **changes: Any) -> quality.Row:
     signals = {"interval": [answered - 2, answered + 1], "deviation": 1.5}
-    return row("", None) | {"label": answered, "feedback": feedback, "confidence": -1.5, "signals": signals} | changes
+    return (
+        row("", None)
+        | {"label": answered, "feedback": feedback, "confidence": -1.5, "signals": signals}
+        | changes
+    )
 
 
 def test_wilson_is_the_textbooks() -> None:
-    assert quality.wilson(8, 10, 0.95) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Brown, Cai, DasGupta 2001
+    assert quality.wilson(8, 10, 0.95) == pytest.approx(
+        (0.4902, 0.9433), abs=1e-4
+    )  # Brown, Cai, DasGupta 2001
     assert quality.wilson(0, 10, 0.95)[0] == 0
 
 
@@ -43,7 +49,14 @@ def test_errors_count_where_there_is_feedback() -> None:
 
 
 def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
-    rows = [value(10, 8), value(10, 11), value(10, 11.5), value(10, 7), value(10), value(10, abstain=True)]
+    rows = [
+        value(10, 8),
+        value(10, 11),
+        value(10, 11.5),
+        value(10, 7),
+        value(10),
+        value(10, abstain=True),
+    ]
     found = quality.measure(rows, [], 0.95)
     assert (found.rows, found.labelled, found.errors, found.error_rate) == (6, 4, 2, 0.5)
     assert found.mean_absolute_error == (2 + 1 + 1.5 + 3) / 4 and found.mean_deviation == 1.5
@@ -53,23 +66,49 @@ def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
 
 def test_nothing_is_claimed_of_no_rows() -> None:
     found = quality.measure([], ["a"], 0.95)
-    assert (found.error_rate, found.error_interval, found.abstention_rate, found.mean_confidence) == (None,) * 4
+    assert (
+        found.error_rate,
+        found.error_interval,
+        found.abstention_rate,
+        found.mean_confidence,
+    ) == (None,) * 4
 
 
 def test_versions_are_told_apart() -> None:
-    found = quality.by_version([row("a", "a"), row("a", "b", version="2"), row("b", version="2")], ["a", "b"], 0.95)
-    assert {version: (q.rows, q.error_rate) for version, q in found.items()} == {"1": (1, 0.0), "2": (2, 1.0)}
+    found = quality.by_version(
+        [row("a", "a"), row("a", "b", version="2"), row("b", version="2")], ["a", "b"], 0.95
+    )
+    assert {version: (q.rows, q.error_rate) for version, q in found.items()} == {
+        "1": (1, 0.0),
+        "2": (2, 1.0),
+    }
 
 
 def test_a_flood_repeats_itself() -> None:
     assert quality.duplicate_share([row("a", instance={"x": i}) for i in range(4)]) == 0
-    assert quality.duplicate_share([row("a", instance={"x": 1, "y": 2}), row("b", instance={"y": 2, "x": 1})]) == 0.5
+    assert (
+        quality.duplicate_share(
+            [row("a", instance={"x": 1, "y": 2}), row("b", instance={"y": 2, "x": 1})]
+        )
+        == 0.5
+    )
     assert quality.duplicate_share([row("a", instance=None)] * 3) == 0  # not kept, for privacy
 
 
 def test_flipped_labels_contradict_others_on_equal_input() -> None:
     same, other = {"instance": {"x": 1}}, {"instance": {"x": 2}}
-    rows = [row("a", "a", **same), row("a", "b", **same), row("a", "a", **other), row("a", "a", **other), row("a")]
+    rows = [
+        row("a", "a", **same),
+        row("a", "b", **same),
+        row("a", "a", **other),
+        row("a", "a", **other),
+        row("a"),
+    ]
     assert quality.contradiction_share(rows) == 0.5
     assert quality.contradiction_share([]) == 0
-    assert quality.contradiction_share([value(1, 5.0, **same), value(1, 5.5, **same), value(1, 9.0, **other)]) == 2 / 3
+    assert (
+        quality.contradiction_share(
+            [value(1, 5.0, **same), value(1, 5.5, **same), value(1, 9.0, **other)]
+        )
+        == 2 / 3
+    )

@@ -12,11 +12,11 @@ import pytest
 from kinds import every_kind
 from prometheus_client.parser import text_string_to_metric_families
 
-from {{ cookiecutter.package_name }}.monitoring import monitor
-from {{ cookiecutter.package_name }}.monitoring.drift import Result
-from {{ cookiecutter.package_name }}.monitoring.quality import measure
-from {{ cookiecutter.package_name }}.monitoring.samples import Sample
-from {{ cookiecutter.package_name }}.settings import Settings
+from {{cookiecutter.package_name}}.monitoring import monitor
+from {{cookiecutter.package_name}}.monitoring.drift import Result
+from {{cookiecutter.package_name}}.monitoring.quality import measure
+from {{cookiecutter.package_name}}.monitoring.samples import Sample
+from {{cookiecutter.package_name}}.settings import Settings
 
 pytestmark = pytest.mark.row("O3", "O4")
 Draw = Callable[..., Sample]
@@ -30,10 +30,17 @@ def run(settings: Settings) -> tuple[int, dict[str, Any]]:
 
 
 @every_kind
-def test_a_clean_stream_raises_no_alarm(settings: Settings, ask: Stream, identity: str, draw: Draw) -> None:
+def test_a_clean_stream_raises_no_alarm(
+    settings: Settings, ask: Stream, identity: str, draw: Draw
+) -> None:
     ask(draw(400, seed=2), labelled=100, wrong=2)
     code, report = run(settings)
-    assert (code, report["verdict"], report["alarm"], report["reasons"]) == (0, "no alarm", False, [])
+    assert (code, report["verdict"], report["alarm"], report["reasons"]) == (
+        0,
+        "no alarm",
+        False,
+        [],
+    )
     assert report["window"]["rows"] == 300
     assert report["provenance"]["bundle"] == report["identity"] == identity
     answered = {"probabilities", "predicted labels"} if settings.data.labels else VALUES
@@ -42,7 +49,9 @@ def test_a_clean_stream_raises_no_alarm(settings: Settings, ask: Stream, identit
 
 
 @every_kind
-def test_a_spoiled_stream_raises_one_that_says_why(settings: Settings, ask: Stream, draw: Draw) -> None:
+def test_a_spoiled_stream_raises_one_that_says_why(
+    settings: Settings, ask: Stream, draw: Draw
+) -> None:
     ask(draw(300, seed=2, noise=2))
     code, report = run(settings)
     assert (code, report["verdict"], report["alarm"]) == (3, "alarm", True)
@@ -50,7 +59,9 @@ def test_a_spoiled_stream_raises_one_that_says_why(settings: Settings, ask: Stre
     assert any(reason.startswith(first) for reason in report["reasons"])
 
 
-def test_only_the_newest_window_of_the_champion_counts(settings: Settings, ask: Stream, draw: Draw) -> None:
+def test_only_the_newest_window_of_the_champion_counts(
+    settings: Settings, ask: Stream, draw: Draw
+) -> None:
     ask(draw(250, seed=3, noise=2))
     ask(draw(300, seed=2))
     ask(draw(250, seed=4, noise=2), identity="another", version="0")
@@ -64,7 +75,12 @@ def test_only_the_newest_window_of_the_champion_counts(settings: Settings, ask: 
 def test_too_few_rows_give_no_verdict(settings: Settings, ask: Stream, draw: Draw) -> None:
     ask(draw(199, seed=2, noise=2))
     code, report = run(settings)
-    assert (code, report["verdict"], report["alarm"], report["tests"]) == (4, "cannot tell", False, [])
+    assert (code, report["verdict"], report["alarm"], report["tests"]) == (
+        4,
+        "cannot tell",
+        False,
+        [],
+    )
     assert "199 predictions" in report["reasons"][0]
 
 
@@ -86,7 +102,10 @@ def test_signs_of_abuse_warn_and_do_not_alarm(settings: Settings, ask: Stream, d
     ask(draw(300, seed=2), instances=[{"x": i % 5} for i in range(300)], labelled=100)
     code, report = run(settings)
     assert code == 0
-    assert ["flood" in warning or "flipped" in warning for warning in report["warnings"]] == [True, True]
+    assert ["flood" in warning or "flipped" in warning for warning in report["warnings"]] == [
+        True,
+        True,
+    ]
 
 
 @every_kind
@@ -106,41 +125,53 @@ def test_prometheus_reads_the_same_numbers(settings: Settings, ask: Stream, draw
     size = "confidence" if settings.data.labels else "deviation"
     assert samples[f"model_{size}_mean", None] == report["quality"][f"mean_{size}"]
     assert (("model_absolute_error_mean", None) in samples) == (not settings.data.labels)
-    assert {test["name"]: samples["model_drift_pvalue", test["name"]] for test in report["tests"]} == {
-        test["name"]: test["adjusted"] for test in report["tests"]
-    }
+    assert {
+        test["name"]: samples["model_drift_pvalue", test["name"]] for test in report["tests"]
+    } == {test["name"]: test["adjusted"] for test in report["tests"]}
 
 
 @every_kind
-def test_what_is_unknown_is_no_zero_for_prometheus(settings: Settings, ask: Stream, draw: Draw) -> None:
+def test_what_is_unknown_is_no_zero_for_prometheus(
+    settings: Settings, ask: Stream, draw: Draw
+) -> None:
     ask(draw(300, seed=2))
     run(settings)
-    assert "model_error_rate" not in (settings.paths.reports / "monitor.prom").read_text(encoding="utf-8")
+    assert "model_error_rate" not in (settings.paths.reports / "monitor.prom").read_text(
+        encoding="utf-8"
+    )
 
 
 @every_kind
 @pytest.mark.row("O6")
 @pytest.mark.parametrize(("rows", "pictures"), [(300, 4), (1, 2)])
-def test_the_page_stands_alone(settings: Settings, ask: Stream, draw: Draw, rows: int, pictures: int) -> None:
+def test_the_page_stands_alone(
+    settings: Settings, ask: Stream, draw: Draw, rows: int, pictures: int
+) -> None:
     ask(draw(rows, seed=2, noise=2), version="<b>1</b>")
     run(settings)
     page = (settings.paths.reports / "monitor.html").read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', page)
     assert len(sources) == pictures
     assert ("absolute error" in page) == (not settings.data.labels)
-    assert all(b"<svg" in base64.b64decode(s.removeprefix("data:image/svg+xml;base64,")) for s in sources)
+    assert all(
+        b"<svg" in base64.b64decode(s.removeprefix("data:image/svg+xml;base64,")) for s in sources
+    )
     assert not re.search(r"https?://|<script|<link|<b>1</b>", page)
     assert "viewport" in page
 
 
 @every_kind
-def test_a_champion_without_requests_cannot_be_judged(settings: Settings, ask: Stream, draw: Draw) -> None:
+def test_a_champion_without_requests_cannot_be_judged(
+    settings: Settings, ask: Stream, draw: Draw
+) -> None:
     ask(draw(250, seed=2), identity="another", version="0")
     code, report = run(settings)
     assert (code, report["quality"]["mean_confidence"]) == (4, None)
 
 
-def test_what_is_missing_is_named_with_the_command_that_makes_it(settings: Settings, request: Any) -> None:
+def test_what_is_missing_is_named_with_the_command_that_makes_it(
+    settings: Settings, request: Any
+) -> None:
     with pytest.raises(ValueError, match="run `make pipeline` first"):
         monitor.monitor(settings)
     request.getfixturevalue("identity")
@@ -149,7 +180,9 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(settings: Setti
 
 
 def test_many_changes_are_told_in_a_few_lines() -> None:
-    found = [Result(f"signal {i}", "", 0.5, 0.0, 0.5, "D", "", 0.009 / (i + 1), True) for i in range(9)]
+    found = [
+        Result(f"signal {i}", "", 0.5, 0.0, 0.5, "D", "", 0.009 / (i + 1), True) for i in range(9)
+    ]
     told = monitor.alarms(found, measure([], [], 0.9), 1)
     assert [line[:8] for line in told[:5]] == [f"signal {i}" for i in (8, 7, 6, 5, 4)]
     assert len(told) == 6 and told[5].startswith("and 4 more")
@@ -158,7 +191,10 @@ def test_many_changes_are_told_in_a_few_lines() -> None:
 def test_every_run_is_in_the_log(settings: Settings, ask: Stream, draw: Draw) -> None:
     ask(draw(300, seed=2, noise=2))
     run(settings)
-    lines = [json.loads(line) for line in Path("logs/monitor.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in Path("logs/monitor.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     alarm = next(line for line in lines if line["message"] == "alarm")
     assert alarm["severity"] == "WARNING" and alarm["reasons"]
     assert lines[-1]["outcome"] == "ok"

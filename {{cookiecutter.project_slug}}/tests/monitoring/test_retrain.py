@@ -21,24 +21,31 @@ import pytest
 from filelock import FileLock
 from kinds import every_kind
 
-from {{ cookiecutter.package_name }}.data import schema
-from {{ cookiecutter.package_name }}.data.ingest import read
-from {{ cookiecutter.package_name }}.monitoring import retrain, routine
-from {{ cookiecutter.package_name }}.settings import Settings, parse
+from {{cookiecutter.package_name}}.data.ingest import read
+from {{cookiecutter.package_name}}.monitoring import retrain, routine
+from {{cookiecutter.package_name}}.settings import Settings, parse
+from {{cookiecutter.package_name}}.task import schema
 
 pytestmark = pytest.mark.row("D4", "O7")
 Feed = Callable[..., None]
 
 
 def git(*words: str) -> str:
-    return subprocess.run(["git", *words], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *words], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     raw = settings.model_dump(mode="json")
     raw["project"]["package"], raw["tracking"]["uri"] = "stand_in", "sqlite:///tracker.db"
-    raw["paths"] |= {"audit": "audit/log.txt", "state": ".state", "live": "live", "store": "store/predictions.db"}
+    raw["paths"] |= {
+        "audit": "audit/log.txt",
+        "state": ".state",
+        "live": "live",
+        "store": "store/predictions.db",
+    }
     return parse(raw)
 
 
@@ -49,7 +56,9 @@ def alarm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(settings: Settings, force: bool = False) -> int:
-    return routine.run(settings, argparse.Namespace(force=force, scheduled="2030-01-01T04:15:00+00:00"))
+    return routine.run(
+        settings, argparse.Namespace(force=force, scheduled="2030-01-01T04:15:00+00:00")
+    )
 
 
 def last_line() -> dict[str, Any]:
@@ -81,7 +90,10 @@ def test_an_alarm_with_labels_makes_a_data_version_and_a_branch(
     branch = last_line()["branch"]
     assert f"git merge {branch}" in capsys.readouterr().out
     assert (repository / "live/pulled").exists()
-    assert (repository / "audit/log.txt").read_text().split(" ", 1) == ["1", f"sqlite:///{repository}/tracker.db\n"]
+    assert (repository / "audit/log.txt").read_text().split(" ", 1) == [
+        "1",
+        f"sqlite:///{repository}/tracker.db\n",
+    ]
 
     git("merge", "--quiet", branch)
     subprocess.run([sys.executable, "-m", "dvc", "checkout", "--quiet"], check=True)
@@ -120,7 +132,9 @@ def test_a_failing_pipeline_leaves_nothing_but_its_output(
     settings: Settings, repository: Path, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROKEN", "1")
-    git("worktree", "add", "--detach", "--quiet", ".state/routine/killed", "HEAD")  # left by a routine that was killed
+    git(
+        "worktree", "add", "--detach", "--quiet", ".state/routine/killed", "HEAD"
+    )  # left by a routine that was killed
     feed(10, 40)
     assert run(settings) == 1
     assert untouched()
@@ -133,7 +147,11 @@ def test_a_failing_pipeline_leaves_nothing_but_its_output(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals between processes on Windows")
 def test_a_terminated_routine_ends_its_children_and_cleans_up(
-    settings: Settings, repository: Path, feed: Feed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    settings: Settings,
+    repository: Path,
+    feed: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("SLOW", str(tmp_path / "child"))
     feed(10, 40)
@@ -160,7 +178,9 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_too_few_labels_change_nothing_even_if_forced(settings: Settings, repository: Path, feed: Feed) -> None:
+def test_too_few_labels_change_nothing_even_if_forced(
+    settings: Settings, repository: Path, feed: Feed
+) -> None:
     feed(10, 29)
     assert run(settings, force=True) == 4
     assert untouched()
@@ -177,7 +197,9 @@ def test_disputed_and_unknown_labels_are_left_out(
 
 
 def feed_bad_labels(feed: Feed, table: pd.DataFrame) -> None:
-    """Nineteen good ones, two rows about which people disagree, and labels that the task cannot have."""
+    """Nineteen good ones, two rows about which people disagree, and labels that the task cannot
+    have.
+    """
     one, other = table["label"].unique()[:2]
     feed(10, 29)
     feed(29, 31, label=one)
@@ -187,12 +209,17 @@ def feed_bad_labels(feed: Feed, table: pd.DataFrame) -> None:
 
 
 @every_kind
-def test_new_rows_are_those_that_may_be_learned_from(settings: Settings, feed: Feed, table: pd.DataFrame) -> None:
+def test_new_rows_are_those_that_may_be_learned_from(
+    settings: Settings, feed: Feed, table: pd.DataFrame
+) -> None:
     feed_bad_labels(feed, table)
     feed(60, 70, instance={"no such": 1})
     rows = retrain.new_rows(settings, settings.paths.feedback)
     assert rows["id"].tolist() == [f"p{i}" for i in range(10, 29)]
-    assert rows["label"].tolist() == table["label"][10:29].tolist() and rows["label"].dtype == table["label"].dtype
+    assert (
+        rows["label"].tolist() == table["label"][10:29].tolist()
+        and rows["label"].dtype == table["label"].dtype
+    )
     assert rows.columns.tolist() == table.columns.tolist()
 
 
@@ -208,7 +235,11 @@ def test_near_duplicates_of_known_rows_and_of_one_another_stay_out(
     def alike(rows: pd.DataFrame, data: object) -> pd.Series:
         """Two pairs of new rows are alike, and a fifth one is like all known rows."""
         keys = rows["id"].where(~rows["id"].isin(known), "known")
-        same = {whole["id"][1]: whole["id"][0], whole["id"][3]: whole["id"][2], whole["id"][4]: "known"}
+        same = {
+            whole["id"][1]: whole["id"][0],
+            whole["id"][3]: whole["id"][2],
+            whole["id"][4]: "known",
+        }
         return keys.replace(same)
 
     monkeypatch.setattr(schema, "near_key", alike)

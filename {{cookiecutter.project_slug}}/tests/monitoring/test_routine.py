@@ -8,18 +8,25 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from {{ cookiecutter.package_name }}.monitoring import routine
-from {{ cookiecutter.package_name }}.settings import Settings
+from {{cookiecutter.package_name}}.monitoring import routine
+from {{cookiecutter.package_name}}.settings import Settings
 
 pytestmark = pytest.mark.row("D4", "O7")
 
 
 def report(verdict: str = "alarm", warnings: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"verdict": verdict, "alarm": verdict == "alarm", "reasons": ["it changed"], "warnings": list(warnings)}
+    return {
+        "verdict": verdict,
+        "alarm": verdict == "alarm",
+        "reasons": ["it changed"],
+        "warnings": list(warnings),
+    }
 
 
 def run(settings: Settings) -> int:
-    return routine.run(settings, argparse.Namespace(force=False, scheduled="2030-01-01T04:15:00+00:00"))
+    return routine.run(
+        settings, argparse.Namespace(force=False, scheduled="2030-01-01T04:15:00+00:00")
+    )
 
 
 def last_line() -> dict[str, Any]:
@@ -35,7 +42,11 @@ def last_line() -> dict[str, Any]:
     ],
 )
 def test_without_an_honest_alarm_nothing_is_trained(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], code: int, words: str
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    found: dict[str, Any],
+    code: int,
+    words: str,
 ) -> None:
     monkeypatch.setattr(routine, "monitor", lambda settings: found)
     monkeypatch.setattr(routine, "retrain", lambda *words, **options: pytest.fail("retrained"))
@@ -43,7 +54,9 @@ def test_without_an_honest_alarm_nothing_is_trained(
     assert words in last_line()["outcome"]
 
 
-def test_every_run_is_one_line_with_its_number(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_is_one_line_with_its_number(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(routine, "monitor", lambda settings: report("no alarm"))
     run(settings)
     run(settings)
@@ -53,13 +66,19 @@ def test_every_run_is_one_line_with_its_number(settings: Settings, monkeypatch: 
     assert len(Path("logs/routine.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_no_store_is_one_line(settings: Settings, identity: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_store_is_one_line(
+    settings: Settings, identity: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(settings) == 1
-    assert last_line()["error"].startswith("no predictions in store/predictions.db: start `make serve`")
+    assert last_line()["error"].startswith(
+        "no predictions in store/predictions.db: start `make serve`"
+    )
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_two_routines_never_run_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_routines_never_run_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(routine, "monitor", lambda settings: report("no alarm"))
     settings.paths.state.mkdir()
     with FileLock(settings.paths.state / "routine.lock"):

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from harness import NONE, Project, module
 
-bundle, package, promote, registry = (module(f"packaging.{n}") for n in ("bundle", "package", "promote", "registry"))
+bundle, package, promote, registry = (
+    module(f"packaging.{n}") for n in ("bundle", "package", "promote", "registry")
+)
 
 
 @pytest.mark.row("P1")
-def test_a_bundle_holds_all_that_serving_needs_and_nothing_that_runs_on_load(trained: Project) -> None:
+def test_a_bundle_holds_all_that_serving_needs_and_nothing_that_runs_on_load(
+    trained: Project,
+) -> None:
     found = bundle.Bundle.load(trained.settings().paths.bundle)
     names = {p.name for p in found.folder.iterdir()}
     assert names == {
@@ -28,7 +32,9 @@ def test_a_bundle_holds_all_that_serving_needs_and_nothing_that_runs_on_load(tra
     answers = {"value", "deviation"} if found.card.kind == "regression" else {"probabilities"}
     reference = found.reference
     assert set(reference) - {"embedding"} == {*answers, "signals", "signal_names", "labels"}
-    assert {len(values) for name, values in reference.items() if name != "signal_names"} == {len(reference["labels"])}
+    assert {len(values) for name, values in reference.items() if name != "signal_names"} == {
+        len(reference["labels"])
+    }
     assert len(reference["labels"]) > 50
     content = (found.folder / "model.onnx").read_bytes()
     assert str(trained.folder).encode() not in content and b"site-packages" not in content
@@ -56,18 +62,24 @@ def test_the_bundle_answers_as_the_training_model_does(candidate: str, trained: 
     assert trained.run("package") == 0
     found = bundle.Bundle.load(trained.settings().paths.bundle)
     assert found.card.candidate == candidate and package.parity(found, trained.settings()) < 1e-4
-    one = package.rows_of(module("data.datamodule").load(trained.settings(), "test").inputs, np.arange(1))
+    one = package.rows_of(
+        module("data.datamodule").load(trained.settings(), "test").inputs, np.arange(1)
+    )
     assert found.infer(one)["raw"].shape == (1, found.card.outputs["raw"].shape[1])
 
 
 @pytest.mark.row("P2")
-def test_a_model_that_answers_differently_fails_its_parity(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_answers_differently_fails_its_parity(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = bundle.Bundle.load(trained.settings().paths.bundle)
     infer = bundle.Bundle.infer
     monkeypatch.setattr(
         bundle.Bundle,
         "infer",
-        lambda self, inputs: {k: v + np.eye(1, v.shape[1], dtype=np.float32) for k, v in infer(self, inputs).items()},
+        lambda self, inputs: {
+            k: v + np.eye(1, v.shape[1], dtype=np.float32) for k, v in infer(self, inputs).items()
+        },
     )
     assert package.verdicts(found, trained.settings())[0]["outcome"] == "fail"
 
@@ -95,28 +107,49 @@ def test_promote_pull_refuse_and_roll_back(trained: Project) -> None:
 
     trained.run("train", "seed=9", "trainer.max_epochs=5")
     assert trained.run("evaluate") == trained.run("package") == 0
-    assert promote.run(trained.settings(), Namespace(override="testing the rollback")) == 0 and trained.run("pull") == 0
+    assert (
+        promote.run(trained.settings(), Namespace(override="testing the rollback")) == 0
+        and trained.run("pull") == 0
+    )
     assert alias(trained, "champion") == "2"
     rollback = module("packaging.rollback")
-    assert rollback.run(settings, Namespace(reason="testing, once more")) == 0 and alias(trained, "champion") == "1"
+    assert (
+        rollback.run(settings, Namespace(reason="testing, once more")) == 0
+        and alias(trained, "champion") == "1"
+    )
     assert trained.run("promote") == 3  # what was rolled back does not come back by itself
-    assert alias(trained, "champion") == "1" and "testing, once more" in registry.decisions(settings)[-1]["why"][0]
+    assert (
+        alias(trained, "champion") == "1"
+        and "testing, once more" in registry.decisions(settings)[-1]["why"][0]
+    )
     live = json.loads((settings.paths.live / "current.json").read_text(encoding="utf-8"))
     assert live == {**current, "challenger": live["challenger"]}
-    with pytest.raises(ValueError, match="no earlier champion"):  # and not to the one that was taken out
+    with pytest.raises(
+        ValueError, match="no earlier champion"
+    ):  # and not to the one that was taken out
         trained.run("rollback")
-    assert [d["action"] for d in registry.decisions(settings)] == ["promote", "promote", "rollback", "refuse"]
+    assert [d["action"] for d in registry.decisions(settings)] == [
+        "promote",
+        "promote",
+        "rollback",
+        "refuse",
+    ]
 
 
 def test_pull_mends_what_is_damaged_in_live(trained: Project) -> None:
     live = trained.settings().paths.live
     assert trained.run("promote") == trained.run("pull") == 0
-    champion = live / json.loads((live / "current.json").read_text(encoding="utf-8"))["champion"]["path"]
+    champion = (
+        live / json.loads((live / "current.json").read_text(encoding="utf-8"))["champion"]["path"]
+    )
     (champion / "model.onnx").write_bytes(b"broken")
     assert trained.run("pull") == 0 and bundle.Bundle.load(champion)
     (live / "current.json").write_text("broken", encoding="utf-8")
     assert trained.run("pull") == 0
-    assert json.loads((live / "current.json").read_text(encoding="utf-8"))["champion"]["path"] == champion.name
+    assert (
+        json.loads((live / "current.json").read_text(encoding="utf-8"))["champion"]["path"]
+        == champion.name
+    )
 
 
 @pytest.mark.row("P3")

@@ -12,11 +12,17 @@ from harness import NONE, Project, module
 incumbent, promote, registry, rollback = (
     module(f"packaging.{n}") for n in ("incumbent", "promote", "registry", "rollback")
 )
-tracking = module("experiments.tracking")
+tracking = module("tracking")
 
 
 def evaluation(**outcomes: str) -> dict[str, Any]:
-    rows: dict[str, Any] = {"title": "t", "why": "w", "number": None, "threshold": None, "details": {}}
+    rows: dict[str, Any] = {
+        "title": "t",
+        "why": "w",
+        "number": None,
+        "threshold": None,
+        "details": {},
+    }
     return {"methods": {m: {"method": m, "outcome": o, **rows} for m, o in outcomes.items()}}
 
 
@@ -48,7 +54,9 @@ PACKAGED = {"verdicts": [{"name": "parity", "outcome": "pass", "number": 0.0, "t
 def test_the_gate_decides(
     outcomes: dict[str, str], champion: str | None, override: str | None, code: int, said: str
 ) -> None:
-    rows = promote.gate(evaluation(**outcomes), PACKAGED, [against(champion)] if champion else [], None)
+    rows = promote.gate(
+        evaluation(**outcomes), PACKAGED, [against(champion)] if champion else [], None
+    )
     decision = promote.decide(rows, champion is not None, override)
     assert decision.code == code and said in decision.why[0]
     if decision.why[0].startswith("override"):
@@ -57,10 +65,19 @@ def test_the_gate_decides(
 
 @pytest.mark.row("P3")
 def test_what_was_rolled_back_and_a_failed_bundle_are_rows_of_the_gate() -> None:
-    packaged = {"verdicts": [{"name": "parity", "outcome": "fail", "number": 2.0, "threshold": 1.0}]}
+    packaged = {
+        "verdicts": [{"name": "parity", "outcome": "fail", "number": 2.0, "threshold": 1.0}]
+    }
     rows = promote.gate(evaluation(M6="pass"), packaged, [], "rolled back at noon")
-    assert [(r["method"], r["outcome"]) for r in rows] == [("M6", "pass"), ("P2", "fail"), ("P3", "fail")]
-    assert promote.decide(rows, False, None).why == ["P2 parity: 2, limit 1", "P3 Rollback: rolled back at noon"]
+    assert [(r["method"], r["outcome"]) for r in rows] == [
+        ("M6", "pass"),
+        ("P2", "fail"),
+        ("P3", "fail"),
+    ]
+    assert promote.decide(rows, False, None).why == [
+        "P2 parity: 2, limit 1",
+        "P3 Rollback: rolled back at noon",
+    ]
 
 
 @pytest.mark.row("P3")
@@ -71,16 +88,22 @@ def test_an_override_needs_a_reason_on_one_line(reason: str, project: Project) -
 
 
 class Registry:
-    """Versions and aliases in memory. A version is the set of test rows that its model answers wrongly."""
+    """Versions and aliases in memory. A version is the set of test rows that its model answers
+    wrongly.
+    """
 
-    def __init__(self, project: Project, monkeypatch: pytest.MonkeyPatch, seed: int | None = None) -> None:
+    def __init__(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch, seed: int | None = None
+    ) -> None:
         settings, self.aliases, self.num = project.settings(), dict[str, Any](), 600
         goal = settings.data.goal.model_copy(
             update={"metric": "accuracy", "at_least": 0.5, "at_most": None, "costs": None}
         )
         split = settings.data.split.model_copy(update={"key": "content"})
         classes = {"kind": "multiclass", "labels": ["a", "b", "c"], "goal": goal, "split": split}
-        self.settings = settings.model_copy(update={"data": settings.data.model_copy(update=classes)})
+        self.settings = settings.model_copy(
+            update={"data": settings.data.model_copy(update=classes)}
+        )
         config = {"seed": seed or settings.seed, "data": self.settings.data.model_dump(mode="json")}
         self.folder = project.folder / "bundle"
         self.folder.mkdir(exist_ok=True)
@@ -101,11 +124,15 @@ class Registry:
     def version(self, number: int, wrong: Any, **card: Any) -> Any:
         card = {"kind": self.settings.data.kind, "labels": self.settings.data.labels, **card}
         bundle = SimpleNamespace(card=SimpleNamespace(**card), folder=self.folder, wrong=wrong)
-        return SimpleNamespace(version=str(number), bundle=bundle, tags={"identity": f"{number:08d}"})
+        return SimpleNamespace(
+            version=str(number), bundle=bundle, tags={"identity": f"{number:08d}"}
+        )
 
     def ask(self, candidate: Any) -> list[Any]:
         found = incumbent.references(self.settings)
-        return [incumbent.against(self.settings, candidate.bundle, role, v) for role, v in found.items()]
+        return [
+            incumbent.against(self.settings, candidate.bundle, role, v) for role, v in found.items()
+        ]
 
     def promote(self, candidate: Any) -> int:
         """Decides as `promote` does, and moves the aliases as it does."""
@@ -127,7 +154,11 @@ class Registry:
         (range(22), range(18), "pass"),  # a little worse, well inside the margin of 2 %
         (range(28), range(18), "fail"),  # inside the margin, and yet surely worse
         (range(60), range(20), "fail"),
-        (range(40), range(20, 58), "cannot tell"),  # may be worse by more than the margin, or better
+        (
+            range(40),
+            range(20, 58),
+            "cannot tell",
+        ),  # may be worse by more than the margin, or better
     ],
 )
 def test_a_candidate_is_judged_beside_the_champion(
@@ -167,10 +198,14 @@ def test_rows_that_a_champion_of_another_split_may_have_learned_do_not_count(
     fake = Registry(project, monkeypatch, seed=1234)
     new = module("data.split").assign(fake.rows["content"], fake.settings.data.split, 1234) == 3
     assert 0.05 < new.mean() < 0.6
-    # The champion knows by heart what it learned, and errs on what is new to it; the candidate is the other way round.
+    # The champion knows by heart what it learned, and errs on what is new to it; the candidate is
+    # the other way round.
     fake.aliases["champion"] = fake.version(1, np.flatnonzero(new)[:30])
     (verdict,) = fake.ask(fake.version(2, np.flatnonzero(~new)))
-    assert verdict.outcome == "pass" and f"on {new.sum()} test rows, those of {len(new)}" in verdict.why
+    assert (
+        verdict.outcome == "pass"
+        and f"on {new.sum()} test rows, those of {len(new)}" in verdict.why
+    )
     assert verdict.details["difference"] == pytest.approx(-30 / new.sum())
 
 
@@ -193,7 +228,9 @@ def test_a_series_of_champions_cannot_lose_quality_step_by_step(
 
 
 @pytest.mark.row("P3")
-def test_an_overruled_best_model_is_the_measure_no_more(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overruled_best_model_is_the_measure_no_more(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake = Registry(project, monkeypatch)
     best, worse = fake.version(1, range(5)), fake.version(2, range(90))
     fake.aliases |= {"champion": best, "best": best}
@@ -211,7 +248,9 @@ def stubs(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
     tags = {"code": "c", "data": "d", "candidate": "network"}
 
     def make(number: int, previous: Any, best: int) -> Any:
-        version = made.create_model_version(name, run.id, run.id, tags={**tags, "identity": f"{number:064d}"})
+        version = made.create_model_version(
+            name, run.id, run.id, tags={**tags, "identity": f"{number:064d}"}
+        )
         made.set_registered_model_alias(name, "champion", version.version)
         made.set_registered_model_alias(name, "best", str(best))
         registry.audit(settings, "promote", version, previous, ["a test"])
@@ -233,13 +272,18 @@ def test_what_is_rolled_back_is_the_measure_no_more(
 
 
 @pytest.mark.row("P3")
-def test_promote_shows_the_gate_and_writes_it(trained: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_promote_shows_the_gate_and_writes_it(
+    trained: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings, read = trained.settings(), module("provenance").read_json
     code = promote.run(settings, Namespace(override="only for this test"))
     content = read(settings.paths.reports / "promotion.json")
     assert code == 0 == content["exit"] and content["decision"] == "promote"
     methods = [row["method"] for row in content["gate"]]
-    assert set(read(settings.paths.reports / "evaluation.json")["methods"]) < {*methods} and "P2" in methods
+    assert (
+        set(read(settings.paths.reports / "evaluation.json")["methods"]) < {*methods}
+        and "P2" in methods
+    )
     shown = capsys.readouterr().err
     assert all(row["title"].split()[0] in shown for row in content["gate"])
     bundle = module("packaging.bundle").Bundle.load(settings.paths.bundle)
@@ -247,5 +291,7 @@ def test_promote_shows_the_gate_and_writes_it(trained: Project, capsys: pytest.C
     aliases = {n: registry.by_alias(settings, n).version for n in ("champion", "best")}
     assert set(map(str, aliases.values())) == {"1"}
     # Beside itself a model is neither worse nor of another kind.
-    verdict = incumbent.against(settings, bundle, "champion", registry.by_alias(settings, "champion"))
+    verdict = incumbent.against(
+        settings, bundle, "champion", registry.by_alias(settings, "champion")
+    )
     assert verdict.outcome == "pass" and verdict.details["difference"] == 0

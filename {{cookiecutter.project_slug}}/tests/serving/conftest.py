@@ -1,4 +1,6 @@
-"""A small real bundle for any task and kind, fitted by least squares, and a real server on a free port."""
+"""A small real bundle for any task and kind, fitted by least squares, and a real server on a free
+port.
+"""
 
 import json
 import threading
@@ -18,12 +20,13 @@ from hydra.utils import instantiate
 from kinds import as_kind, relabel, targets
 from onnx import TensorProto, helper, numpy_helper
 
-from {{ cookiecutter.package_name }} import logs
-from {{ cookiecutter.package_name }}.data import features
-from {{ cookiecutter.package_name }}.modeling.predictions import Estimates, Rule, decide
-from {{ cookiecutter.package_name }}.packaging.bundle import Card, seal
-from {{ cookiecutter.package_name }}.serving.app import create
-from {{ cookiecutter.package_name }}.settings import Settings, parse
+from {{cookiecutter.package_name}} import logs
+from {{cookiecutter.package_name}}.modeling import kinds
+from {{cookiecutter.package_name}}.packaging.bundle import Card, seal
+from {{cookiecutter.package_name}}.serving.app import create
+from {{cookiecutter.package_name}}.settings import Settings, parse
+from {{cookiecutter.package_name}}.task import features
+from {{cookiecutter.package_name}}.types import Estimates, Rule
 
 ROOT = Path(__file__).parents[2]
 ROWS = 400
@@ -32,7 +35,9 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """Raw rows of the task with their request items, model inputs and labels; `wrong` is no label of theirs."""
+    """Raw rows of the task with their request items, model inputs and labels; `wrong` is no label
+    of theirs.
+    """
 
     table: Any
     items: list[Item]
@@ -103,10 +108,15 @@ def build(folder: Path, settings: Settings, rows: Rows, temperature: float = 1.0
     folder.mkdir(parents=True)
     data, inputs = settings.data, rows.inputs
     raw = network(folder / "model.onnx", rows, data.labels)
-    shapes = {name: {"dtype": "float32", "shape": [-1, *array.shape[1:]]} for name, array in inputs.items()}
+    shapes = {
+        name: {"dtype": "float32", "shape": [-1, *array.shape[1:]]}
+        for name, array in inputs.items()
+    }
     rule = Rule(temperature=temperature, conformal_quantile=0.9)
-    rule = rule.model_copy(update={"threshold": 0.3 if data.kind == "binary" else None, "shift": 0.1})
-    answers = decide(data.kind, raw, rule)
+    rule = rule.model_copy(
+        update={"threshold": 0.3 if data.kind == "binary" else None, "shift": 0.1}
+    )
+    answers = kinds.of(data.kind).decide(raw, rule)
     rule = rule.model_copy(update={"abstain_below": float(np.median(answers.confidence))})
     card = Card.model_validate(
         {
@@ -130,7 +140,10 @@ def build(folder: Path, settings: Settings, rows: Rows, temperature: float = 1.0
     examples = {"instances": rows.items[:8], "raw": raw[:8].astype(float).tolist()}
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     signals = features.signals(inputs, features.Features.model_validate(data.features))
-    arrays = {"signals": np.stack(list(signals.values()), axis=1), "signal_names": np.array(list(signals))}
+    arrays = {
+        "signals": np.stack(list(signals.values()), axis=1),
+        "signal_names": np.array(list(signals)),
+    }
     if isinstance(answers, Estimates):
         arrays |= {"value": answers.value, "deviation": answers.deviation}
     else:
@@ -140,9 +153,11 @@ def build(folder: Path, settings: Settings, rows: Rows, temperature: float = 1.0
 
 
 def network(path: Path, rows: Rows, labels: list[str]) -> Any:
-    """Writes an ONNX model: flatten each input, join, one linear layer. Returns its raw outputs for the rows.
+    """Writes an ONNX model: flatten each input, join, one linear layer. Returns its raw outputs for
+    the rows.
 
-    Where it predicts values, its second output is the logarithm of their standard deviation, which differs by row.
+    Where it predicts values, its second output is the logarithm of their standard deviation, which
+    differs by row.
     """
     inputs = rows.inputs
     flat = np.concatenate([array.reshape(len(array), -1) for array in inputs.values()], axis=1)
@@ -155,13 +170,24 @@ def network(path: Path, rows: Rows, labels: list[str]) -> Any:
         solution = np.hstack([solution, np.linalg.solve(gram, design.T @ spread)])
     weights, bias = solution[:-1].astype(np.float32), solution[-1].astype(np.float32)
     nodes = [helper.make_node("Flatten", [name], [f"flat_{name}"]) for name in inputs]
-    nodes.append(helper.make_node("Concat", [f"flat_{name}" for name in inputs], ["joined"], axis=1))
+    nodes.append(
+        helper.make_node("Concat", [f"flat_{name}" for name in inputs], ["joined"], axis=1)
+    )
     nodes.append(helper.make_node("Gemm", ["joined", "weights", "bias"], ["raw"]))
-    entries = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", *a.shape[1:]]) for n, a in inputs.items()]
+    entries = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", *a.shape[1:]])
+        for n, a in inputs.items()
+    ]
     answer = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["n", len(bias)])
-    parameters = [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")]
+    parameters = [
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(bias, "bias"),
+    ]
     graph = helper.make_graph(nodes, "linear", entries, [answer], parameters)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        str(path),
+    )
     return flat.astype(np.float32) @ weights + bias
 
 
@@ -190,7 +216,9 @@ def live(release: Callable[..., str]) -> str:
 
 @pytest.fixture
 def serve(settings: Settings) -> Iterator[Callable[..., httpx.Client]]:
-    """Starts the application in a thread on a free port, with changes to the serving settings; returns a client."""
+    """Starts the application in a thread on a free port, with changes to the serving settings;
+    returns a client.
+    """
     running: list[tuple[uvicorn.Server, threading.Thread, httpx.Client]] = []
 
     def start(**changes: Any) -> httpx.Client:

@@ -1,4 +1,6 @@
-"""The HTTP interface on a real server: right answers, and a 4xx with field and rule for every wrong question."""
+"""The HTTP interface on a real server: right answers, and a 4xx with field and rule for every wrong
+question.
+"""
 
 import json
 import threading
@@ -11,12 +13,12 @@ import numpy as np
 import pytest
 from kinds import every_kind
 
-from {{ cookiecutter.package_name }}.data import features
-from {{ cookiecutter.package_name }}.modeling.predictions import Decisions, Estimates
-from {{ cookiecutter.package_name }}.packaging.bundle import seal
-from {{ cookiecutter.package_name }}.serving.predictor import Champion, load_live
-from {{ cookiecutter.package_name }}.serving.store import recent
-from {{ cookiecutter.package_name }}.settings import Settings
+from {{cookiecutter.package_name}}.packaging.bundle import seal
+from {{cookiecutter.package_name}}.serving.predictor import Champion, load_live
+from {{cookiecutter.package_name}}.serving.store import recent
+from {{cookiecutter.package_name}}.settings import Settings
+from {{cookiecutter.package_name}}.task import features
+from {{cookiecutter.package_name}}.types import Decisions, Estimates
 
 JSON = {"Content-Type": "application/json"}
 Serve = Callable[..., httpx.Client]
@@ -28,14 +30,18 @@ def send(client: httpx.Client, body: bytes, path: str = "/predict") -> tuple[int
 
 
 def asked(client: httpx.Client, rows: Any, count: int) -> list[dict[str, Any]]:
-    predictions = client.post("/predict", json={"instances": rows.items[:count]}).json()["predictions"]
+    predictions = client.post("/predict", json={"instances": rows.items[:count]}).json()[
+        "predictions"
+    ]
     assert {prediction["abstain"] for prediction in predictions} == {True, False}
     return list(predictions)
 
 
 @pytest.mark.row("S1")
 @pytest.mark.parametrize("kind", ["multiclass", "binary"], indirect=True)
-def test_a_class_is_the_bundles_own_answer(client: httpx.Client, settings: Settings, rows: Any, live: str) -> None:
+def test_a_class_is_the_bundles_own_answer(
+    client: httpx.Client, settings: Settings, rows: Any, live: str
+) -> None:
     champion = load_live(settings.paths.live)
     decisions = champion.predict({name: array[:40] for name, array in rows.inputs.items()}).answers
     assert isinstance(decisions, Decisions)
@@ -43,7 +49,9 @@ def test_a_class_is_the_bundles_own_answer(client: httpx.Client, settings: Setti
     for i, answer in enumerate(predictions):
         assert answer["label"] == settings.data.labels[decisions.label[i]]
         assert list(answer["probabilities"]) == settings.data.labels
-        np.testing.assert_allclose(list(answer["probabilities"].values()), decisions.probabilities[i], atol=1e-5)
+        np.testing.assert_allclose(
+            list(answer["probabilities"].values()), decisions.probabilities[i], atol=1e-5
+        )
         assert answer["confidence"] == answer["probabilities"][answer["label"]]
         assert answer["abstain"] is bool(decisions.abstain[i])
         inside = zip(settings.data.labels, decisions.sets[i], strict=True)
@@ -52,19 +60,27 @@ def test_a_class_is_the_bundles_own_answer(client: httpx.Client, settings: Setti
     assert sum(right) > 20  # a real model, not chance
     if settings.data.kind == "binary":  # the stored threshold decides, not the larger probability
         positive = settings.data.labels[1]
-        assert all((a["label"] == positive) == (a["probabilities"][positive] >= 0.3) for a in predictions)
+        assert all(
+            (a["label"] == positive) == (a["probabilities"][positive] >= 0.3) for a in predictions
+        )
 
 
 @pytest.mark.row("S1")
 @pytest.mark.parametrize("kind", ["regression"], indirect=True)
-def test_a_value_is_the_bundles_own_answer(client: httpx.Client, settings: Settings, rows: Any, live: str) -> None:
+def test_a_value_is_the_bundles_own_answer(
+    client: httpx.Client, settings: Settings, rows: Any, live: str
+) -> None:
     champion = load_live(settings.paths.live)
     estimates = champion.predict({name: array[:40] for name, array in rows.inputs.items()}).answers
     predictions = asked(client, rows, 40)
     assert isinstance(estimates, Estimates)
     near = 1e-4 * champion.bundle.card.label_scale
     assert list(predictions[0]) == ["prediction_id", "value", "interval", "deviation", "abstain"]
-    columns = {"value": estimates.value, "interval": estimates.intervals, "deviation": estimates.deviation}
+    columns = {
+        "value": estimates.value,
+        "interval": estimates.intervals,
+        "deviation": estimates.deviation,
+    }
     for name, wanted in columns.items():
         np.testing.assert_allclose([answer[name] for answer in predictions], wanted, atol=near)
     assert [answer["abstain"] for answer in predictions] == estimates.abstain.tolist()
@@ -82,7 +98,10 @@ def test_a_prediction_is_stored_and_takes_feedback(
     given = {"prediction_id": answer["prediction_id"], "label": label}
     assert client.post("/feedback", json=given).status_code == 200
     assert client.post("/feedback", json={**given, "prediction_id": "unknown"}).status_code == 404
-    assert send(client, json.dumps({**given, "prediction_id": "\ud800"}).encode(), "/feedback")[0] == 404
+    assert (
+        send(client, json.dumps({**given, "prediction_id": "\ud800"}).encode(), "/feedback")[0]
+        == 404
+    )
     for wrong in (rows.wrong, None, True, [label], 10**400):
         status, refused = send(client, json.dumps({**given, "label": wrong}).encode(), "/feedback")
         assert status == 422 and refused["details"][0]["field"] == "label", wrong
@@ -92,11 +111,17 @@ def test_a_prediction_is_stored_and_takes_feedback(
     assert first["feedback"] is None and row["feedback"] == label
     assert row["prediction_id"] == answer["prediction_id"]
     assert row["instance"] == rows.items[1] and row["identity"] == live and row["version"] == "1"
-    assert row["abstain"] == answer["abstain"] and row["latency_ms"] > 0 and row["signals"]["embedding"] is None
+    assert (
+        row["abstain"] == answer["abstain"]
+        and row["latency_ms"] > 0
+        and row["signals"]["embedding"] is None
+    )
     assert all(isinstance(value, float | None) for value in row["signals"]["signals"].values())
     if settings.data.labels:
         assert row["label"] == answer["label"]
-        np.testing.assert_allclose(row["signals"]["probabilities"], list(answer["probabilities"].values()), atol=1e-6)
+        np.testing.assert_allclose(
+            row["signals"]["probabilities"], list(answer["probabilities"].values()), atol=1e-6
+        )
     else:
         assert row["label"] == answer["value"] and row["signals"]["interval"] == answer["interval"]
         assert row["signals"]["deviation"] == -row["confidence"] == answer["deviation"]
@@ -140,8 +165,12 @@ def test_every_field_of_an_item_is_checked(client: httpx.Client, rows: Any) -> N
     for name in item:
         wrongs: list[Any] = [True, {}, [[[]]], "?" * 300, 1e300]
         for wrong in wrongs:
-            status, answer = send(client, json.dumps({"instances": [item, {**item, name: wrong}]}).encode())
-            assert status == 422 and answer["details"][0]["field"].startswith(f"instances[1].{name}"), (name, wrong)
+            status, answer = send(
+                client, json.dumps({"instances": [item, {**item, name: wrong}]}).encode()
+            )
+            assert status == 422 and answer["details"][0]["field"].startswith(
+                f"instances[1].{name}"
+            ), (name, wrong)
             assert answer["details"][0]["rule"], (name, wrong)
     status, answer = send(client, json.dumps({"instances": [{**item, "extra": 1}]}).encode())
     assert status == 422 and answer["details"][0]["field"] == "instances[0].extra"
@@ -162,8 +191,15 @@ def test_a_large_body_is_refused_without_its_length(client: httpx.Client) -> Non
 def test_content_type_method_and_path(client: httpx.Client, rows: Any) -> None:
     body = json.dumps({"instances": rows.items[:1]}).encode()
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        assert client.post("/predict", content=body, headers={"Content-Type": kind}).status_code == 415
-    assert client.post("/predict", content=body, headers={**JSON, "Content-Encoding": "gzip"}).status_code == 415
+        assert (
+            client.post("/predict", content=body, headers={"Content-Type": kind}).status_code == 415
+        )
+    assert (
+        client.post(
+            "/predict", content=body, headers={**JSON, "Content-Encoding": "gzip"}
+        ).status_code
+        == 415
+    )
     assert client.get("/predict").status_code == 405
     for path in ("/nothing", "/predict/", "/docs", "/redoc"):
         assert client.get(path).status_code == 404
@@ -172,28 +208,44 @@ def test_content_type_method_and_path(client: httpx.Client, rows: Any) -> None:
 
 @pytest.mark.row("S8")
 def test_every_answer_has_the_security_headers(client: httpx.Client) -> None:
-    for response in (client.get("/"), client.get("/nothing"), client.post("/predict"), client.get("/metrics")):
+    for response in (
+        client.get("/"),
+        client.get("/nothing"),
+        client.post("/predict"),
+        client.get("/metrics"),
+    ):
         policy = response.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["x-frame-options"] == "DENY"
         assert response.headers["referrer-policy"] == "no-referrer"
-        assert "server" not in response.headers or response.headers["server"] == "uvicorn"  # `serve` leaves it out
+        assert (
+            "server" not in response.headers or response.headers["server"] == "uvicorn"
+        )  # `serve` leaves it out
 
 
 @pytest.mark.row("S11", "S8")
 def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/").text
     assert "<script>" in page and "/predict" in page and "/feedback" in page
-    assert not [mark for mark in ("http://", "https://", 'src="', "@import", "style=") if mark in page]
+    assert not [
+        mark for mark in ("http://", "https://", 'src="', "@import", "style=") if mark in page
+    ]
 
 
 @pytest.mark.row("S1")
 def test_the_schema_describes_the_requests(client: httpx.Client, settings: Settings) -> None:
     schema = client.get("/openapi.json").json()
-    body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    body = schema["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]["$ref"]
     known = schema["components"]["schemas"]
-    assert known[body.rpartition("/")[2]]["properties"]["instances"]["items"]["$ref"].rpartition("/")[2] in known
+    assert (
+        known[body.rpartition("/")[2]]["properties"]["instances"]["items"]["$ref"].rpartition("/")[
+            2
+        ]
+        in known
+    )
     names = {"InferRequest", "Tensor", "FeedbackRequest", "PredictAnswer", "ErrorAnswer"}
     assert names | {"ClassPrediction", "ValuePrediction"} <= set(known)
     assert known["Instance"] == features.instance_schema(load_live(settings.paths.live).features)
@@ -205,33 +257,64 @@ def test_metrics_count_what_happened(client: httpx.Client, settings: Settings, r
     client.post("/predict", json={"instances": rows.items[:5]})
     client.get("/made/up/path")
     lines = client.get("/metrics").text.splitlines()
-    values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+    values = {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
     assert values['http_requests_total{path="/predict",status="200"}'] == 1
     assert values['http_requests_total{path="other",status="404"}'] == 1
-    assert sum(value for name, value in values.items() if name.startswith("model_predictions_total")) == 5
+    assert (
+        sum(value for name, value in values.items() if name.startswith("model_predictions_total"))
+        == 5
+    )
     size = "confidence" if settings.data.labels else "deviation"
-    assert values[f"model_{size}_count" + '{version="1"}'] == 5 and values[f"model_{size}_sum" + '{version="1"}'] > 0
+    assert (
+        values[f"model_{size}_count" + '{version="1"}'] == 5
+        and values[f"model_{size}_sum" + '{version="1"}'] > 0
+    )
     assert 0 <= values['model_abstentions_total{version="1"}'] <= 5
-    assert values["store_dropped_total"] == 0 and "store_queue_rows" in values and "http_requests_in_flight" in values
+    assert (
+        values["store_dropped_total"] == 0
+        and "store_queue_rows" in values
+        and "http_requests_in_flight" in values
+    )
     assert any(name.startswith("model_info{") and value == 1 for name, value in values.items())
 
 
 @pytest.mark.row("S8")
-def test_keys_guard_what_asks_the_model(serve: Serve, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_guard_what_asks_the_model(
+    serve: Serve, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("API_KEYS", "first, second")
     client = serve()
     body = {"instances": rows.items[:1]}
-    for key, status in {"": 401, "wrong": 401, "firs": 401, "first, second": 401, "first": 200, "second": 200}.items():
-        assert client.post("/predict", json=body, headers={"X-API-Key": key}).status_code == status, key
+    for key, status in {
+        "": 401,
+        "wrong": 401,
+        "firs": 401,
+        "first, second": 401,
+        "first": 200,
+        "second": 200,
+    }.items():
+        assert (
+            client.post("/predict", json=body, headers={"X-API-Key": key}).status_code == status
+        ), key
     assert client.post("/feedback", json={}).status_code == 401
-    assert client.post(f"/v2/models/{client.get('/v2').json()['name']}/infer", json={}).status_code == 401
+    assert (
+        client.post(f"/v2/models/{client.get('/v2').json()['name']}/infer", json={}).status_code
+        == 401
+    )
     for path in ("/", "/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert client.get(path).status_code == 200, path
 
 
 @pytest.mark.row("S2")
 def test_overload_is_refused_at_once(
-    serve: Serve, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+    serve: Serve,
+    live: str,
+    rows: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_for: Callable[..., None],
 ) -> None:
     go, predict = threading.Event(), Champion.predict
 
@@ -258,16 +341,26 @@ def test_overload_is_refused_at_once(
 
 @pytest.mark.row("S1")
 def test_a_new_champion_takes_over_and_a_broken_one_does_not(
-    serve: Serve, live: str, settings: Settings, rows: Any, release: Callable[..., str], wait_for: Callable[..., None]
+    serve: Serve,
+    live: str,
+    settings: Settings,
+    rows: Any,
+    release: Callable[..., str],
+    wait_for: Callable[..., None],
 ) -> None:
     client = serve()
     identity = release("2", temperature=2.0)
     wait_for(lambda: client.get("/readyz").json()["model"]["identity"] == identity)
-    assert client.post("/predict", json={"instances": rows.items[:1]}).json()["model"]["version"] == "2"
+    assert (
+        client.post("/predict", json={"instances": rows.items[:1]}).json()["model"]["version"]
+        == "2"
+    )
     log = settings.paths.logs / "serve.jsonl"
     release("3", temperature=3.0, damaged=True)
     wait_for(lambda: "model not loaded" in log.read_text(encoding="utf-8"))
-    (line,) = [text for text in log.read_text(encoding="utf-8").splitlines() if "not loaded" in text]
+    (line,) = [
+        text for text in log.read_text(encoding="utf-8").splitlines() if "not loaded" in text
+    ]
     assert "model.onnx" in line and "2 goes on answering" in line
     answer = client.post("/predict", json={"instances": rows.items[:1]}).json()
     assert answer["model"] == {"version": "2", "identity": identity}
@@ -286,7 +379,11 @@ def test_a_bundle_that_fails_its_own_examples_is_not_loaded(live: str, settings:
 
 @pytest.mark.row("S1")
 def test_without_a_model_it_waits_for_one(
-    serve: Serve, settings: Settings, rows: Any, release: Callable[..., str], wait_for: Callable[..., None]
+    serve: Serve,
+    settings: Settings,
+    rows: Any,
+    release: Callable[..., str],
+    wait_for: Callable[..., None],
 ) -> None:
     client = serve()
     assert client.get("/healthz").status_code == 200
@@ -297,7 +394,9 @@ def test_without_a_model_it_waits_for_one(
 
 
 @pytest.mark.row("S7")
-def test_a_bug_is_a_plain_500(client: httpx.Client, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_a_plain_500(
+    client: httpx.Client, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: Champion, inputs: Any) -> Any:
         raise RuntimeError("secret detail")
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from kinds import every_kind
 
-from {{ cookiecutter.package_name }}.modeling.predictions import Decisions
-from {{ cookiecutter.package_name }}.serving import batch
-from {{ cookiecutter.package_name }}.serving.predictor import load_live
-from {{ cookiecutter.package_name }}.settings import Settings
+from {{cookiecutter.package_name}}.serving import batch
+from {{cookiecutter.package_name}}.serving.predictor import load_live
+from {{cookiecutter.package_name}}.settings import Settings
+from {{cookiecutter.package_name}}.types import Decisions
 
 
 def score(settings: Settings, *words: str | Path) -> int:
@@ -28,7 +28,9 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @every_kind
 @pytest.mark.row("S3")
-def test_scores_a_file_in_pieces(settings: Settings, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_a_file_in_pieces(
+    settings: Settings, live: str, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batch, "ROWS", 33)
     rows.table.to_parquet("in.parquet", row_group_size=100)
     assert score(settings, "in.parquet", "out/scored.parquet") == 0
@@ -41,12 +43,16 @@ def test_scores_a_file_in_pieces(settings: Settings, live: str, rows: Any, monke
     added = [name for name in scored if name not in rows.table]
     if isinstance(answers, Decisions):
         assert added == ["predicted_label", "confidence", "abstain", "model"]
-        assert scored["predicted_label"].tolist() == [settings.data.labels[i] for i in answers.label]
+        assert scored["predicted_label"].tolist() == [
+            settings.data.labels[i] for i in answers.label
+        ]
         np.testing.assert_allclose(scored["confidence"], answers.confidence, atol=1e-5)
     else:
         assert added == ["predicted_value", "interval_low", "interval_high", "abstain", "model"]
         np.testing.assert_allclose(scored["predicted_value"], answers.value, rtol=1e-4)
-        np.testing.assert_allclose(scored[["interval_low", "interval_high"]], answers.intervals, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(
+            scored[["interval_low", "interval_high"]], answers.intervals, rtol=1e-4, atol=1e-3
+        )
 
 
 @pytest.mark.row("S3")
@@ -59,7 +65,9 @@ def test_scores_a_folder_with_a_named_bundle(settings: Settings, live: str, rows
 
 
 @pytest.mark.row("S3")
-def test_what_cannot_be_scored_is_named_and_leaves_nothing(settings: Settings, live: str, rows: Any) -> None:
+def test_what_cannot_be_scored_is_named_and_leaves_nothing(
+    settings: Settings, live: str, rows: Any
+) -> None:
     features = [name for name in rows.table.columns if name not in ("id", "label")]
     rows.table.drop(columns=features).to_parquet("no-features.parquet")
     Path("text.parquet").write_text("no parquet", encoding="utf-8")
@@ -81,7 +89,9 @@ def test_what_cannot_be_scored_is_named_and_leaves_nothing(settings: Settings, l
 
 
 @pytest.mark.row("S3")
-def test_a_failure_in_the_middle_keeps_the_old_output(settings: Settings, live: str, rows: Any) -> None:
+def test_a_failure_in_the_middle_keeps_the_old_output(
+    settings: Settings, live: str, rows: Any
+) -> None:
     features = [name for name in rows.table.columns if name not in ("id", "label")]
     Path("in").mkdir()
     rows.table[:10].to_parquet("in/a.parquet")

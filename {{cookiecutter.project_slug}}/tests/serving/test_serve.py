@@ -18,21 +18,32 @@ import pytest
 import yaml
 from kinds import every_kind
 
-from {{ cookiecutter.package_name }}.evaluation.behaviour import declare
-from {{ cookiecutter.package_name }}.monitoring.quality import measure
-from {{ cookiecutter.package_name }}.serving import replay
-from {{ cookiecutter.package_name }}.serving.predictor import Champion
-from {{ cookiecutter.package_name }}.serving.store import recent
-from {{ cookiecutter.package_name }}.settings import Settings
+from {{cookiecutter.package_name}}.monitoring.quality import measure
+from {{cookiecutter.package_name}}.serving import replay
+from {{cookiecutter.package_name}}.serving.predictor import Champion
+from {{cookiecutter.package_name}}.serving.store import recent
+from {{cookiecutter.package_name}}.settings import Settings
+from {{cookiecutter.package_name}}.task.behaviour import declare
 
 # What training needs and serving must not: none of it is in the image.
-FORBIDDEN = {"torch", "lightning", "mlflow", "dvc", "pandas", "sklearn", "hydra", "omegaconf", "matplotlib", "onnx"}
+FORBIDDEN = {
+    "torch",
+    "lightning",
+    "mlflow",
+    "dvc",
+    "pandas",
+    "sklearn",
+    "hydra",
+    "omegaconf",
+    "matplotlib",
+    "onnx",
+}
 SOURCE = Path(__file__).parents[2] / "src"
 RUN = """
 import atexit, runpy, sys
 atexit.register(lambda: print("MODULES", *sys.modules, flush=True))
 sys.argv = ["serve", *sys.argv[1:]]
-runpy.run_module("{{ cookiecutter.package_name }}", run_name="__main__", alter_sys=True)
+runpy.run_module("{{cookiecutter.package_name}}", run_name="__main__", alter_sys=True)
 """
 Start = Callable[..., "Process"]
 
@@ -45,7 +56,9 @@ class Process:
         env = {**os.environ, "PYTHONPATH": str(SOURCE), "HOME": str(folder / "home")}
         env.pop("ORT_DISABLE_TELEMETRY", None)
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True
+        )
         self.timer = threading.Timer(60, self.process.kill)
         self.timer.start()
         assert self.process.stderr is not None
@@ -69,7 +82,9 @@ class Process:
 @pytest.fixture
 def project(settings: Settings, tmp_path: Path) -> Path:
     """A project folder whose params.yaml points into itself."""
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -110,7 +125,9 @@ def test_serves_without_the_training_stack_and_flushes(
     assert len(recent(settings.paths.store, 100)) == 50
     loaded = {name.partition(".")[0] for name in out.partition("MODULES")[2].split()}
     assert "onnxruntime" in loaded and not loaded & FORBIDDEN
-    assert not (project / "home").exists()  # where ONNX Runtime keeps the identity under which it reports its use
+    assert not (
+        project / "home"
+    ).exists()  # where ONNX Runtime keeps the identity under which it reports its use
 
 
 def test_small_answers_do_not_wait_for_acknowledgements(start: Start, live: str) -> None:
@@ -135,7 +152,9 @@ def test_an_interrupt_ends_it_cleanly(start: Start, live: str) -> None:
     assert code == 0 and "Traceback" not in err and "KeyboardInterrupt" not in err
 
 
-def test_no_model_and_a_taken_port_are_one_line_each(start: Start, release: Callable[..., str]) -> None:
+def test_no_model_and_a_taken_port_are_one_line_each(
+    start: Start, release: Callable[..., str]
+) -> None:
     code, _, err = start().end()
     assert code == 2 and "run `make pipeline` first" in err and len(err.splitlines()) == 1
     release("1")
@@ -163,17 +182,23 @@ def data(settings: Settings, rows: Any) -> None:
 
 @every_kind
 @pytest.mark.row("S10")
-def test_replay_compares_scores_and_reports(start: Start, live: str, settings: Settings, data: None) -> None:
+def test_replay_compares_scores_and_reports(
+    start: Start, live: str, settings: Settings, data: None
+) -> None:
     process = start()
     assert process.url is not None
     assert replayed(settings, process.url, "--rows", "60", "--feedback") == 0
     report = json.loads((settings.paths.reports / "replay.json").read_text(encoding="utf-8"))
-    assert report["rows"] == 60 and report["different"] == 0 and report["provenance"]["bundle"] == live
+    assert (
+        report["rows"] == 60 and report["different"] == 0 and report["provenance"]["bundle"] == live
+    )
     process.end()
     stored = recent(settings.paths.store, 1000)
     labelled = recent(settings.paths.store, 1000, labelled=True)
     assert len(stored) == 68 and len(labelled) == 60  # the bundle's examples come first
-    assert report["right"] == pytest.approx(1 - measure(labelled, settings.data.labels, 0.9).errors / 60)
+    assert report["right"] == pytest.approx(
+        1 - measure(labelled, settings.data.labels, 0.9).errors / 60
+    )
     assert 0.3 < report["right"] <= 1
 
 
@@ -184,7 +209,11 @@ def test_replay_notices_other_answers_and_a_dead_server(
     process, own = start(), Champion.encode
     assert process.url is not None
     with monkeypatch.context() as patch:
-        patch.setattr(Champion, "encode", lambda self, answers: [{**a, "abstain": None} for a in own(self, answers)])
+        patch.setattr(
+            Champion,
+            "encode",
+            lambda self, answers: [{**a, "abstain": None} for a in own(self, answers)],
+        )
         assert replayed(settings, process.url, "--rows", "10") == 1
     process.process.send_signal(signal.SIGKILL)
     with pytest.raises(ValueError, match="make serve"):

@@ -1,4 +1,6 @@
-"""The prediction store: nothing waits, nothing is lost without being counted, the file stays bounded."""
+"""The prediction store: nothing waits, nothing is lost without being counted, the file stays
+bounded.
+"""
 
 import json
 import sqlite3
@@ -12,15 +14,20 @@ from typing import Any
 
 import pytest
 
-from {{ cookiecutter.package_name }}.serving import store as module
-from {{ cookiecutter.package_name }}.serving.store import Record, Store, StoreBusy, recent
+from {{cookiecutter.package_name}}.serving import store as module
+from {{cookiecutter.package_name}}.serving.store import Record, Store, StoreBusy, recent
 
 SECONDS_OF_A_SLOW_DISK = 0.5
 
 
 def record(i: int, **changes: Any) -> Record:
     signals = {"probabilities": [0.25, 0.75], "embedding": None, "signals": {"mean": 0.5}}
-    base: dict[str, Any] = {"prediction_id": f"id-{i}", "time": float(i), "version": "1", "identity": "abc"}
+    base: dict[str, Any] = {
+        "prediction_id": f"id-{i}",
+        "time": float(i),
+        "version": "1",
+        "identity": "abc",
+    }
     base |= {"instance": {"x": [i, "\ud800"]}, "label": "b", "confidence": 0.75, "abstain": False}
     return Record(**{**base, "latency_ms": 1.5, "signals": signals, **changes})  # type: ignore[typeddict-item]
 
@@ -52,7 +59,14 @@ def test_labels_keep_their_type(store: Store) -> None:
     store.flush()
     found = [(row["label"], row["feedback"]) for row in recent(store.path, 3)]
     assert found == [("7", "7"), (7.0, 8.0), (-0.25, 1e300)]
-    assert [type(label) for pair in found for label in pair] == [str, str, float, float, float, float]
+    assert [type(label) for pair in found for label in pair] == [
+        str,
+        str,
+        float,
+        float,
+        float,
+        float,
+    ]
 
 
 @pytest.mark.row("S5")
@@ -77,7 +91,9 @@ def test_recent_selects_by_bundle_and_feedback(store: Store) -> None:
     store.feedback("id-2", "b")  # a second opinion replaces the first
     store.flush()
     assert [row["prediction_id"] for row in recent(store.path, 10, "new")] == ["id-2", "id-3"]
-    assert [(row["prediction_id"], row["feedback"]) for row in recent(store.path, 10, labelled=True)] == [("id-2", "b")]
+    assert [
+        (row["prediction_id"], row["feedback"]) for row in recent(store.path, 10, labelled=True)
+    ] == [("id-2", "b")]
 
 
 @pytest.mark.row("S5")
@@ -88,7 +104,9 @@ def test_only_the_newest_rows_stay(tmp_path: Path) -> None:
         store.feedback(f"id-{i}", "a")
         store.flush()
     store.close()
-    assert [row["prediction_id"] for row in recent(store.path, 1000)] == [f"id-{i}" for i in range(150, 200)]
+    assert [row["prediction_id"] for row in recent(store.path, 1000)] == [
+        f"id-{i}" for i in range(150, 200)
+    ]
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("SELECT count(*) FROM feedback").fetchone() == (2,)
     connection.close()
@@ -134,7 +152,9 @@ def test_the_queue_is_bounded_in_bytes(
 def test_feedback_on_what_is_still_queued(store: Store, blocked: Callable[[], None]) -> None:
     store.append([record(7)])
     assert store.feedback("id-7", "a")
-    assert [row["prediction_id"] for row in recent(store.path, 10)] == ["id--1"]  # it is really not there yet
+    assert [row["prediction_id"] for row in recent(store.path, 10)] == [
+        "id--1"
+    ]  # it is really not there yet
     blocked()
     store.flush()
     assert recent(store.path, 1)[0]["feedback"] == "a"
@@ -150,7 +170,9 @@ def test_closing_stores_what_is_queued(tmp_path: Path) -> None:
 
 
 @pytest.mark.row("S5")
-def test_a_failing_disk_is_logged_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_disk_is_logged_once_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     store = Store(tmp_path / "file" / "predictions.db")
     for i in range(3):
@@ -164,7 +186,7 @@ def test_a_failing_disk_is_logged_once_and_counted(tmp_path: Path, caplog: pytes
 FORGETFUL = """
 import sys, json
 from pathlib import Path
-from {{ cookiecutter.package_name }}.serving.store import Store
+from {{cookiecutter.package_name}}.serving.store import Store
 Store(Path(sys.argv[1])).append([json.loads(sys.argv[2])])
 raise SystemExit(3)
 """
@@ -181,7 +203,7 @@ def test_a_process_that_forgets_to_close_ends_and_loses_nothing(tmp_path: Path) 
 WRITER = """
 import sys, json
 from pathlib import Path
-from {{ cookiecutter.package_name }}.serving.store import Store
+from {{cookiecutter.package_name}}.serving.store import Store
 store = Store(Path(sys.argv[1]))
 record = json.loads(sys.argv[2])
 for i in range(10_000):

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from kinds import every_kind
 
-from {{ cookiecutter.package_name }}.settings import Settings
+from {{cookiecutter.package_name}}.settings import Settings
 
 
 def tensors(rows: Any, count: int) -> list[dict[str, Any]]:
     return [
-        {"name": name, "datatype": "FP32", "shape": [count, *array.shape[1:]], "data": array[:count].ravel().tolist()}
+        {
+            "name": name,
+            "datatype": "FP32",
+            "shape": [count, *array.shape[1:]],
+            "data": array[:count].ravel().tolist(),
+        }
         for name, array in rows.inputs.items()
     ]
 
@@ -23,7 +28,12 @@ def tensors(rows: Any, count: int) -> list[dict[str, Any]]:
 def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows: Any) -> None:
     name = settings.project.name
     assert client.get("/v2").json()["name"] == name
-    for path in ("health/live", "health/ready", f"models/{name}/ready", f"models/{name}/versions/1/ready"):
+    for path in (
+        "health/live",
+        "health/ready",
+        f"models/{name}/ready",
+        f"models/{name}/versions/1/ready",
+    ):
         assert client.get(f"/v2/{path}").status_code == 200, path
     assert client.get("/v2/models/other/ready").status_code == 404
     described = client.get(f"/v2/models/{name}").json()
@@ -42,16 +52,22 @@ def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows
         assert output["shape"] == wanted[output["name"]] and output["datatype"] == "FP64"
         given = [prediction[output["name"]] for prediction in own]
         expected = [list(one.values()) for one in given] if labels else given
-        np.testing.assert_allclose(np.reshape(output["data"], output["shape"]), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            np.reshape(output["data"], output["shape"]), expected, rtol=1e-4, atol=1e-5
+        )
 
 
 @every_kind
 @pytest.mark.row("S1", "S6")
-def test_v2_takes_nested_data_and_feedback(client: httpx.Client, settings: Settings, rows: Any) -> None:
+def test_v2_takes_nested_data_and_feedback(
+    client: httpx.Client, settings: Settings, rows: Any
+) -> None:
     path = f"/v2/models/{settings.project.name}/infer"
     flat = tensors(rows, 2)
     nested = [{**tensor, "data": rows.inputs[tensor["name"]][:2].tolist()} for tensor in flat]
-    answers = [client.post(path, json={"inputs": given}).json()["outputs"] for given in (flat, nested)]
+    answers = [
+        client.post(path, json={"inputs": given}).json()["outputs"] for given in (flat, nested)
+    ]
     raw = [next(o["data"] for o in outputs if o["name"] == "raw") for outputs in answers]
     assert raw[0] == raw[1]
     ids = next(o["data"] for o in answers[1] if o["name"] == "prediction_id")
@@ -82,9 +98,13 @@ def test_v2_refuses_wrong_tensors(client: httpx.Client, settings: Settings, rows
     }
     for name, change in wrong.items():
         body = {"inputs": [{**good[0], **change}, *good[1:]]}
-        response = client.post(path, content=json.dumps(body))  # the usual client names no content type
+        response = client.post(
+            path, content=json.dumps(body)
+        )  # the usual client names no content type
         status, answer = response.status_code, response.json()
         assert status == 422 and answer["details"][0]["field"].startswith("inputs"), (name, answer)
     unknown = {"inputs": good, "outputs": [{"name": "other"}]}
     response = client.post(path, json=unknown)
-    assert response.status_code == 422 and response.json()["details"][0]["field"] == "outputs[0].name"
+    assert (
+        response.status_code == 422 and response.json()["details"][0]["field"] == "outputs[0].name"
+    )

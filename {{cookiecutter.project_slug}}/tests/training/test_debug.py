@@ -10,7 +10,9 @@ from harness import Project, module
 
 def preset(trained: Project, name: str, *overrides: str) -> None:
     """Trains with a debug preset, as `train debug=<name>` does."""
-    text = module("pipeline").compose([f"debug={name}", "trainer.enable_progress_bar=false", *overrides])
+    text = module("pipeline").compose(
+        [f"debug={name}", "trainer.enable_progress_bar=false", *overrides]
+    )
     module("training.train").train(module("settings").parse(yaml.safe_load(text)))
 
 
@@ -29,7 +31,9 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list:  # type: ignore[type-arg]
 
 
 @pytest.mark.row("T2")
-def test_fast_takes_one_batch_through_everything_and_keeps_nothing(trained: Project, trainers: list) -> None:  # type: ignore[type-arg]
+def test_fast_takes_one_batch_through_everything_and_keeps_nothing(
+    trained: Project, trainers: list
+) -> None:  # type: ignore[type-arg]
     preset(trained, "fast")
     assert trainers[0].global_step == 1 and trainers[0].num_val_batches == [1]
     assert not trainers[0].checkpoint_callbacks
@@ -42,7 +46,9 @@ def test_limit_takes_a_few_batches_of_two_epochs(trained: Project, trainers: lis
 
 
 @pytest.mark.row("T2")
-def test_profiler_shows_what_took_the_time(trained: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_profiler_shows_what_took_the_time(
+    trained: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     logging.getLogger("lightning.pytorch").addHandler(caplog.handler)
     preset(trained, "profiler")
     logging.getLogger("lightning.pytorch").removeHandler(caplog.handler)
@@ -51,7 +57,9 @@ def test_profiler_shows_what_took_the_time(trained: Project, caplog: pytest.LogC
 
 @pytest.mark.slow
 @pytest.mark.row("T2")
-def test_overfitting_one_batch_passes_and_fails_where_nothing_is_learned(trained: Project, trainers: list) -> None:  # type: ignore[type-arg]
+def test_overfitting_one_batch_passes_and_fails_where_nothing_is_learned(
+    trained: Project, trainers: list
+) -> None:  # type: ignore[type-arg]
     preset(trained, "overfit")
     assert trainers[0].global_step == trainers[0].current_epoch == 150  # one batch, again and again
     with pytest.raises(ValueError, match="the network cannot learn"):
@@ -59,11 +67,16 @@ def test_overfitting_one_batch_passes_and_fails_where_nothing_is_learned(trained
 
 
 @pytest.mark.row("T2")
-def test_anomaly_detection_names_the_operation(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anomaly_detection_names_the_operation(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken(torch.nn.Module):
         def forward(self, raw: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
             return (raw.mean() - 1e9).sqrt()
 
     monkeypatch.setattr(module("modeling.losses"), "default", lambda kind: Broken())
-    with pytest.warns(UserWarning, match="Error detected in SqrtBackward0"), pytest.raises(RuntimeError, match="nan"):
+    with (
+        pytest.warns(UserWarning, match="Error detected in SqrtBackward0"),
+        pytest.raises(RuntimeError, match="nan"),
+    ):
         preset(trained, "anomaly")

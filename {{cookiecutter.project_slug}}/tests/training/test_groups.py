@@ -1,4 +1,6 @@
-"""Every optimizer, scheduler and loss of configs/ trains, does what it is chosen for, and refuses what it cannot do."""
+"""Every optimizer, scheduler and loss of configs/ trains, does what it is chosen for, and refuses
+what it cannot do.
+"""
 
 from typing import Any
 
@@ -38,13 +40,19 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return small.two_classes(tmp_path_factory.mktemp("groups"))
 
 
-def train(settings: Any, epochs: int = 4, answer: Any = small.side, **components: Any) -> tuple[Rates, dict[str, Any]]:
+def train(
+    settings: Any, epochs: int = 4, answer: Any = small.side, **components: Any
+) -> tuple[Rates, dict[str, Any]]:
     torch.manual_seed(0)
     seen, fitted = (
         Rates(),
-        module("modeling.module").Module(settings.model_copy(update=components), small.deep(nn.SiLU)),
+        module("modeling.module").Module(
+            settings.model_copy(update=components), small.deep(nn.SiLU)
+        ),
     )
-    small.fit(fitted, small.Data(small.Rows(512, answer), small.Rows(64, answer, seed=1)), seen, epochs)
+    small.fit(
+        fitted, small.Data(small.Rows(512, answer), small.Rows(64, answer, seed=1)), seen, epochs
+    )
     return seen, fitted.network.state_dict()
 
 
@@ -65,7 +73,9 @@ def test_every_scheduler_sets_the_rates_it_is_named_for(settings: Any) -> None:
     names = sorted(path.stem for path in (ROOT / "configs" / "scheduler").glob("*.yaml"))
     assert names == ["cosine", "none", "onecycle", "plateau"]
 
-    def rates(name: str, answer: Any = small.side, epochs: int = 4, **changed: object) -> list[float]:
+    def rates(
+        name: str, answer: Any = small.side, epochs: int = 4, **changed: object
+    ) -> list[float]:
         component = choice("scheduler", name, **changed)
         optimizer = choice("optimizer", "adamw", lr=0.01)
         return train(settings, epochs, answer, scheduler=component, optimizer=optimizer)[0].rates
@@ -73,10 +83,20 @@ def test_every_scheduler_sets_the_rates_it_is_named_for(settings: Any) -> None:
     found = {name: rates(name) for name in names}
     assert found["none"] == [0.01] * 64
     cosine, onecycle = found["cosine"], found["onecycle"]
-    assert cosine.index(max(cosine)) in (5, 6) and max(cosine) == pytest.approx(0.01) and cosine[-1] < 2e-4
+    assert (
+        cosine.index(max(cosine)) in (5, 6)
+        and max(cosine) == pytest.approx(0.01)
+        and cosine[-1] < 2e-4
+    )
     assert onecycle.index(max(onecycle)) in (18, 19) and onecycle[0] < 0.001 and onecycle[-1] < 1e-4
-    flat = rates("plateau", small.noise, epochs=12, patience=1)  # nothing to learn: the validation loss does not fall
-    assert found["plateau"] == [0.01] * 64 and flat[0] == 0.01 and flat[-1] in {0.01 * 0.5**k for k in range(2, 8)}
+    flat = rates(
+        "plateau", small.noise, epochs=12, patience=1
+    )  # nothing to learn: the validation loss does not fall
+    assert (
+        found["plateau"] == [0.01] * 64
+        and flat[0] == 0.01
+        and flat[-1] in {0.01 * 0.5**k for k in range(2, 8)}
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -85,7 +105,9 @@ def test_every_loss_trains_what_it_is_for_and_refuses_the_other(name: str, setti
     build = module("modeling.losses").build_loss
     if name in ("gaussian", "huber"):
         build(component, "regression", 2)
-        with pytest.raises(ValueError, match=r"no loss for kind binary \(it takes values.*try `loss=default`"):
+        with pytest.raises(
+            ValueError, match=r"no loss for kind binary \(it takes values.*try `loss=default`"
+        ):
             train(settings, loss=component)
         return
     seen, _ = train(settings, loss=component)
@@ -102,12 +124,16 @@ def test_losses_pull_in_the_direction_they_are_chosen_for(settings: Any) -> None
         return float(torch.autograd.grad(loss(sure, torch.tensor([0])), sure)[0][0, 0])
 
     plain = pull(nn.CrossEntropyLoss())
-    assert plain < 0 and abs(pull(losses.FocalLoss(2.0))) < 0.1 * abs(plain)  # what is easy counts less
+    assert plain < 0 and abs(pull(losses.FocalLoss(2.0))) < 0.1 * abs(
+        plain
+    )  # what is easy counts less
     assert pull(nn.CrossEntropyLoss(label_smoothing=0.1)) > 0  # too sure
     raw, far = torch.zeros(1, 2, requires_grad=True), torch.tensor([100.0])
     huber = torch.autograd.grad(losses.HuberWithDeviation()(raw, far), raw)[0][0, 0]
     gaussian = torch.autograd.grad(losses.GaussianLoss()(raw, far), raw)[0][0, 0]
-    assert float(huber) == pytest.approx(-1) and float(gaussian) == pytest.approx(-100)  # an outlier pulls no harder
+    assert float(huber) == pytest.approx(-1) and float(gaussian) == pytest.approx(
+        -100
+    )  # an outlier pulls no harder
 
 
 @pytest.mark.parametrize(

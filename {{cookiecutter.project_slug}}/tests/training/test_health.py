@@ -1,4 +1,6 @@
-"""Every sign is provoked in a real training of a small network: it is named in log and report, and no other is."""
+"""Every sign is provoked in a real training of a small network: it is named in log and report, and
+no other is.
+"""
 
 import json
 import time
@@ -23,7 +25,9 @@ class Watch:
 
     def __init__(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.settings, self.lines = settings, list[str]()
-        monkeypatch.setattr(health.logs, "get", lambda stage: SimpleNamespace(warning=self.lines.append))
+        monkeypatch.setattr(
+            health.logs, "get", lambda stage: SimpleNamespace(warning=self.lines.append)
+        )
         self.health = health.Health(settings)
 
     def fit(
@@ -39,7 +43,9 @@ class Watch:
         **options: Any,
     ) -> L.Trainer:
         optimizer = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": lr}
-        fitted = module("modeling.module").Module(self.settings.model_copy(update={"optimizer": optimizer}), net)
+        fitted = module("modeling.module").Module(
+            self.settings.model_copy(update={"optimizer": optimizer}), net
+        )
         fitted.loss = loss or fitted.loss
         data = Data(train or Rows(512, side), val or Rows(256, side, seed=1), waited)
         return small.fit(fitted, data, self.health, epochs, **options)
@@ -96,8 +102,16 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
     "dead_units": lambda: {"net": dead()},
     "learning_rate_high": lambda: {"net": deep(nn.ReLU), "lr": 1e2},
     "learning_rate_low": lambda: {"net": deep(nn.ReLU), "lr": 1e-9},
-    "loss_spike": lambda: {"net": deep(nn.SiLU), "train": Rows(512, side, change=some_labels_flipped), "epochs": 9},
-    "underfitting": lambda: {"net": Net(nn.Linear(8, 2)), "train": Rows(2048, xor), "val": Rows(256, xor)},
+    "loss_spike": lambda: {
+        "net": deep(nn.SiLU),
+        "train": Rows(512, side, change=some_labels_flipped),
+        "epochs": 9,
+    },
+    "underfitting": lambda: {
+        "net": Net(nn.Linear(8, 2)),
+        "train": Rows(2048, xor),
+        "val": Rows(256, xor),
+    },
     "overfitting": lambda: {
         "net": deep(nn.Tanh, width=64),
         "train": Rows(20, noise),
@@ -105,9 +119,17 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
         "epochs": 60,
     },
     "unfinished": lambda: {"net": deep(nn.SiLU), "lr": 3e-3, "epochs": 3},
-    "slower": lambda: {"net": deep(nn.SiLU), "train": Rows(512, side, change=ever_slower), "epochs": 8},
+    "slower": lambda: {
+        "net": deep(nn.SiLU),
+        "train": Rows(512, side, change=ever_slower),
+        "epochs": 8,
+    },
     "waiting_for_data": lambda: {"net": deep(nn.SiLU), "waited": 0.6},
-    "memory_growing": lambda: {"net": deep(nn.SiLU), "train": Rows(512, side, change=hoarding()), "epochs": 9},
+    "memory_growing": lambda: {
+        "net": deep(nn.SiLU),
+        "train": Rows(512, side, change=hoarding()),
+        "epochs": 9,
+    },
 }
 
 
@@ -125,7 +147,9 @@ def test_what_was_provoked_is_named_and_nothing_else(
 
 
 @pytest.mark.row("T5")
-def test_a_training_that_goes_well_is_quiet(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_that_goes_well_is_quiet(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
     watch.fit(deep(nn.SiLU), epochs=12)
     assert watch.names() == []
     assert capsys.readouterr().err == "  health: nothing to report\n"
@@ -134,11 +158,15 @@ def test_a_training_that_goes_well_is_quiet(watch: Watch, capsys: pytest.Capture
     measured = {row["sign"]: row["number"] for row in report}
     unmeasured = {"slower", "waiting_for_data"}  # it took less than SECONDS
     assert {sign for sign, number in measured.items() if number is None} == unmeasured
-    assert 0.01 < measured["exploding_gradients"] < 10 and 0.01 < measured["vanishing_gradients"] < 10
+    assert (
+        0.01 < measured["exploding_gradients"] < 10 and 0.01 < measured["vanishing_gradients"] < 10
+    )
 
 
 class NanFrom(nn.Module):
-    """Cross-entropy that is NaN from a call on: 16 training batches and 8 of validation are an epoch."""
+    """Cross-entropy that is NaN from a call on: 16 training batches and 8 of validation are an
+    epoch.
+    """
 
     def __init__(self, call: int) -> None:
         super().__init__()
@@ -146,20 +174,31 @@ class NanFrom(nn.Module):
 
     def forward(self, raw: Tensor, label: Tensor) -> Tensor:
         self.calls += self.training
-        return nn.functional.cross_entropy(raw, label) * (float("nan") if self.calls >= self.first else 1)
+        return nn.functional.cross_entropy(raw, label) * (
+            float("nan") if self.calls >= self.first else 1
+        )
 
 
 @pytest.mark.row("T5")
-@pytest.mark.parametrize(("call", "where"), [(1, "epoch 1, by step 16"), (20, "epoch 2, by step 32")])
-def test_a_loss_that_is_not_finite_ends_training_with_its_place(call: int, where: str, watch: Watch) -> None:
-    with pytest.raises(ValueError, match=rf"not finite in {where} \(not finite\): try `train debug=anomaly`"):
+@pytest.mark.parametrize(
+    ("call", "where"), [(1, "epoch 1, by step 16"), (20, "epoch 2, by step 32")]
+)
+def test_a_loss_that_is_not_finite_ends_training_with_its_place(
+    call: int, where: str, watch: Watch
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"not finite in {where} \(not finite\): try `train debug=anomaly`"
+    ):
         watch.fit(deep(nn.SiLU), loss=NanFrom(call))
     assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["not_finite"]
 
 
 @pytest.mark.row("T5")
 def test_a_loss_that_overflows_is_put_down_to_the_learning_rate(watch: Watch) -> None:
-    with pytest.raises(ValueError, match=r"not finite in epoch 1, .*\(learning rate high\): try a tenth of optimizer"):
+    with pytest.raises(
+        ValueError,
+        match=r"not finite in epoch 1, .*\(learning rate high\): try a tenth of optimizer",
+    ):
         watch.fit(deep(nn.ReLU, 6), lr=1e9)
     assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["learning_rate_high"]
 
@@ -176,7 +215,9 @@ def test_no_checkpoint_is_made_of_what_cannot_go_on(watch: Watch, tmp_path: Path
 
 
 @pytest.mark.row("T4", "T5")
-def test_a_resumed_training_knows_what_was_measured_and_named_before(watch: Watch, tmp_path: Path) -> None:
+def test_a_resumed_training_knows_what_was_measured_and_named_before(
+    watch: Watch, tmp_path: Path
+) -> None:
     watch.fit(dead(), epochs=2).save_checkpoint(tmp_path / "last.ckpt")
     before, lines = watch.health.report(), len(watch.lines)
     watch.health = health.Health(watch.settings)
@@ -192,13 +233,19 @@ def test_the_report_is_kept_with_the_run_and_beside_the_metrics(trained: Project
     settings = trained.settings("optimizer.lr=1.0e-9", "trainer.max_epochs=3")
     found: dict[str, Any] = {"metrics": {}}
     run = SimpleNamespace(
-        metrics=lambda values, prefix="", step=0: found["metrics"].update({prefix + k: v for k, v in values.items()}),
+        metrics=lambda values, prefix="", step=0: found["metrics"].update(
+            {prefix + k: v for k, v in values.items()}
+        ),
         text=lambda content, file: found.update({file: json.loads(content)}),
     )
     watched = health.Health(settings, run)
     fitted = module("training.fit").build_module(settings)
     small.fit(fitted, module("data.datamodule").DataModule(settings), watched, 3)
-    assert [row["sign"] for row in found["health/health.json"] if row["epoch"]] == ["learning_rate_low"]
+    assert [row["sign"] for row in found["health/health.json"] if row["epoch"]] == [
+        "learning_rate_low"
+    ]
     assert found["metrics"]["health.learning_rate_low"] < 1e-5
-    report = json.loads((trained.folder / "reports" / "training.json").read_text(encoding="utf-8"))["health"]
+    report = json.loads((trained.folder / "reports" / "training.json").read_text(encoding="utf-8"))[
+        "health"
+    ]
     assert [row["sign"] for row in report] == list(signs.SIGNS)

@@ -12,7 +12,7 @@ panel = module("training.panel")
 
 def run_files(project: Project, folder: str) -> dict[str, bytes]:
     """Files of the trained run in one of its artefact folders, by name."""
-    settings, tracking = project.settings(), module("experiments.tracking")
+    settings, tracking = project.settings(), module("tracking")
     run_file = module("provenance").read_json(settings.paths.reports / tracking.RUN_FILE)
     client = tracking.client(settings)
     run = tracking.find_record(client, settings.tracking.experiment, run_file["record"])
@@ -40,7 +40,9 @@ def test_every_epoch_leaves_its_answers_on_the_same_rows(trained: Project) -> No
     assert max(map(len, files.values())) < 100_000
 
 
-def test_answers_are_shown_beside_the_truth(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_are_shown_beside_the_truth(
+    trained: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown: list[Any] = []
 
     def keep(inputs: Any, said: Any, of: Any) -> bytes:
@@ -51,13 +53,17 @@ def test_answers_are_shown_beside_the_truth(trained: Project, monkeypatch: pytes
     trained.run("train", "trainer.max_epochs=1")
     (inputs, said), settings = shown[0], trained.settings()
     answers = module("modeling.candidates").load(trained.settings())["network"].outputs(inputs).raw
-    decided = module("modeling.predictions").decide(settings.data.kind, answers, module("modeling.predictions").Rule())
+    decided = (
+        module("modeling.kinds").of(settings.data.kind).decide(answers, module("types").Rule())
+    )
     truth = panel.examples(settings)[1]
     if settings.data.labels:
         assert said["said"].tolist() == [settings.data.labels[i] for i in decided.label]
         assert said["wrong"].tolist() == (decided.label != truth).tolist()
     else:
-        assert np.allclose(said["said"], decided.value, rtol=1e-4) and np.array_equal(said["truth"], truth)
+        assert np.allclose(said["said"], decided.value, rtol=1e-4) and np.array_equal(
+            said["truth"], truth
+        )
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""Recipes on a small trained project: that each one does what its name says, and that its table tells the truth."""
+"""Recipes on a small trained project: that each one does what its name says, and that its table
+tells the truth.
+"""
 
 import hashlib
 import json
@@ -27,7 +29,7 @@ def test_mixed_precision_multiplies_in_16_bits(trained: Project, tmp_path: Path)
 
     shop.train = spy
     with torch.nn.modules.module.register_module_forward_hook(note):
-        module("training.precision").recipe(shop)
+        module("recipes.precision").recipe(shop)
     assert seen == [{torch.float32}, {torch.bfloat16}]
     assert [row["variant"] for row in shop.rows] == ["32-true", "bf16-mixed"]
     for row, network in zip(shop.rows, networks, strict=True):
@@ -41,7 +43,7 @@ def test_mixed_precision_multiplies_in_16_bits(trained: Project, tmp_path: Path)
 def test_accumulation_gives_the_curve_of_the_big_batch(
     broken: str | None, trained: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accumulation, variants = module("training.accumulation"), module("training.variants")
+    accumulation, variants = module("recipes.accumulation"), module("recipes.variants")
     shop, curves = workshop(trained, tmp_path / "shop"), []
     train, changed, size = shop.train, variants.changed, shop.settings.training.batch_size
 
@@ -70,27 +72,44 @@ def test_accumulation_gives_the_curve_of_the_big_batch(
     if not broken:
         configured, cut, still, still_cut = (curve.steps for curve in curves)
         rows = len(module("data.datamodule").load(shop.settings, "train"))
-        assert configured == cut == 2 * -(-rows // size) and still == still_cut == 2 * (rows // size)
+        assert configured == cut == 2 * -(-rows // size) and still == still_cut == 2 * (
+            rows // size
+        )
         assert [len(curve.losses) for curve in curves] == [2] * 4
     elif broken == "a step per part":
         assert curves[3].steps == 4 * curves[2].steps
 
 
 def digest(folder: Path) -> dict[str, str]:
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 @pytest.mark.row("T8")
 def test_a_recipe_is_recorded_and_leaves_the_pipeline_as_it_was(
     trained: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe, tracking, settings = module("training.recipe"), module("experiments.tracking"), trained.settings()
+    recipe, tracking, settings = (
+        module("recipes.recipe"),
+        module("tracking"),
+        trained.settings(),
+    )
     folders = [settings.paths.model, settings.paths.splits, settings.paths.bundle]
     before, reports = [digest(f) for f in folders], digest(settings.paths.reports)
     tables = []
     for _ in range(2):
-        assert recipe.run(None, Namespace(overrides=["precision", *SMALL, "trainer.max_epochs=1"])) == 0
-        tables.append(json.loads((settings.paths.reports / "recipe-precision.json").read_text(encoding="utf-8")))
+        assert (
+            recipe.run(None, Namespace(overrides=["precision", *SMALL, "trainer.max_epochs=1"]))
+            == 0
+        )
+        tables.append(
+            json.loads(
+                (settings.paths.reports / "recipe-precision.json").read_text(encoding="utf-8")
+            )
+        )
     assert [digest(f) for f in folders] == before
     assert reports.items() <= digest(settings.paths.reports).items()
     metric = f"test {settings.data.goal.metric}"
@@ -102,28 +121,36 @@ def test_a_recipe_is_recorded_and_leaves_the_pipeline_as_it_was(
     client = tracking.client(settings)
     experiment = client.get_experiment_by_name(settings.tracking.experiment).experiment_id
     parent = client.search_runs([experiment], "tags.recipe = 'precision'")[0]
-    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    assert {c.data.tags["recipe.variant"]: c.data.metrics[f"recipe.{metric}"] for c in children} == {
-        row["variant"]: row[metric] for row in tables[1]["rows"]
-    }
+    children = client.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    assert {
+        c.data.tags["recipe.variant"]: c.data.metrics[f"recipe.{metric}"] for c in children
+    } == {row["variant"]: row[metric] for row in tables[1]["rows"]}
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
 
 
 def test_one_line_says_what_is_wrong(trained: Project, tmp_path: Path) -> None:
-    parse = module("training.recipe").parse
-    folder = Path(str(module("training.recipe").__file__)).parent
-    present = [name for name in module("training.recipe").NAMES if (folder / f"{name}.py").is_file()]
+    parse = module("recipes.recipe").parse
+    folder = Path(str(module("recipes.recipe").__file__)).parent
+    present = [name for name in module("recipes.recipe").NAMES if (folder / f"{name}.py").is_file()]
     assert {"precision", "accumulation"} <= {*present}
     for words in ([], ["unknown"], ["precision", "accumulation"]):
         with pytest.raises(ValueError, match=f"name one recipe: {', '.join(present)}$"):
             parse(words)
-    assert parse(["accumulation", "parts=8", "seed=3"]) == ("accumulation", {"parts": 8}, ["seed=3"])
+    assert parse(["accumulation", "parts=8", "seed=3"]) == (
+        "accumulation",
+        {"parts": 8},
+        ["seed=3"],
+    )
     with pytest.raises(ValueError, match="parts takes a number, such as parts=4"):
         parse(["accumulation", "parts=many"])
     with pytest.raises(ValueError, match="a batch of 32 has no 5 equal parts"):
-        module("training.accumulation").recipe(workshop(trained, tmp_path / "shop", "training.batch_size=32"), parts=5)
+        module("recipes.accumulation").recipe(
+            workshop(trained, tmp_path / "shop", "training.batch_size=32"), parts=5
+        )
 
 
 def test_without_data_the_command_that_makes_them_is_named(project: Project) -> None:
     with pytest.raises(ValueError, match="run `make pipeline` first"):
-        module("training.recipe").run(None, Namespace(overrides=["precision"]))
+        module("recipes.recipe").run(None, Namespace(overrides=["precision"]))

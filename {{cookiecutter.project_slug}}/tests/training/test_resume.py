@@ -54,17 +54,30 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def recorded(project: Project, key: str) -> list[tuple[str, int, float]]:
-    """Name, step and value of all that training recorded in a run, sorted; `epoch` is Lightning's, with each of its."""
+    """Name, step and value of all that training recorded in a run, sorted; `epoch` is Lightning's,
+    with each of its.
+    """
     lines = module("experiments.journal").Journal(project.settings().paths.records / key).lines()
-    values = [(k, line["step"], v) for line in lines if line["kind"] == "metrics" for k, v in line["values"].items()]
-    return sorted(value for value in values if value[0].startswith(("train/loss", "val/", "lr-", "train.", "val.")))
+    values = [
+        (k, line["step"], v)
+        for line in lines
+        if line["kind"] == "metrics"
+        for k, v in line["values"].items()
+    ]
+    return sorted(
+        value
+        for value in values
+        if value[0].startswith(("train/loss", "val/", "lr-", "train.", "val."))
+    )
 
 
 def runs(project: Project) -> dict[str, str]:
     """Last status of each run by key."""
     found = {}
     for one in module("experiments.journal").journals(project.settings().paths.records):
-        found[one.key] = ([line["status"] for line in one.lines() if line["kind"] == "finish"] or ["RUNNING"])[-1]
+        found[one.key] = (
+            [line["status"] for line in one.lines() if line["kind"] == "finish"] or ["RUNNING"]
+        )[-1]
     return found
 
 
@@ -80,7 +93,7 @@ def trained_once_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, before = tmp_path_factory.mktemp("resume"), Path.cwd()
     lay_out(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module("experiments.tracking"), "followed", alone)
+        patch.setattr(module("tracking"), "followed", alone)
         for verb in ("ingest", "validate", "split", "train"):
             Project(folder, [*SMALL, *SHORT]).run(verb)
     os.chdir(before)
@@ -90,7 +103,7 @@ def trained_once_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(tmp_path: Path, trained_once_here: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A copy of a project that was trained without a break."""
-    monkeypatch.setattr(module("experiments.tracking"), "followed", alone)
+    monkeypatch.setattr(module("tracking"), "followed", alone)
     shutil.copytree(trained_once_here, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return Project(tmp_path, [*SMALL, *SHORT])
@@ -112,7 +125,9 @@ POINTS: dict[str, tuple[str, int]] = {
 
 
 def target(dotted: str) -> tuple[Any, str]:
-    """The object that a dotted name inside of the package is an attribute of, and the attribute's name."""
+    """The object that a dotted name inside of the package is an attribute of, and the attribute's
+    name.
+    """
     parts = dotted.split(".")
     owner: Any = module(".".join(parts[:2]))
     for part in parts[2:-1]:
@@ -164,7 +179,9 @@ def told() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit", "its digest"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage: str, interrupted: Project, told: list[str]) -> None:
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage: str, interrupted: Project, told: list[str]
+) -> None:
     expected, last = weights(interrupted), max(state(interrupted).glob("0*.ckpt"))
     if damage == "its digest":
         last.with_name(f"{last.name}.sha256").unlink()
@@ -174,7 +191,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage: str, interrupt
         last.write_bytes(content[: -len(content) // 3] if damage == "cut off" else content)
     interrupted.run("train")
     damaged = [line for line in told if "damaged" in line]
-    assert len(damaged) == 1 and damaged[0].endswith(f"{last.name} is damaged: going on from the checkpoint before it")
+    assert len(damaged) == 1 and damaged[0].endswith(
+        f"{last.name} is damaged: going on from the checkpoint before it"
+    )
     assert same(expected, weights(interrupted))
 
 
@@ -197,11 +216,15 @@ def test_two_checkpoints_are_kept_and_none_of_them_runs_code(interrupted: Projec
 
 
 @pytest.mark.parametrize("change", ["optimizer.lr=0.002", "seed=8"])
-def test_another_configuration_starts_afresh_and_gives_up_the_old_run(interrupted: Project, change: str) -> None:
+def test_another_configuration_starts_afresh_and_gives_up_the_old_run(
+    interrupted: Project, change: str
+) -> None:
     old = json.loads((state(interrupted) / "run.json").read_text(encoding="utf-8"))["key"]
     interrupted.run("train", change)
     found = runs(interrupted)
-    new = json.loads((interrupted.settings().paths.reports / "run.json").read_text(encoding="utf-8"))["record"]
+    new = json.loads(
+        (interrupted.settings().paths.reports / "run.json").read_text(encoding="utf-8")
+    )["record"]
     assert new != old and found[old] == "KILLED" and found[new] == "FINISHED"
 
 
@@ -212,7 +235,9 @@ def test_what_does_not_decide_the_weights_may_change(interrupted: Project) -> No
     assert set(runs(interrupted).values()) == {"FINISHED"}
 
 
-def test_a_full_disk_is_one_line_and_costs_nothing(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_costs_nothing(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, fsync, count = weights(here), os.fsync, [0]
 
     def full(file: int) -> None:
@@ -221,7 +246,10 @@ def test_a_full_disk_is_one_line_and_costs_nothing(here: Project, monkeypatch: p
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(file)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device") as caught:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match="No space left on device") as caught,
+    ):
         patch.setattr(os, "fsync", full)
         here.run("train")
     told = module("logs").explain(caught.value)
@@ -231,11 +259,15 @@ def test_a_full_disk_is_one_line_and_costs_nothing(here: Project, monkeypatch: p
     assert same(expected, weights(here)) and set(runs(here).values()) == {"FINISHED"}
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, synced = tmp_path / "a.ckpt", list[int]()
     monkeypatch.setattr(os, "fsync", lambda file: synced.append(file))
     module("training.checkpoints").write(path, b"old")
-    assert len(synced) == (2 if os.name == "posix" else 1)  # the file, and the folder that holds its name
+    assert len(synced) == (
+        2 if os.name == "posix" else 1
+    )  # the file, and the folder that holds its name
 
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -247,7 +279,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
 
 
 def test_a_loss_that_is_not_finite_is_one_line_and_leaves_a_failed_run(here: Project) -> None:
-    with pytest.raises(ValueError, match=r"the loss is not finite in epoch 1, by step \d+ .*: try ") as caught:
+    with pytest.raises(
+        ValueError, match=r"the loss is not finite in epoch 1, by step \d+ .*: try "
+    ) as caught:
         here.run("train", "optimizer.lr=1.0e+30")
     assert "\n" not in module("logs").explain(caught.value)
     assert list(runs(here).values()).count("FAILED") == 1
@@ -269,7 +303,10 @@ def test_a_second_training_waits_for_the_first(here: Project, told: list[str]) -
     deadline = time.monotonic() + 60
     while not told and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert told == ["another training works in this folder: waiting for it to end"] and not inside.is_set()
+    assert (
+        told == ["another training works in this folder: waiting for it to end"]
+        and not inside.is_set()
+    )
     ended.set()
     assert inside.wait(60)
     first.join(60)
@@ -279,7 +316,9 @@ def test_a_second_training_waits_for_the_first(here: Project, told: list[str]) -
 def test_a_killed_training_in_great_steps_ends_with_the_same_weights(
     here: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Most batches pass without a round of hooks there; gradients of two are added up; rates change in every step."""
+    """Most batches pass without a round of hooks there; gradients of two are added up; rates change
+    in every step.
+    """
     great = [
         "trainer.limit_train_batches=12",
         "trainer.batches_per_step=4",
@@ -296,14 +335,21 @@ def test_a_killed_training_in_great_steps_ends_with_the_same_weights(
     assert same(expected, weights(here))
 
 
-def test_what_stopped_early_trains_no_further(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stopped_early_trains_no_further(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fit = module("training.fit")
-    monkeypatch.setattr(fit, "EarlyStopping", partial(fit.EarlyStopping, stopping_threshold=1e9))  # after one epoch
+    monkeypatch.setattr(
+        fit, "EarlyStopping", partial(fit.EarlyStopping, stopping_threshold=1e9)
+    )  # after one epoch
     here.run("train")
     expected = weights(here)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         at(patch, *target("modeling.classical.classical"), 1)
         here.run("train")
-    assert not {path.name for path in state(here).glob("0*.ckpt")} - {"000000-000000005.ckpt", "000001-000000000.ckpt"}
+    assert not {path.name for path in state(here).glob("0*.ckpt")} - {
+        "000000-000000005.ckpt",
+        "000001-000000000.ckpt",
+    }
     here.run("train")
     assert same(expected, weights(here))

@@ -16,8 +16,17 @@ import pytest
 import yaml
 from harness import PACKAGE, SMALL, Project, module
 
-SPACE = {"optimizer.lr": {"low": 0.001, "high": 0.01, "log": True}, "optimizer": {"choices": ["adamw", "sgd"]}}
-BUDGET = {"pruner": "median", "warmup_epochs": 0, "max_trials": 3, "max_minutes": 5, "stop_at_goal": False}
+SPACE = {
+    "optimizer.lr": {"low": 0.001, "high": 0.01, "log": True},
+    "optimizer": {"choices": ["adamw", "sgd"]},
+}
+BUDGET = {
+    "pruner": "median",
+    "warmup_epochs": 0,
+    "max_trials": 3,
+    "max_minutes": 5,
+    "stop_at_goal": False,
+}
 STORAGE = "sqlite:///store/search.db"
 
 
@@ -38,7 +47,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
         with run:
             yield run
 
-    monkeypatch.setattr(module("experiments.tracking"), "followed", followed)
+    monkeypatch.setattr(module("tracking"), "followed", followed)
 
 
 def overrides(*own: str, space: Any = SPACE, **budget: Any) -> list[str]:
@@ -50,7 +59,12 @@ def overrides(*own: str, space: Any = SPACE, **budget: Any) -> list[str]:
 
 def sweep(asked: list[str], name: str | None = None) -> dict[str, Any]:
     """Runs the search and returns its report."""
-    assert module("training.sweep").run(None, Namespace(overrides=asked, workers=1, name=name, worker=None)) == 0
+    assert (
+        module("experiments.sweep").run(
+            None, Namespace(overrides=asked, workers=1, name=name, worker=None)
+        )
+        == 0
+    )
     found: dict[str, Any] = json.loads(Path("reports/sweep.json").read_text(encoding="utf-8"))
     return found
 
@@ -59,13 +73,15 @@ def with_trials(asked: list[str], num: int, value: float) -> None:
     """Puts finished trials into the study, as good in every epoch as given."""
     from optuna.trial import create_trial
 
-    trials = module("training.trials")
+    trials = module("experiments.trials")
     study = trials.Sweep(asked, trials.configured(asked), None, time.time() + 60)
     params = {"optimizer.lr": 0.005, "optimizer": "sgd"}
     for _ in range(num):
         known = dict.fromkeys(range(3), value)
         study.study.add_trial(
-            create_trial(value=value, params=params, distributions=study.space, intermediate_values=known)
+            create_trial(
+                value=value, params=params, distributions=study.space, intermediate_values=known
+            )
         )
 
 
@@ -74,18 +90,28 @@ def test_a_search_leaves_runs_a_report_plots_and_an_experiment(ready: Project) -
     asked = overrides()
     found = sweep(asked, "mine")
     trials, goal = found["trials"], ready.settings().data.goal
-    assert [(t["number"], t["state"], t["epochs"]) for t in trials] == [(i, "COMPLETE", 2) for i in range(3)]
-    assert len({t["params"]["optimizer.lr"] for t in trials}) == 3 and found["stopped"] == "the trial budget is spent"
+    assert [(t["number"], t["state"], t["epochs"]) for t in trials] == [
+        (i, "COMPLETE", 2) for i in range(3)
+    ]
+    assert (
+        len({t["params"]["optimizer.lr"] for t in trials}) == 3
+        and found["stopped"] == "the trial budget is spent"
+    )
     best = (min if found["lower_is_better"] else max)(t["score"] for t in trials)
     assert found["best"]["score"] == best and found["metric"] == goal.metric
-    assert all(Path(f"reports/sweep/{name}.png").stat().st_size > 5000 for name in module("training.sweep").PLOTS)
+    assert all(
+        Path(f"reports/sweep/{name}.png").stat().st_size > 5000
+        for name in module("experiments.sweep").PLOTS
+    )
 
-    client = module("experiments.tracking").client(ready.settings())
+    client = module("tracking").client(ready.settings())
     experiment = client.get_experiment_by_name(ready.settings().tracking.experiment)
     runs = client.search_runs([experiment.experiment_id], "tags.`sweep.study` = 'mine'")
     parent = next(run for run in runs if "sweep.trial" not in run.data.tags)
     children = {run.data.tags["sweep.trial"]: run for run in runs if run is not parent}
-    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {
+        parent.info.run_id
+    }
     for trial in trials:
         child = children[str(trial["number"])]
         assert child.data.metrics[f"val.{goal.metric}"] == pytest.approx(trial["score"])
@@ -93,15 +119,23 @@ def test_a_search_leaves_runs_a_report_plots_and_an_experiment(ready: Project) -
         assert (child.data.tags["state"], child.info.status) == ("COMPLETE", "FINISHED")
         assert not any(key.startswith("test") for key in child.data.metrics)
     listed = {file.path for file in client.list_artifacts(parent.info.run_id, "sweep")}
-    assert {f"sweep/{name}.png" for name in module("training.sweep").PLOTS} < listed
+    assert {f"sweep/{name}.png" for name in module("experiments.sweep").PLOTS} < listed
 
-    composed, chosen = module("training.sweep").composed, [f"{k}={v}" for k, v in found["best"]["params"].items()]
+    composed, chosen = (
+        module("experiments.sweep").composed,
+        [f"{k}={v}" for k, v in found["best"]["params"].items()],
+    )
     assert composed("experiment=search_mine") == composed(*asked, *chosen)
-    assert composed("experiment=search_mine")["optimizer"]["lr"] == found["best"]["params"]["optimizer.lr"]
+    assert (
+        composed("experiment=search_mine")["optimizer"]["lr"]
+        == found["best"]["params"]["optimizer.lr"]
+    )
 
 
 @pytest.mark.row("T7")
-def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(ready: Project, alone: None) -> None:
+def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(
+    ready: Project, alone: None
+) -> None:
     first = sweep(overrides(max_trials=1))
     path = Path(f"configs/experiment/search_{first['study']}.yaml")
     path.write_text(path.read_text(encoding="utf-8") + "# an old best\n", encoding="utf-8")
@@ -116,7 +150,9 @@ def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(ready: Proj
 @pytest.mark.row("T7")
 def test_trials_of_one_worker_are_the_same_again(ready: Project, alone: None) -> None:
     asked = overrides(max_trials=2)
-    found = [[(t["params"], t["score"]) for t in sweep(asked, name)["trials"]] for name in ("one", "two")]
+    found = [
+        [(t["params"], t["score"]) for t in sweep(asked, name)["trials"]] for name in ("one", "two")
+    ]
     assert found[0] == found[1]
 
 
@@ -126,7 +162,11 @@ def test_a_trial_that_falls_behind_is_pruned(ready: Project, alone: None) -> Non
     lower = ready.settings().data.goal.metric in module("settings").LOWER_IS_BETTER
     with_trials(asked, 5, -1e9 if lower else 1e9)
     last = sweep(asked)["trials"][-1]
-    assert (last["state"], last["epochs"], last["reason"]) == ("PRUNED", 1, "behind the others after epoch 1")
+    assert (last["state"], last["epochs"], last["reason"]) == (
+        "PRUNED",
+        1,
+        "behind the others after epoch 1",
+    )
     lines = [p for p in Path(".state/records").glob("*-5/lines.jsonl")]
     assert '"state": "PRUNED"' in lines[0].read_text(encoding="utf-8")
 
@@ -147,11 +187,15 @@ def test_the_time_ends_the_search_amid_a_trial(ready: Project, alone: None) -> N
     started = time.monotonic()
     found = sweep(asked)
     assert found["stopped"] == "the time budget is spent" and time.monotonic() - started < 60
-    assert [(t["state"], t["reason"]) for t in found["trials"][1:]] == [("PRUNED", "the time budget is spent")]
+    assert [(t["state"], t["reason"]) for t in found["trials"][1:]] == [
+        ("PRUNED", "the time budget is spent")
+    ]
 
 
 @pytest.mark.row("T7")
-def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(ready: Project, alone: None) -> None:
+def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(
+    ready: Project, alone: None
+) -> None:
     works = ready.settings().model["_target_"]
     one = {"model._target_": {"choices": ["torch.nonsense"]}}
     with pytest.raises(ValueError, match=r"no trial gave a result; the last one: .*nonsense"):
@@ -177,7 +221,9 @@ def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(ready: Proje
         ({}, "at least 1 item"),
     ],
 )
-def test_a_wrong_space_is_told_before_anything_runs(space: Any, message: str, ready: Project, alone: None) -> None:
+def test_a_wrong_space_is_told_before_anything_runs(
+    space: Any, message: str, ready: Project, alone: None
+) -> None:
     asked = overrides(space=space)
     with pytest.raises(ValueError, match=message):
         sweep(asked)
@@ -197,7 +243,7 @@ def test_a_study_of_another_configuration_is_refused(ready: Project, alone: None
 
 @pytest.mark.row("T7")
 def test_a_trial_that_kills_its_workers_fails_at_last(ready: Project, alone: None) -> None:
-    asked, trials = overrides(max_trials=2), module("training.trials")
+    asked, trials = overrides(max_trials=2), module("experiments.trials")
     study = trials.Sweep(asked, trials.configured(asked), None, time.time() + 60)
     study.ask().set_user_attr("deaths", trials.MAX_DEATHS - 1)
     assert [(t["state"], t["reason"]) for t in sweep(asked)["trials"]] == [
@@ -208,13 +254,18 @@ def test_a_trial_that_kills_its_workers_fails_at_last(ready: Project, alone: Non
 
 def opened() -> dict[str, list[dict[str, Any]]]:
     """Lines of the runs of trials, by their key."""
-    found = {p.parent.name: p.read_text(encoding="utf-8") for p in Path(".state/records").glob("sweep-*-*/lines.jsonl")}
+    found = {
+        p.parent.name: p.read_text(encoding="utf-8")
+        for p in Path(".state/records").glob("sweep-*-*/lines.jsonl")
+    }
     return {key: [json.loads(line) for line in text.splitlines()] for key, text in found.items()}
 
 
 @pytest.mark.row("T7")
-def test_a_worker_whose_interrupt_was_lost_is_interrupted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, search = [], module("training.sweep")
+def test_a_worker_whose_interrupt_was_lost_is_interrupted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, search = [], module("experiments.sweep")
 
     def interrupt() -> None:
         calls.append("interrupt")
@@ -232,12 +283,17 @@ def test_a_worker_whose_interrupt_was_lost_is_interrupted_again(monkeypatch: pyt
 @pytest.mark.row("T7")
 @pytest.mark.skipif(os.name == "nt", reason="kill -9")
 def test_after_a_kill_the_same_command_goes_on(ready: Project) -> None:
-    asked = overrides("trainer.max_epochs=5", "training.early_stopping_patience=100", max_trials=3, pruner="none")
+    asked = overrides(
+        "trainer.max_epochs=5", "training.early_stopping_patience=100", max_trials=3, pruner="none"
+    )
     command = [sys.executable, "-m", PACKAGE, "sweep", *asked]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     try:  # in the middle of the second trial
-        while not any(key.endswith("-1") and '"val/loss"' in json.dumps(lines) for key, lines in opened().items()):
+        while not any(
+            key.endswith("-1") and '"val/loss"' in json.dumps(lines)
+            for key, lines in opened().items()
+        ):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
     finally:
@@ -247,9 +303,14 @@ def test_after_a_kill_the_same_command_goes_on(ready: Project) -> None:
     assert second.returncode == 0 and "the worker of trial 1 died" in second.stderr, second.stderr
     found = json.loads(Path("reports/sweep.json").read_text(encoding="utf-8"))
     assert [t["state"] for t in found["trials"]] == ["COMPLETE"] * 3
-    starts = {key[-1]: sum(line["kind"] in ("start", "resume") for line in lines) for key, lines in opened().items()}
+    starts = {
+        key[-1]: sum(line["kind"] in ("start", "resume") for line in lines)
+        for key, lines in opened().items()
+    }
     assert starts == {"0": 1, "1": 2, "2": 1}
     log = Path("logs/sweep.jsonl").read_text(encoding="utf-8")
     assert sorted(re.findall(r"trial (\d) \(", log)) == ["0", "1", "2"]
     again = sweep(asked, "uninterrupted")
-    assert [(t["params"], t["score"]) for t in again["trials"]] == [(t["params"], t["score"]) for t in found["trials"]]
+    assert [(t["params"], t["score"]) for t in again["trials"]] == [
+        (t["params"], t["score"]) for t in found["trials"]
+    ]

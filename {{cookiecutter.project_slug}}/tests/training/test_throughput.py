@@ -1,4 +1,6 @@
-"""The loop that calls hooks for every few batches only, beside Lightning's own, which calls them for each."""
+"""The loop that calls hooks for every few batches only, beside Lightning's own, which calls them
+for each.
+"""
 
 import json
 import os
@@ -17,7 +19,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from safetensors.torch import load_file
 
-fit, checkpoints, datamodule = module("training.fit"), module("training.checkpoints"), module("data.datamodule")
+fit, checkpoints, datamodule = (
+    module("training.fit"),
+    module("training.checkpoints"),
+    module("data.datamodule"),
+)
 throughput = module("training.throughput")
 
 
@@ -53,7 +59,9 @@ class Rounds(Callback):
             raise RuntimeError("crash")
 
 
-def fitted(settings: Any, every: int, *callbacks: Callback, start: Path | None = None) -> tuple[L.Trainer, Memory]:
+def fitted(
+    settings: Any, every: int, *callbacks: Callback, start: Path | None = None
+) -> tuple[L.Trainer, Memory]:
     trainer_settings = settings.trainer.model_copy(update={"batches_per_step": every})
     settings = settings.model_copy(update={"trainer": trainer_settings})
     fit.quiet()
@@ -62,7 +70,10 @@ def fitted(settings: Any, every: int, *callbacks: Callback, start: Path | None =
     own = [LearningRateMonitor(), EarlyStopping("val/loss", patience=2), *callbacks]
     trainer = fit.make_trainer(settings, [logger], own)
     trainer.fit(
-        fit.build_module(settings), datamodule.DataModule(settings), ckpt_path=start, weights_only=bool(start) or None
+        fit.build_module(settings),
+        datamodule.DataModule(settings),
+        ckpt_path=start,
+        weights_only=bool(start) or None,
     )
     return trainer, logger
 
@@ -86,7 +97,11 @@ WAYS = {
     "bf16-true": ["trainer.precision=bf16-true"],
     "no clipping": ["trainer.gradient_clip_val=null"],
     "strong clipping": ["trainer.gradient_clip_val=0.001"],
-    "some steps": ["trainer.max_steps=17", "trainer.max_epochs=9", "trainer.accumulate_grad_batches=2"],
+    "some steps": [
+        "trainer.max_steps=17",
+        "trainer.max_epochs=9",
+        "trainer.accumulate_grad_batches=2",
+    ],
     "some batches": ["trainer.limit_train_batches=6"],
     "one batch": ["trainer.overfit_batches=1", "trainer.max_epochs=3"],
     "early stopping": ["trainer.max_epochs=6", "optimizer.lr=0"],
@@ -111,20 +126,26 @@ def test_weights_steps_and_records_are_those_of_lightning(way: str, trained: Pro
 
 @pytest.mark.parametrize("scheduler", ["plateau", "onecycle", "none"])
 def test_schedulers_take_the_same_steps(scheduler: str, trained: Project) -> None:
-    text = module("pipeline").compose([f"scheduler={scheduler}", "trainer.enable_progress_bar=false", *SMALL])
+    text = module("pipeline").compose(
+        [f"scheduler={scheduler}", "trainer.enable_progress_bar=false", *SMALL]
+    )
     settings = module("settings").parse(yaml.safe_load(text))
     (plain, wanted), (ours, found) = fitted(settings, 1), fitted(settings, 7)
     assert same(weights(plain), weights(ours)) and found.lines == wanted.lines
 
 
 @pytest.mark.row("T4")
-def test_a_training_that_crashed_amid_an_epoch_goes_on_to_the_same_bits(trained: Project, tmp_path: Path) -> None:
+def test_a_training_that_crashed_amid_an_epoch_goes_on_to_the_same_bits(
+    trained: Project, tmp_path: Path
+) -> None:
     settings = trained.settings(*SMALL)
     whole, wanted = fitted(settings, 7)
     with pytest.raises(RuntimeError, match="crash"):
         fitted(settings, 7, Rounds(crash=(1, 8)), checkpoints.Resume(tmp_path, 0.0))
     start = checkpoints.latest(tmp_path)
-    assert start is not None and not start.stem.endswith("-000000000"), "the checkpoint is of an epoch's end"
+    assert start is not None and not start.stem.endswith("-000000000"), (
+        "the checkpoint is of an epoch's end"
+    )
     again, found = fitted(settings, 7, checkpoints.Resume(tmp_path, 1e9), start=start)
     assert same(weights(whole), weights(again)) and again.global_step == whole.global_step
     (step, values), (wanted_step, wanted_values) = found.lines[-1], wanted.lines[-1]
@@ -132,7 +153,9 @@ def test_a_training_that_crashed_amid_an_epoch_goes_on_to_the_same_bits(trained:
 
 
 def test_a_profile_is_of_lightnings_own_loop(trained: Project) -> None:
-    trainer = fit.make_trainer(trained.settings("trainer.batches_per_step=7", "trainer.profiler=simple"), [], [])
+    trainer = fit.make_trainer(
+        trained.settings("trainer.batches_per_step=7", "trainer.profiler=simple"), [], []
+    )
     assert not isinstance(trainer.fit_loop.epoch_loop, throughput.ThroughputLoop)
 
 
@@ -140,7 +163,11 @@ def test_a_profile_is_of_lightnings_own_loop(trained: Project) -> None:
 def test_16_mixed_is_left_to_lightning_and_clips_gradients_that_are_not_scaled(
     trained: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, name, made = trained.settings(*SMALL, "trainer.max_epochs=1"), "train/gradient_norm", L.Trainer
+    settings, name, made = (
+        trained.settings(*SMALL, "trainer.max_epochs=1"),
+        "train/gradient_norm",
+        L.Trainer,
+    )
 
     def half(**options: Any) -> L.Trainer:  # Lightning takes it on a CPU only as a plugin
         plugins = [*options["plugins"], MixedPrecision("16-mixed", "cpu")]
@@ -176,18 +203,37 @@ def test_clipping_is_that_of_pytorch_and_keeps_the_norm(trained: Project) -> Non
 @pytest.mark.slow
 @pytest.mark.row("T1")
 def test_a_cluster_preset_under_torchrun_trains_as_ddp_does(trained: Project) -> None:
-    """Two processes started by torchrun, as on the nodes of a cluster, beside two with hooks for every batch."""
+    """Two processes started by torchrun, as on the nodes of a cluster, beside two with hooks for
+    every batch.
+    """
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    cluster = ["trainer=cluster", "trainer.num_nodes=1", "trainer.devices=2", "trainer.accelerator=cpu"]
+    cluster = [
+        "trainer=cluster",
+        "trainer.num_nodes=1",
+        "trainer.devices=2",
+        "trainer.accelerator=cpu",
+    ]
     ways = {
-        "torchrun": (torchrun, [*cluster, "trainer.precision=32-true", "trainer.batches_per_step=8"]),
+        "torchrun": (
+            torchrun,
+            [*cluster, "trainer.precision=32-true", "trainer.batches_per_step=8"],
+        ),
         "lightning": ([], ["trainer=ddp", "trainer.batches_per_step=1"]),
     }
     own = ["trainer.max_epochs=2", "trainer.deterministic=true"]
     found = {}
     for name, (launcher, preset) in ways.items():
         folder = trained.folder / name
-        command = [sys.executable, "-m", *launcher, PACKAGE, "train", *preset, *own, f"hydra.run.dir={folder}"]
+        command = [
+            sys.executable,
+            "-m",
+            *launcher,
+            PACKAGE,
+            "train",
+            *preset,
+            *own,
+            f"hydra.run.dir={folder}",
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]

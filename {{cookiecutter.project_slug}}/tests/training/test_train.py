@@ -24,14 +24,16 @@ def test_the_same_seed_gives_the_same_bits(trained: Project) -> None:
 @pytest.mark.row("T1")
 def test_two_processes_train_one_model_with_one_record(trained: Project) -> None:
     settings = trained.settings()
-    client = module("experiments.tracking").client(settings)
+    client = module("tracking").client(settings)
     experiment = client.get_experiment_by_name(settings.tracking.experiment)
     before = len(client.search_runs([experiment.experiment_id]))
     command = [sys.executable, "-m", PACKAGE, "train", "trainer=ddp", "trainer.max_epochs=2"]
     done = subprocess.run(command, cwd=trained.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "MEMBER: 2/2" in done.stderr and done.stderr.count("epoch 2/2") == 1
-    assert len(client.search_runs([experiment.experiment_id])) == before + 4  # the network and three baselines
+    assert (
+        len(client.search_runs([experiment.experiment_id])) == before + 4
+    )  # the network and three baselines
     assert len(list(trained.folder.glob("outputs/*/*/model/network.safetensors"))) == 1
 
 
@@ -40,7 +42,9 @@ def test_other_processes_of_a_distributed_run_keep_no_record(
     name: str, trained: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = list[object]()
-    monkeypatch.setattr(module("training.fit"), "fit_network", lambda _, run, resume: asked.append(run))
+    monkeypatch.setattr(
+        module("training.fit"), "fit_network", lambda _, run, resume: asked.append(run)
+    )
     monkeypatch.setenv(name, "3")
     before = len(list(trained.settings().paths.records.glob("*")))
     assert module("training.train").train(trained.settings()) == {} and asked == [None]
@@ -48,7 +52,7 @@ def test_other_processes_of_a_distributed_run_keep_no_record(
 
 
 def test_a_failed_training_is_marked_failed(trained: Project) -> None:
-    client = module("experiments.tracking").client(trained.settings())
+    client = module("tracking").client(trained.settings())
     experiment = client.get_experiment_by_name(trained.settings().tracking.experiment)
     with pytest.raises(Exception, match=r"torch\.nonsense"):
         trained.run("train", "model._target_=torch.nonsense")

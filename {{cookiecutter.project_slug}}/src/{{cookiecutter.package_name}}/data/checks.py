@@ -1,6 +1,8 @@
-"""Checks over all rows. What they need is gathered chunk by chunk: 8 bytes per row for each thing to compare.
+"""Checks over all rows. What they need is gathered chunk by chunk: 8 bytes per row for each thing
+to compare.
 
-`docs/data_checks.md` names these checks, what they cost in memory, and the faults that each one catches.
+`docs/data_checks.md` names these checks, what they cost in memory, and the faults that each one
+catches.
 """
 
 from typing import Any
@@ -17,7 +19,9 @@ Check = dict[str, Any]
 
 
 def label_column(data: Data) -> pa.Column:
-    """The rule for labels: a known class, or a finite number within the declared range; empty is counted apart."""
+    """The rule for labels: a known class, or a finite number within the declared range; empty is
+    counted apart.
+    """
     if data.kind != "regression":
         return pa.Column(str, pa.Check.isin(data.labels), nullable=True)
     rules = [pa.Check(lambda s: np.isfinite(s), name="finite", error="a finite number")]
@@ -27,22 +31,33 @@ def label_column(data: Data) -> pa.Column:
 
 
 def hashes(values: pd.Series | pd.DataFrame) -> NDArray[np.uint64]:
-    """64-bit hash of each value or row, [n]; of n different ones, two collide with chance n² / 2^65."""
-    return np.asarray(pd.util.hash_pandas_object(values, index=False, categorize=False), dtype=np.uint64)
+    """64-bit hash of each value or row, [n]; of n different ones, two collide with chance n² /
+    2^65.
+    """
+    return np.asarray(
+        pd.util.hash_pandas_object(values, index=False, categorize=False), dtype=np.uint64
+    )
 
 
 def repeats(keys: list[NDArray[np.uint64]]) -> NDArray[np.int64]:
-    """Numbers of all rows whose key other rows have too, from the keys of each chunk; takes 8 bytes per row to sort."""
+    """Numbers of all rows whose key other rows have too, from the keys of each chunk; takes 8 bytes
+    per row to sort.
+    """
     ordered = np.sort(np.concatenate([np.empty(0, np.uint64), *keys]))
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     if not len(twice):
         return np.empty(0, np.int64)
-    return np.concatenate([np.flatnonzero(np.isin(k, twice)) + i for i, k in zip(_starts(keys), keys, strict=True)])
+    return np.concatenate(
+        [np.flatnonzero(np.isin(k, twice)) + i for i, k in zip(_starts(keys), keys, strict=True)]
+    )
 
 
 def at(parts: list[NDArray[Any]], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Values of the rows with these ascending numbers, out of the values of each chunk."""
-    inside = [p[rows[(rows >= i) & (rows < i + len(p))] - i] for i, p in zip(_starts(parts), parts, strict=True)]
+    inside = [
+        p[rows[(rows >= i) & (rows < i + len(p))] - i]
+        for i, p in zip(_starts(parts), parts, strict=True)
+    ]
     return np.concatenate(inside) if inside else np.empty(0)
 
 
@@ -69,8 +84,12 @@ def codes(label: pd.Series, data: Data) -> NDArray[Any]:
     return np.asarray(pd.Index(data.labels).get_indexer(label), dtype=np.int16)
 
 
-def check(name: str, found: float, limit: float, detail: str = "", rows: Any = (), least: bool = False) -> Check:
-    """One line of the report: what was found, the rule, the verdict, and the first rows that it is about."""
+def check(
+    name: str, found: float, limit: float, detail: str = "", rows: Any = (), least: bool = False
+) -> Check:
+    """One line of the report: what was found, the rule, the verdict, and the first rows that it is
+    about.
+    """
     return {
         "check": name,
         "found": round(found, 6),
@@ -99,17 +118,26 @@ class Column:
             self.highest = high if self.highest is None else max(self.highest, high)
 
     def statistics(self) -> dict[str, Any]:
-        return {"type": self.kind, "missing": self.missing, "lowest": self.lowest, "highest": self.highest}
+        return {
+            "type": self.kind,
+            "missing": self.missing,
+            "lowest": self.lowest,
+            "highest": self.highest,
+        }
 
 
 class Whole:
-    """Gathers, then judges: missing values, labels, duplicates and contradictions over the whole snapshot."""
+    """Gathers, then judges: missing values, labels, duplicates and contradictions over the whole
+    snapshot.
+    """
 
     def __init__(self, data: Data) -> None:
         self.data, self.rows = data, 0
         self.columns: dict[str, Column] = {}
         self.content: list[NDArray[np.uint64]] = []
-        self.label: list[NDArray[Any]] = []  # codes of classes, -1 for none; or values, NaN for none
+        self.label: list[
+            NDArray[Any]
+        ] = []  # codes of classes, -1 for none; or values, NaN for none
 
     def add(self, rows: pd.DataFrame, start: int) -> None:
         for name in rows:
@@ -127,7 +155,10 @@ class Whole:
             marks = (0, 5, 25, 50, 75, 95, 100)
             return {f"{mark} %": float(np.percentile(known, mark)) for mark in marks if len(known)}
         names = self.data.labels
-        counts = sum((np.bincount(part[part >= 0], minlength=len(names)) for part in self.label), np.zeros(len(names)))
+        counts = sum(
+            (np.bincount(part[part >= 0], minlength=len(names)) for part in self.label),
+            np.zeros(len(names)),
+        )
         return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
     def judge(self) -> list[Check]:
@@ -137,7 +168,13 @@ class Whole:
         empty = features[worst] if worst else Column("")
         found = [
             check("rows", self.rows, 1, least=True),
-            check("missing values", empty.missing / n, limits.max_missing, f"column {worst}", empty.rows),
+            check(
+                "missing values",
+                empty.missing / n,
+                limits.max_missing,
+                f"column {worst}",
+                empty.rows,
+            ),
         ]
         return found + (self._judge_labels(n) if self.label else [])
 
@@ -148,15 +185,39 @@ class Whole:
         known = np.flatnonzero(np.isfinite(label) if self.data.kind == "regression" else label >= 0)
         again, against = rows[later(content)], rows[known[conflicts(content[known], label[known])]]
         found = [
-            check("unlabeled rows", unlabeled.missing / n, limits.max_unlabeled, "", unlabeled.rows),
-            check("duplicate rows", len(again) / n, limits.max_duplicates, "equal but for the key", again),
-            check("equal rows with different labels", len(against) / n, limits.max_conflicts, "", against),
+            check(
+                "unlabeled rows", unlabeled.missing / n, limits.max_unlabeled, "", unlabeled.rows
+            ),
+            check(
+                "duplicate rows",
+                len(again) / n,
+                limits.max_duplicates,
+                "equal but for the key",
+                again,
+            ),
+            check(
+                "equal rows with different labels",
+                len(against) / n,
+                limits.max_conflicts,
+                "",
+                against,
+            ),
         ]
         if self.data.kind == "regression":
             values = np.concatenate(self.label)
-            spread = float(np.std(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
-            return [*found, check("standard deviation of the labels", spread, 1e-12, "", (), least=True)]
+            spread = (
+                float(np.std(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
+            )
+            return [
+                *found,
+                check("standard deviation of the labels", spread, 1e-12, "", (), least=True),
+            ]
         counts = self.labels()
         rarest = min(counts, key=lambda name: counts[name])
         share = counts[rarest] / max(1, sum(counts.values()))
-        return [*found, check("share of the smallest class", share, limits.min_class_share, rarest, (), least=True)]
+        return [
+            *found,
+            check(
+                "share of the smallest class", share, limits.min_class_share, rarest, (), least=True
+            ),
+        ]

@@ -1,6 +1,8 @@
-"""Reads the source chosen in `configs/source`, adds rows that users labelled, and writes an immutable Parquet snapshot.
+"""Reads the source chosen in `configs/source`, adds rows that users labelled, and writes an
+immutable Parquet snapshot.
 
-Equal data give equal bytes, so nothing after this stage runs again. A failure leaves the last good snapshot as it is.
+Equal data give equal bytes, so nothing after this stage runs again. A failure leaves the last good
+snapshot as it is.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from .. import logs
 from ..provenance import read_json, sha256, write_json
 from ..settings import Data, Settings
-from .schema import schema
+from ..task.schema import schema
 from .sources import as_text
 
 FILE, MANIFEST = "data.parquet", "manifest.json"
@@ -29,10 +31,12 @@ CELL = 16  # bytes that stand for one value in the content hash
 
 
 def content_hash(rows: pd.DataFrame) -> pd.Series:
-    """SHA-256 of each row's features: equal rows have equal hashes, whatever their key, label and order of columns.
+    """SHA-256 of each row's features: equal rows have equal hashes, whatever their key, label and
+    order of columns.
 
-    A value counts, not its type: 1, 1.0 and True are equal, and so are all ways of writing a missing value. Of text
-    and bytes the first 128 bits of their SHA-256 enter, so that all rows are equally long and hashed without parsing.
+    A value counts, not its type: 1, 1.0 and True are equal, and so are all ways of writing a
+    missing value. Of text and bytes the first 128 bits of their SHA-256 enter, so that all rows are
+    equally long and hashed without parsing.
     """
     columns = [_cells(rows[c]) for c in sorted(rows.columns) if c not in ("id", "label", "content")]
     digests: list[str] = []
@@ -75,7 +79,9 @@ def collect(settings: Settings) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """All rows with their content hash, and the number of rows and bytes after each step."""
     rows = instantiate(settings.data.source, _convert_="all")
     if "id" not in rows or "label" not in rows:
-        raise ValueError(f"the source {settings.data.source['_target_']} must give the columns `id` and `label`")
+        raise ValueError(
+            f"the source {settings.data.source['_target_']} must give the columns `id` and `label`"
+        )
     steps = [_step("source", rows)]
     rows = pd.concat([rows, *feedback_rows(settings.paths.feedback)], ignore_index=True)
     steps.append(_step("feedback added", rows))
@@ -87,8 +93,14 @@ def collect(settings: Settings) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
 
 
 def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
-    """Columns in the schema's order and of its types where they can be; the rest is left for validation to report."""
-    wanted = {name: str(column.dtype) for name, column in schema(data).columns.items() if name in rows.columns}
+    """Columns in the schema's order and of its types where they can be; the rest is left for
+    validation to report.
+    """
+    wanted = {
+        name: str(column.dtype)
+        for name, column in schema(data).columns.items()
+        if name in rows.columns
+    }
     for name, kind in wanted.items():
         with contextlib.suppress(ValueError, TypeError):
             if kind == "str":
@@ -99,11 +111,17 @@ def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
 
 
 def _step(name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    return {"step": name, "rows": len(rows), "bytes": int(rows.memory_usage(deep=True, index=False).sum())}
+    return {
+        "step": name,
+        "rows": len(rows),
+        "bytes": int(rows.memory_usage(deep=True, index=False).sum()),
+    }
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """Writes the new snapshot beside the last one and swaps it in; whatever fails before that has no effect."""
+    """Writes the new snapshot beside the last one and swaps it in; whatever fails before that has
+    no effect.
+    """
     raw = settings.paths.raw
     with logs.stage("ingest") as log:
         draft = _draft(raw)
@@ -119,7 +137,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             shutil.rmtree(draft, ignore_errors=True)  # a full disk must not stay full
             raise _kept(error, raw) from error
         same = _whole(raw) and (raw / MANIFEST).read_bytes() == (draft / MANIFEST).read_bytes()
-        log.info("nothing new: the snapshot stays as it is" if same else "a new version of the data")
+        log.info(
+            "nothing new: the snapshot stays as it is" if same else "a new version of the data"
+        )
         if not same:
             commit(draft, raw)
         shutil.rmtree(draft, ignore_errors=True)
@@ -127,10 +147,16 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _kept(error: Exception, raw: Path) -> Exception:
-    """The error, with a word on what lies in data/raw; a bug in a source stays what it is, with its traceback."""
+    """The error, with a word on what lies in data/raw; a bug in a source stays what it is, with its
+    traceback.
+    """
     if isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # what the source itself raised
-    left = f"{raw} keeps the last good snapshot" if (raw / MANIFEST).is_file() else f"there is no snapshot in {raw} yet"
+    left = (
+        f"{raw} keeps the last good snapshot"
+        if (raw / MANIFEST).is_file()
+        else f"there is no snapshot in {raw} yet"
+    )
     line = logs.explain(error)
     if line is not None:
         return ValueError(f"{line}; {left}")
@@ -142,7 +168,11 @@ def write(rows: pd.DataFrame, draft: Path, source: str, steps: list[dict[str, An
     """Snapshot and manifest in the folder `draft`, on the disk and not just on their way to it."""
     draft.mkdir(parents=True)
     rows.to_parquet(draft / FILE, index=False, row_group_size=ROW_GROUP)
-    entry = {"sha256": sha256(draft / FILE), "rows": len(rows), "bytes": (draft / FILE).stat().st_size}
+    entry = {
+        "sha256": sha256(draft / FILE),
+        "rows": len(rows),
+        "bytes": (draft / FILE).stat().st_size,
+    }
     columns = {name: str(kind) for name, kind in rows.dtypes.items()}
     manifest = {"source": source, "files": {FILE: entry}, "columns": columns, "steps": steps}
     write_json(draft / MANIFEST, manifest)
@@ -152,14 +182,18 @@ def write(rows: pd.DataFrame, draft: Path, source: str, steps: list[dict[str, An
 
 
 def commit(draft: Path, raw: Path) -> None:
-    """Makes the draft the snapshot. No system swaps two files at once: the manifest decides, and its data follow."""
+    """Makes the draft the snapshot. No system swaps two files at once: the manifest decides, and
+    its data follow.
+    """
     raw.mkdir(parents=True, exist_ok=True)
     (draft / MANIFEST).replace(raw / MANIFEST)
     settle(raw)
 
 
 def settle(raw: Path) -> None:
-    """Ends a swap that was killed half-way: data that the manifest names already are moved to their place."""
+    """Ends a swap that was killed half-way: data that the manifest names already are moved to their
+    place.
+    """
     data = _draft(raw) / FILE
     if data.is_file() and (raw / MANIFEST).is_file() and sha256(data) == _entry(raw)["sha256"]:
         with contextlib.suppress(FileNotFoundError):  # another process has just done it
@@ -175,11 +209,17 @@ def _entry(raw: Path) -> dict[str, Any]:
 
 
 def _whole(raw: Path) -> bool:
-    return (raw / MANIFEST).is_file() and (raw / FILE).is_file() and sha256(raw / FILE) == _entry(raw)["sha256"]
+    return (
+        (raw / MANIFEST).is_file()
+        and (raw / FILE).is_file()
+        and sha256(raw / FILE) == _entry(raw)["sha256"]
+    )
 
 
 def verified(settings: Settings) -> Path:
-    """The snapshot's file, compared with the manifest's SHA-256: DVC restores a damaged cache object silently."""
+    """The snapshot's file, compared with the manifest's SHA-256: DVC restores a damaged cache
+    object silently.
+    """
     raw = settings.paths.raw
     settle(raw)
     _entry(raw)  # tells what to do where there is none

@@ -1,8 +1,9 @@
 """A small description of a snapshot, and the change from the last one that was accepted.
 
-The change of a column is the population stability index, Σ (q - p) ln(q / p) over bins with shares p before and q now.
-Where nothing changed it is about (1/n + 1/m) χ² with bins - 1 degrees of freedom (Yurdakul and Naranjo 2020,
-Statistical properties of the population stability index, J. Risk Model Validation): below that, a change is chance.
+The change of a column is the population stability index, Σ (q - p) ln(q / p) over bins with shares
+p before and q now. Where nothing changed it is about (1/n + 1/m) χ² with bins - 1 degrees of
+freedom (Yurdakul and Naranjo 2020, Statistical properties of the population stability index, J.
+Risk Model Validation): below that, a change is chance.
 """
 
 import itertools
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..settings import Data
-from .features import Features, encode, signals
+from ..task.features import Features, encode, signals
 
 SAMPLE = 20_000  # rows described, evenly spaced: quantiles need no more
 BINS, VALUES = 10, 50
@@ -22,15 +23,21 @@ MISSING, OTHER = "(missing)", "(other)"
 
 
 def describe(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
-    """What can be compared: columns of numbers and texts, the label, and the scalars of what the rows encode to."""
-    shown = rows.drop(columns=["id", "content"], errors="ignore").select_dtypes(["number", "bool", "str", "category"])
+    """What can be compared: columns of numbers and texts, the label, and the scalars of what the
+    rows encode to.
+    """
+    shown = rows.drop(columns=["id", "content"], errors="ignore").select_dtypes(
+        ["number", "bool", "str", "category"]
+    )
     features = Features.model_validate(data.features)
     scalars = signals(encode(rows.reset_index(drop=True), features), features)
     return shown.assign(**{n: v for n, v in scalars.items() if n not in shown and v.ndim == 1})
 
 
 def profile(sample: pd.DataFrame) -> dict[str, Any]:
-    """Per column, its bins and the share of rows in each; the bins of a column of numbers are its deciles."""
+    """Per column, its bins and the share of rows in each; the bins of a column of numbers are its
+    deciles.
+    """
     columns = {}
     for name in sample:
         bins = _bins(sample[name])
@@ -77,13 +84,17 @@ def _shares(values: pd.Series, bins: list[Any]) -> list[float]:
 
 
 def psi(before: NDArray[np.float64], n: int, now: NDArray[np.float64], m: int) -> float:
-    """Population stability index of shares [b] of n rows and [b] of m rows; half a row is added to each bin."""
+    """Population stability index of shares [b] of n rows and [b] of m rows; half a row is added to
+    each bin.
+    """
     p, q = ((share * k + 0.5) / (k + 0.5 * len(share)) for share, k in ((before, n), (now, m)))
     return float(((q - p) * np.log(q / p)).sum())
 
 
 def drift(before: dict[str, Any], sample: pd.DataFrame, limit: float) -> list[dict[str, Any]]:
-    """Columns that both snapshots have, most changed first: index, limit (raised to what chance explains), verdict."""
+    """Columns that both snapshots have, most changed first: index, limit (raised to what chance
+    explains), verdict.
+    """
     from scipy.stats import chi2
 
     shared = [name for name in before["columns"] if name in sample]
@@ -98,5 +109,13 @@ def drift(before: dict[str, Any], sample: pd.DataFrame, limit: float) -> list[di
         most = int(np.argmax(np.abs(new - old)))
         allowed = max(limit, chance)
         detail = f"{_names(bins)[most]}: {old[most]:.1%} → {new[most]:.1%}"
-        found.append({"column": name, "index": index, "limit": allowed, "ok": index <= allowed, "detail": detail})
+        found.append(
+            {
+                "column": name,
+                "index": index,
+                "limit": allowed,
+                "ok": index <= allowed,
+                "detail": detail,
+            }
+        )
     return sorted(found, key=lambda f: -f["index"] / f["limit"] if f["limit"] else 0.0)

@@ -1,7 +1,9 @@
-"""Rows from outside: CSV and Parquet files anywhere that fsspec reaches, and SQL queries; chosen in `configs/source`.
+"""Rows from outside: CSV and Parquet files anywhere that fsspec reaches, and SQL queries; chosen in
+`configs/source`.
 
-Each gives the columns `id`, the features as they come, and `label`. What cannot be read whole is an error, never fewer
-rows. Secrets stay out of the configuration: they are found in the environment, in ~/.aws and in ~/.netrc.
+Each gives the columns `id`, the features as they come, and `label`. What cannot be read whole is an
+error, never fewer rows. Secrets stay out of the configuration: they are found in the environment,
+in ~/.aws and in ~/.netrc.
 """
 
 import os
@@ -29,14 +31,17 @@ def table(
     separator: str = ",",
     options: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """One .csv, .csv.gz or .parquet file: a local path, or an https://, s3:// or other address that fsspec knows.
+    """One .csv, .csv.gz or .parquet file: a local path, or an https://, s3:// or other address that
+    fsspec knows.
 
-    `label` and `id` name columns; without `id` the row number is the key. `columns` keeps these features; without it
-    all stay, and validation refuses those that the configuration does not declare. `options` go to fsspec.
+    `label` and `id` name columns; without `id` the row number is the key. `columns` keeps these
+    features; without it all stay, and validation refuses those that the configuration does not
+    declare. `options` go to fsspec.
     """
     with fetched(path, sha256, options) as file:
         if ".csv" in file.suffixes:
-            # All as text: which columns hold numbers, and which hold codes such as 007, is said by the schema.
+            # All as text: which columns hold numbers, and which hold codes such as 007, is said by
+            # the schema.
             rows = pd.read_csv(file, sep=separator, index_col=False, dtype=str)
         elif file.suffix == ".parquet":
             rows = pd.read_parquet(file)
@@ -52,10 +57,12 @@ def sql(
     id: str | None = None,
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """The rows of one SELECT from any database that SQLAlchemy reaches; the arguments are those of `table`.
+    """The rows of one SELECT from any database that SQLAlchemy reaches; the arguments are those of
+    `table`.
 
-    `url` takes secrets from the environment: `$DATABASE_URL`, or `postgresql+psycopg://$DB_USER:$DB_PASSWORD@host/db`.
-    Rows come in the order of their keys, so that a database which returns them in another has not changed.
+    `url` takes secrets from the environment: `$DATABASE_URL`, or
+    `postgresql+psycopg://$DB_USER:$DB_PASSWORD@host/db`. Rows come in the order of their keys, so
+    that a database which returns them in another has not changed.
     """
     import sqlalchemy
     from sqlalchemy.exc import SQLAlchemyError
@@ -63,22 +70,32 @@ def sql(
     try:
         address = sqlalchemy.make_url(_filled(url))
         if address.password and "$" not in url:
-            raise ValueError("data.source.url holds a password: write $NAME there, a variable of the environment")
+            raise ValueError(
+                "data.source.url holds a password: write $NAME there, a variable of the environment"
+            )
         engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
         with engine.connect() as connection:
             found = connection.execute(sqlalchemy.text(query))
-            rows = pd.DataFrame.from_records(found.all(), columns=list(found.keys()), coerce_float=True)
+            rows = pd.DataFrame.from_records(
+                found.all(), columns=list(found.keys()), coerce_float=True
+            )
     except ModuleNotFoundError as error:
         raise ValueError(f"the database needs a driver that is not installed: {error}") from None
     except SQLAlchemyError as error:
-        raise ValueError(f"the database did not answer the query: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"the database did not answer the query: {str(error).splitlines()[0]}"
+        ) from None
     rows = arranged(rows, "the query", label, id, columns)
     return rows.sort_values("id", kind="stable", ignore_index=True) if id else rows
 
 
 @contextmanager
-def fetched(path: str, sha256: str | None = None, options: dict[str, Any] | None = None) -> Iterator[Path]:
-    """A file as a local one whose SHA-256 is the given one; a copy made for this is removed afterwards."""
+def fetched(
+    path: str, sha256: str | None = None, options: dict[str, Any] | None = None
+) -> Iterator[Path]:
+    """A file as a local one whose SHA-256 is the given one; a copy made for this is removed
+    afterwards.
+    """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(path)
         if "://" in path:
@@ -87,7 +104,9 @@ def fetched(path: str, sha256: str | None = None, options: dict[str, Any] | None
         if not file.is_file():
             raise ValueError(f"{path} is no file (data.source.path)")
         if sha256 and checksum(file) != sha256.lower():
-            raise ValueError(f"{path} has SHA-256 {checksum(file)} and not {sha256} as data.source.sha256 says")
+            raise ValueError(
+                f"{path} has SHA-256 {checksum(file)} and not {sha256} as data.source.sha256 says"
+            )
         yield file
 
 
@@ -107,7 +126,9 @@ def _download(path: str, file: Path, options: dict[str, Any]) -> None:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Around calls of fsspec: each kind of store raises the errors of its own library, of which ValueError is made."""
+    """Around calls of fsspec: each kind of store raises the errors of its own library, of which
+    ValueError is made.
+    """
     try:
         yield
     except Exception as error:
@@ -118,21 +139,33 @@ def reading(path: str) -> Iterator[None]:
 def _filled(url: str) -> str:
     """The URL with $NAME replaced from the environment, quoted where it is a part of the URL only."""
     whole = url.startswith("$") and url.strip("${}").isidentifier()
-    values = os.environ if whole else {name: quote_plus(value) for name, value in os.environ.items()}
+    values = (
+        os.environ if whole else {name: quote_plus(value) for name, value in os.environ.items()}
+    )
     try:
         return string.Template(url).substitute(values)
     except KeyError as error:
-        raise ValueError(f"data.source.url needs the environment variable {error.args[0]}: set it") from None
+        raise ValueError(
+            f"data.source.url needs the environment variable {error.args[0]}: set it"
+        ) from None
 
 
-def arranged(rows: pd.DataFrame, what: str, label: str, id: str | None, columns: Sequence[str] | None) -> pd.DataFrame:
-    """Columns `id`, features, `label` of rows as they were found. Raises ValueError where a named column is missing."""
-    features = list(columns) if columns is not None else [c for c in rows.columns if c not in (id, label)]
+def arranged(
+    rows: pd.DataFrame, what: str, label: str, id: str | None, columns: Sequence[str] | None
+) -> pd.DataFrame:
+    """Columns `id`, features, `label` of rows as they were found. Raises ValueError where a named
+    column is missing.
+    """
+    features = (
+        list(columns) if columns is not None else [c for c in rows.columns if c not in (id, label)]
+    )
     missing = [c for c in [*([id] if id else []), *features, label] if c not in rows.columns]
     if missing:
         raise ValueError(f"{what} lacks the columns {missing}: it has {list(rows.columns)}")
     if reserved := sorted(RESERVED & set(features)):
-        raise ValueError(f"{what} has features called {reserved}: set data.source.id or label, or leave them out")
+        raise ValueError(
+            f"{what} has features called {reserved}: set data.source.id or label, or leave them out"
+        )
     found = rows[[id, *features, label] if id else [*features, label]].set_axis(
         [*(["id"] if id else []), *features, "label"], axis=1
     )
@@ -140,7 +173,9 @@ def arranged(rows: pd.DataFrame, what: str, label: str, id: str | None, columns:
 
 
 def as_text(values: pd.Series) -> pd.Series:
-    """Text as a person writes it: whole numbers have no decimal point, although missing ones made them floats."""
+    """Text as a person writes it: whole numbers have no decimal point, although missing ones made
+    them floats.
+    """
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     return values.astype("str")

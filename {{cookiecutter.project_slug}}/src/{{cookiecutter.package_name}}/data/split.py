@@ -1,4 +1,6 @@
-"""Assigns every row to train, val, calibration or test by a hash of its key, which it keeps when data is added."""
+"""Assigns every row to train, val, calibration or test by a hash of its key, which it keeps when
+data is added.
+"""
 
 import argparse
 import hashlib
@@ -18,32 +20,43 @@ from numpy.typing import NDArray
 from .. import logs
 from ..provenance import stamp, write_json
 from ..settings import Data, Settings, Split
+from ..task.schema import near_key
 from . import card
 from .checks import EXAMPLES, at, codes, hashes, repeats
 from .ingest import verified
-from .schema import near_key
 from .snapshot import chunks
 
-NAMES: tuple[Literal["train", "val", "calibration", "test"], ...] = ("train", "val", "calibration", "test")
+NAMES: tuple[Literal["train", "val", "calibration", "test"], ...] = (
+    "train",
+    "val",
+    "calibration",
+    "test",
+)
 NEAR = "near"  # as data.split.key: near-duplicates share a split
 NearKey = Callable[[pd.DataFrame, Data], pd.Series]
 
 
 def assign(keys: pd.Series, split: Split, seed: int) -> NDArray[np.int8]:
-    """Index into NAMES for each key, [n]: its hash, as a number in [0, 1), falls into one of the fractions.
+    """Index into NAMES for each key, [n]: its hash, as a number in [0, 1), falls into one of the
+    fractions.
 
-    The hash knows nothing of labels, so they are balanced in expectation; `deviation` checks the outcome.
+    The hash knows nothing of labels, so they are balanced in expectation; `deviation` checks the
+    outcome.
     """
     if abs(sum(split.fractions.values()) - 1) > 1e-9 or set(split.fractions) != set(NAMES):
         raise ValueError(f"data.split.fractions must name {', '.join(NAMES)} and add up to 1")
     if keys.isna().any():
-        raise ValueError(f"data.split.key={split.key}: row {int(keys.isna().argmax())} has no value there")
+        raise ValueError(
+            f"data.split.key={split.key}: row {int(keys.isna().argmax())} has no value there"
+        )
     start, sha256 = f"{seed}:", hashlib.sha256
     digests = b"".join([sha256(f"{start}{key}".encode()).digest()[:8] for key in keys.tolist()])
     uniform = np.frombuffer(digests, ">u8").astype(np.float64) / 2**64
     names = NAMES if split.time is None else NAMES[:-1]
     shares = np.array([split.fractions[name] for name in names])
-    return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], uniform, side="right").astype(np.int8)
+    return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], uniform, side="right").astype(
+        np.int8
+    )
 
 
 def newest(path: Path, split: Split) -> Any:
@@ -52,7 +65,9 @@ def newest(path: Path, split: Split) -> Any:
         return None
     times = pq.read_table(path, columns=[split.time.column])[0]
     if times.null_count:
-        raise ValueError(f"data.split.time.column={split.time.column}: {times.null_count} rows have no value there")
+        raise ValueError(
+            f"data.split.time.column={split.time.column}: {times.null_count} rows have no value there"
+        )
     if split.time.test_from is not None:
         return pc.cast(pa.scalar(split.time.test_from), times.type)
     order = pc.sort_indices(times)
@@ -60,7 +75,9 @@ def newest(path: Path, split: Split) -> Any:
 
 
 class Record:
-    """What is known of each row, by chunk: its split (-1 for none), hash of content, near key, label."""
+    """What is known of each row, by chunk: its split (-1 for none), hash of content, near key,
+    label.
+    """
 
     def __init__(self) -> None:
         self.split: list[NDArray[np.int8]] = []
@@ -69,7 +86,10 @@ class Record:
         self.label: list[NDArray[Any]] = []
 
     def rows(self) -> dict[str, int]:
-        counts = sum((np.bincount(part[part >= 0], minlength=len(NAMES)) for part in self.split), np.zeros(len(NAMES)))
+        counts = sum(
+            (np.bincount(part[part >= 0], minlength=len(NAMES)) for part in self.split),
+            np.zeros(len(NAMES)),
+        )
         return {name: int(count) for name, count in zip(NAMES, counts, strict=True)}
 
     def leakage(self) -> dict[str, int]:
@@ -78,30 +98,45 @@ class Record:
         split, content = at(self.split, rows), at(self.content, rows)
         inside = [np.unique(content[split == i]) for i in range(len(NAMES))]
         pairs = itertools.combinations(range(len(NAMES)), 2)
-        return {f"{NAMES[a]}/{NAMES[b]}": len(np.intersect1d(inside[a], inside[b], True)) for a, b in pairs}
+        return {
+            f"{NAMES[a]}/{NAMES[b]}": len(np.intersect1d(inside[a], inside[b], True))
+            for a, b in pairs
+        }
 
     def near_duplicates(self) -> dict[str, Any]:
-        """Test rows that have a near-duplicate, and no equal row, in train: number, share, first pairs of rows."""
+        """Test rows that have a near-duplicate, and no equal row, in train: number, share, first
+        pairs of rows.
+        """
         rows = repeats(self.near)
         split, near, content = (at(parts, rows) for parts in (self.split, self.near, self.content))
         train, test = np.flatnonzero(split == 0), np.flatnonzero(split == 3)
         known, first = np.unique(near[train], return_index=True)
         found = test[np.isin(near[test], known) & ~np.isin(content[test], content[train])]
         partners = train[first[np.searchsorted(known, near[found])]]
-        pairs = zip(rows[found][:EXAMPLES].tolist(), rows[partners][:EXAMPLES].tolist(), strict=True)
+        pairs = zip(
+            rows[found][:EXAMPLES].tolist(), rows[partners][:EXAMPLES].tolist(), strict=True
+        )
         share = len(found) / max(1, self.rows()["test"])
-        return {"rows": len(found), "share": share, "test_and_train_rows": [list(pair) for pair in pairs]}
+        return {
+            "rows": len(found),
+            "share": share,
+            "test_and_train_rows": [list(pair) for pair in pairs],
+        }
 
 
 def deviation(labels: NDArray[Any], split: NDArray[np.int8], kind: str) -> dict[str, float]:
-    """Per split, the largest difference from all rows: of class shares, or for values of distribution functions."""
+    """Per split, the largest difference from all rows: of class shares, or for values of
+    distribution functions.
+    """
     if kind == "regression":
         labels = np.unique(labels, return_inverse=True)[1]
     size = int(labels.max(initial=-1)) + 1
     overall = np.bincount(labels[split >= 0], minlength=size) / max(1, (split >= 0).sum())
     found: dict[str, float] = {}
     for i, name in enumerate(NAMES):
-        difference = np.bincount(labels[split == i], minlength=size) / max(1, (split == i).sum()) - overall
+        difference = (
+            np.bincount(labels[split == i], minlength=size) / max(1, (split == i).sum()) - overall
+        )
         if kind == "regression":
             difference = np.cumsum(difference)
         found[name] = round(float(np.abs(difference).max(initial=0)), 4)
@@ -118,9 +153,13 @@ def write_splits(path: Path, folder: Path, data: Data, seed: int, near: NearKey)
         for _, table in chunks(path):
             rows, labelled = table.to_pandas(), table["label"].is_valid().to_numpy()
             keys = near(rows, data)
-            split = assign(keys if data.split.key == NEAR else rows[data.split.key], data.split, seed)
+            split = assign(
+                keys if data.split.key == NEAR else rows[data.split.key], data.split, seed
+            )
             if data.split.time is not None:
-                split[pc.greater_equal(table[data.split.time.column], cut).to_numpy()] = NAMES.index("test")
+                split[pc.greater_equal(table[data.split.time.column], cut).to_numpy()] = (
+                    NAMES.index("test")
+                )
             split[~labelled] = -1
             for i, writer in enumerate(writers):
                 writer.write_table(table.filter(pa.array(split == i)))
@@ -146,7 +185,10 @@ def faults(report: dict[str, Any], limits: Split) -> list[str]:
             f"{near['rows']} test rows ({near['share']:.1%}) have a near-duplicate in train, first (test, train) "
             f"{near['test_and_train_rows'][:3]}: set data.split.key={NEAR}, which keeps them together"
         )
-    if min(report["rows"].values()) == 0 or max(report["label_deviation"].values()) > limits.max_label_deviation:
+    if (
+        min(report["rows"].values()) == 0
+        or max(report["label_deviation"].values()) > limits.max_label_deviation
+    ):
         found.append(
             f"splits are empty or lopsided {report['rows']} {report['label_deviation']}: change `seed` or the fractions"
         )
@@ -154,7 +196,9 @@ def faults(report: dict[str, Any], limits: Split) -> list[str]:
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """Writes one Parquet file per split, reports/splits.json and the data card; exit code 1 for leaking splits."""
+    """Writes one Parquet file per split, reports/splits.json and the data card; exit code 1 for
+    leaking splits.
+    """
     with logs.stage("split") as log:
         draft = settings.paths.splits.with_name(f".{settings.paths.splits.name}.tmp")
         record = write_splits(verified(settings), draft, settings.data, settings.seed, near_key)

@@ -1,8 +1,10 @@
-"""M5: what each feature added to an answer. Integrated gradients, or ablation for models without gradients.
+"""M5: what each feature added to an answer. Integrated gradients, or ablation for models without
+gradients.
 
-Both explain the log odds of the answered class, or the value, against a reference: the usual example that a task's
-`show.reference` makes of the training data. `show.features` says which elements of the inputs make up a named feature.
-Odds, since they add up: a probability near 1 hardly moves when one feature is taken away.
+Both explain the log odds of the answered class, or the value, against a reference: the usual
+example that a task's `show.reference` makes of the training data. `show.features` says which
+elements of the inputs make up a named feature. Odds, since they add up: a probability near 1 hardly
+moves when one feature is taken away.
 """
 
 from collections.abc import Callable
@@ -14,24 +16,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.features import Features
 from ..modeling.candidates import BATCH, Candidate, NetworkCandidate
-from ..modeling.predictions import Answers, Estimates
-from . import show
+from ..task import show
+from ..task.features import Features
+from ..types import Answers, Estimates
 
 Inputs = dict[str, NDArray[Any]]
 Groups = tuple[list[str], dict[str, NDArray[np.int64]]]
-"""Names of the features, and for each input an array like one example: the number of the feature of each element."""
+"""Names of the features, and for each input an array like one example: the number of the feature of
+each element.
+"""
 ROWS = 1000
-STEPS = 24  # points of the path from the reference to the example; completeness is checked, see `gap`
+STEPS = (
+    24  # points of the path from the reference to the example; completeness is checked, see `gap`
+)
 
 
 @dataclass(frozen=True)
 class Attributions:
-    """`values` [n, ...] by input: what each element added to log odds or value; `by_feature` [n, features].
+    """`values` [n, ...] by input: what each element added to log odds or value; `by_feature` [n,
+    features].
 
-    `gap` [n]: output minus output at the reference minus the sum of the values. Integrated gradients leave none but the
-    error of the integral; ablation leaves what only several features together make.
+    `gap` [n]: output minus output at the reference minus the sum of the values. Integrated
+    gradients leave none but the error of the integral; ablation leaves what only several features
+    together make.
     """
 
     method: str
@@ -50,7 +58,12 @@ class Attributions:
         moved = np.abs(self.by_feature.sum(axis=1) + self.gap).mean()
         unexplained = float(np.abs(self.gap).mean() / moved) if moved else 0.0
         rows = len(self.gap)
-        return {"method": self.method, "rows": rows, "importance": self.importance(), "unexplained": unexplained}
+        return {
+            "method": self.method,
+            "rows": rows,
+            "importance": self.importance(),
+            "unexplained": unexplained,
+        }
 
 
 def target(answers: Answers) -> NDArray[np.int64] | None:
@@ -58,7 +71,9 @@ def target(answers: Answers) -> NDArray[np.int64] | None:
     return None if isinstance(answers, Estimates) else answers.label
 
 
-def explain(candidate: Candidate, train: Inputs, test: Inputs, answers: Answers, of: Features) -> Attributions:
+def explain(
+    candidate: Candidate, train: Inputs, test: Inputs, answers: Answers, of: Features
+) -> Attributions:
     """Attributions for answers to test rows, at most the first thousand."""
     inputs, chosen = {name: values[:ROWS] for name, values in test.items()}, target(answers)
     few = None if chosen is None else chosen[:ROWS]
@@ -66,9 +81,15 @@ def explain(candidate: Candidate, train: Inputs, test: Inputs, answers: Answers,
 
 
 def attribute(
-    candidate: Candidate, inputs: Inputs, target: NDArray[np.int64] | None, base: Inputs, groups: Groups
+    candidate: Candidate,
+    inputs: Inputs,
+    target: NDArray[np.int64] | None,
+    base: Inputs,
+    groups: Groups,
 ) -> Attributions:
-    """Attributions for n rows and the classes [n] whose odds are explained; `base` is the reference [1, ...]."""
+    """Attributions for n rows and the classes [n] whose odds are explained; `base` is the reference
+    [1, ...].
+    """
     names, n = list(inputs), len(next(iter(inputs.values())))
     chosen = torch.zeros(n, dtype=torch.int64) if target is None else torch.from_numpy(target)
     baselines = tuple(torch.from_numpy(base[name]) for name in names)
@@ -79,7 +100,9 @@ def attribute(
         if isinstance(candidate, NetworkCandidate):
             raw = candidate.network(**dict(zip(names, values, strict=True)))[0]
         else:
-            found = candidate.outputs({name: value.numpy() for name, value in zip(names, values, strict=True)})
+            found = candidate.outputs(
+                {name: value.numpy() for name, value in zip(names, values, strict=True)}
+            )
             raw = torch.from_numpy(found.raw)
         return raw[:, :1] if target is None else log_odds(raw)
 
@@ -90,12 +113,17 @@ def attribute(
         find = integrated_gradients if gradients else ablation
         values = find(outputs, batch, baselines, chosen[rows], masks)
         with torch.no_grad():
-            moved = outputs(*batch).gather(1, chosen[rows][:, None])[:, 0] - outputs(*baselines)[0, chosen[rows]]
+            moved = (
+                outputs(*batch).gather(1, chosen[rows][:, None])[:, 0]
+                - outputs(*baselines)[0, chosen[rows]]
+            )
         gaps.append(moved.numpy() - sum(v.flatten(1).sum(dim=1).numpy() for v in values))
         parts.append([v.numpy() for v in values])
     values_by_name = {name: np.concatenate([p[i] for p in parts]) for i, name in enumerate(names)}
     method = "integrated gradients" if gradients else "feature ablation"
-    return Attributions(method, groups[0], values_by_name, by_feature(values_by_name, groups), np.concatenate(gaps))
+    return Attributions(
+        method, groups[0], values_by_name, by_feature(values_by_name, groups), np.concatenate(gaps)
+    )
 
 
 def log_odds(raw: Tensor) -> Tensor:
@@ -108,7 +136,10 @@ def by_feature(values: Inputs, groups: Groups) -> NDArray[np.floating]:
     """Sums [n, features] of values [n, ...] over the elements of each feature."""
     names, members = groups
     one_hot = np.eye(len(names))
-    parts = [part.reshape(len(part), -1) @ one_hot[members[name].ravel()] for name, part in values.items()]
+    parts = [
+        part.reshape(len(part), -1) @ one_hot[members[name].ravel()]
+        for name, part in values.items()
+    ]
     return np.asarray(np.sum(parts, axis=0))
 
 
@@ -116,9 +147,15 @@ Tensors = tuple[Tensor, ...]
 
 
 def integrated_gradients(
-    outputs: Callable[..., Tensor], batch: Tensors, baselines: Tensors, target: Tensor, masks: Tensors
+    outputs: Callable[..., Tensor],
+    batch: Tensors,
+    baselines: Tensors,
+    target: Tensor,
+    masks: Tensors,
 ) -> list[Tensor]:
-    """(x - base) times the mean gradient on the way from base to x (Sundararajan et al. 2017, arXiv:1703.01365)."""
+    """(x - base) times the mean gradient on the way from base to x (Sundararajan et al. 2017,
+    arXiv:1703.01365).
+    """
     from captum.attr import IntegratedGradients
 
     found = IntegratedGradients(outputs).attribute(
@@ -128,9 +165,15 @@ def integrated_gradients(
 
 
 def ablation(
-    outputs: Callable[..., Tensor], batch: Tensors, baselines: Tensors, target: Tensor, masks: Tensors
+    outputs: Callable[..., Tensor],
+    batch: Tensors,
+    baselines: Tensors,
+    target: Tensor,
+    masks: Tensors,
 ) -> list[Tensor]:
-    """Fall of the output when a feature takes its value in the reference, shared out among the feature's elements."""
+    """Fall of the output when a feature takes its value in the reference, shared out among the
+    feature's elements.
+    """
     from captum.attr import FeatureAblation
 
     together = max(1, 8 * BATCH // len(target))

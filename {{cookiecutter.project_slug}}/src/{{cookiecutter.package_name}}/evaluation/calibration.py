@@ -1,4 +1,6 @@
-"""M10: are probabilities frequencies, and do intervals cover what they promise? And the temperature that helps."""
+"""M10: are probabilities frequencies, and do intervals cover what they promise? And the temperature
+that helps.
+"""
 
 from typing import Any
 
@@ -6,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from ..limits import Calibration
-from ..modeling.predictions import Rule, estimate, softmax
-from ..settings import Kind
+from ..modeling.kinds.classes import softmax
+from ..modeling.kinds.values import decide as estimate
+from ..settings import Calibration, Kind
+from ..types import Rule
 from .verdict import Verdict, outcome
 
 Floats = NDArray[np.floating]
 LEVELS, DRAWS = np.arange(1, 10) / 10, 2000
-ALPHA = 0.01  # what is further off than its limit is refused only where chance alone is rarer than this
+ALPHA = (
+    0.01  # what is further off than its limit is refused only where chance alone is rarer than this
+)
 
 
 def log_loss(probabilities: Floats, label: NDArray[np.int64]) -> float:
@@ -24,9 +29,10 @@ def log_loss(probabilities: Floats, label: NDArray[np.int64]) -> float:
 def fit_temperature(kind: Kind, raw: Floats, label: NDArray[Any]) -> float:
     """The temperature of a `Rule`, from raw outputs [n, ...] and label [n] of validation data.
 
-    For values: the root mean square of standardised residuals, of greatest Gaussian likelihood. For classes: that of
-    least log loss (Guo et al. 2017, arXiv:1706.04599), or 1 where scaling would not help; targets are smoothed as in
-    Platt 1999: else a model that gets all of a small set right would be scaled to certainty.
+    For values: the root mean square of standardised residuals, of greatest Gaussian likelihood. For
+    classes: that of least log loss (Guo et al. 2017, arXiv:1706.04599), or 1 where scaling would
+    not help; targets are smoothed as in Platt 1999: else a model that gets all of a small set right
+    would be scaled to certainty.
     """
     if kind == "regression":
         answers = estimate(raw, Rule())
@@ -34,7 +40,11 @@ def fit_temperature(kind: Kind, raw: Floats, label: NDArray[Any]) -> float:
     n, k = raw.shape
     right, wrong = 1 - 1 / (n + 2), 1 / (n + 2) / (k - 1)
     temperature = _scale(raw, wrong + (right - wrong) * np.eye(k)[label])
-    return temperature if log_loss(softmax(raw, temperature), label) < log_loss(softmax(raw), label) else 1.0
+    return (
+        temperature
+        if log_loss(softmax(raw, temperature), label) < log_loss(softmax(raw), label)
+        else 1.0
+    )
 
 
 def _scale(logits: Floats, targets: Floats) -> float:
@@ -48,38 +58,53 @@ def _scale(logits: Floats, targets: Floats) -> float:
 
 
 def overconfidence(logits: Floats, label: NDArray[np.int64]) -> tuple[float, float]:
-    """By what factor calibrated logits [n, k] are too large for the label [n], and the p-value of none.
+    """By what factor calibrated logits [n, k] are too large for the label [n], and the p-value of
+    none.
 
-    The factor is the temperature that these rows call for; the test is that of the likelihood ratio. It finds a sure
-    model's rare errors, which ECE does not: where 1 % is wrong, the error of any certainty is below 1 %.
+    The factor is the temperature that these rows call for; the test is that of the likelihood
+    ratio. It finds a sure model's rare errors, which ECE does not: where 1 % is wrong, the error of
+    any certainty is below 1 %.
     """
     factor = _scale(logits, np.eye(logits.shape[1])[label])
     gain = log_loss(softmax(logits), label) - log_loss(softmax(logits, factor), label)
     return factor, float(stats.chi2.sf(2 * len(label) * max(gain, 0.0), 1))
 
 
-def events(kind: Kind, probabilities: Floats, label: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Promised probability [n] and whether it came true [n]: of the second class, or of the most probable one."""
+def events(
+    kind: Kind, probabilities: Floats, label: NDArray[np.int64]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Promised probability [n] and whether it came true [n]: of the second class, or of the most
+    probable one.
+    """
     if kind == "binary":
         return probabilities[:, 1], label == 1
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == label
 
 
 def bins(promised: Floats, came: NDArray[np.bool_], count: int) -> dict[str, list[float]]:
-    """Reliability diagram: mean promise, share that came true and share of rows of each equal-width bin with rows."""
+    """Reliability diagram: mean promise, share that came true and share of rows of each equal-width
+    bin with rows.
+    """
     index = np.minimum((promised * count).astype(int), count - 1)
     rows = np.bincount(index, minlength=count)
-    sums = (np.bincount(index, values, count)[rows > 0] / rows[rows > 0] for values in (promised, came))
+    sums = (
+        np.bincount(index, values, count)[rows > 0] / rows[rows > 0] for values in (promised, came)
+    )
     confidence, accuracy = (values.tolist() for values in sums)
-    return {"confidence": confidence, "accuracy": accuracy, "share": (rows[rows > 0] / len(promised)).tolist()}
+    return {
+        "confidence": confidence,
+        "accuracy": accuracy,
+        "share": (rows[rows > 0] / len(promised)).tolist(),
+    }
 
 
 def ece(diagram: dict[str, list[float]], num: int) -> dict[str, float]:
-    """Expected calibration error over n rows (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602), biased and not.
+    """Expected calibration error over n rows (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602),
+    biased and not.
 
-    Of a perfect model it is above 0 by chance: by how much, and with what p-value, say draws of each bin from its own
-    promise (Bröcker and Smith 2007, doi:10.1175/WAF993.1). `rms` is Kumar et al.'s debiased root mean square gap (2019,
-    arXiv:1909.10155).
+    Of a perfect model it is above 0 by chance: by how much, and with what p-value, say draws of
+    each bin from its own promise (Bröcker and Smith 2007, doi:10.1175/WAF993.1). `rms` is Kumar et
+    al.'s debiased root mean square gap (2019, arXiv:1909.10155).
     """
     promised, found, share = (np.array(diagram[key]) for key in ("confidence", "accuracy", "share"))
     rows, error = np.rint(share * num).astype(int), float(np.abs(promised - found) @ share)
@@ -90,22 +115,30 @@ def ece(diagram: dict[str, list[float]], num: int) -> dict[str, float]:
 
 
 def _beyond_chance(gap: float, chance: Floats) -> dict[str, float]:
-    """What is left of a gap after the mean of those [draws] that chance gives, and its p-value among them."""
+    """What is left of a gap after the mean of those [draws] that chance gives, and its p-value
+    among them.
+    """
     p = float((1 + (chance >= gap).sum()) / (len(chance) + 1))
     return {"debiased": max(0.0, gap - float(chance.mean())), "p": p}
 
 
 def brier(probabilities: Floats, label: NDArray[np.int64], count: int) -> dict[str, float]:
-    """Mean squared distance of probabilities [n, k] from the one-hot truth, 0 to 2 (Brier 1950), and its parts.
+    """Mean squared distance of probabilities [n, k] from the one-hot truth, 0 to 2 (Brier 1950),
+    and its parts.
 
-    brier = reliability - resolution + uncertainty + within (Murphy 1973, over equal-width bins and summed over classes;
-    `within` is what bins of unequal probabilities leave: Stephenson et al. 2008, doi:10.1175/2007WAF2006116.1).
+    brier = reliability - resolution + uncertainty + within (Murphy 1973, over equal-width bins and
+    summed over classes; `within` is what bins of unequal probabilities leave: Stephenson et al.
+    2008, doi:10.1175/2007WAF2006116.1).
     """
     n, k = probabilities.shape
     truth = np.eye(k)[label]
-    group = (np.minimum((probabilities * count).astype(int), count - 1) + count * np.arange(k)).ravel()  # bin of class
+    group = (
+        np.minimum((probabilities * count).astype(int), count - 1) + count * np.arange(k)
+    ).ravel()  # bin of class
     rows = np.maximum(np.bincount(group, minlength=k * count), 1)
-    promised, found = (np.bincount(group, values.ravel(), k * count) / rows for values in (probabilities, truth))
+    promised, found = (
+        np.bincount(group, values.ravel(), k * count) / rows for values in (probabilities, truth)
+    )
     base = truth.mean(axis=0)
     deviation, surprise = probabilities.ravel() - promised[group], truth.ravel() - found[group]
     sums = {
@@ -114,39 +147,87 @@ def brier(probabilities: Floats, label: NDArray[np.int64], count: int) -> dict[s
         "resolution": (found[group] - np.tile(base, n)) ** 2,
         "within": deviation**2 - 2 * deviation * surprise,
     }
-    return {name: float(x.sum() / n) for name, x in sums.items()} | {"uncertainty": float((base * (1 - base)).sum())}
+    return {name: float(x.sum() / n) for name, x in sums.items()} | {
+        "uncertainty": float((base * (1 - base)).sum())
+    }
 
 
 def coverage(residuals: Floats) -> dict[str, Any]:
-    """Share of standardised residuals [n] in each central Gaussian interval (Kuleshov et al. 2018, arXiv:1807.00263).
+    """Share of standardised residuals [n] in each central Gaussian interval (Kuleshov et al. 2018,
+    arXiv:1807.00263).
 
-    `gap` is the mean distance from the levels, `debiased` what is left of it after that of a perfect model.
+    `gap` is the mean distance from the levels, `debiased` what is left of it after that of a
+    perfect model.
     """
-    found, n = (np.abs(residuals)[:, None] <= stats.norm.ppf((1 + LEVELS) / 2)).mean(axis=0), len(residuals)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(10, 0.1), DRAWS).cumsum(axis=1)[:, :9] / n
-    gap, diagram = float(np.abs(found - LEVELS).mean()), {"level": LEVELS.tolist(), "coverage": found.tolist()}
-    return {"diagram": diagram, "gap": gap, **_beyond_chance(gap, np.abs(drawn - LEVELS).mean(axis=1))}
+    found, n = (
+        (np.abs(residuals)[:, None] <= stats.norm.ppf((1 + LEVELS) / 2)).mean(axis=0),
+        len(residuals),
+    )
+    drawn = (
+        np.random.default_rng(0).multinomial(n, np.full(10, 0.1), DRAWS).cumsum(axis=1)[:, :9] / n
+    )
+    gap, diagram = (
+        float(np.abs(found - LEVELS).mean()),
+        {"level": LEVELS.tolist(), "coverage": found.tolist()},
+    )
+    return {
+        "diagram": diagram,
+        "gap": gap,
+        **_beyond_chance(gap, np.abs(drawn - LEVELS).mean(axis=1)),
+    }
 
 
-def judge(kind: Kind, raw: Floats, label: NDArray[Any], rule: Rule, settings: Calibration, scale: float) -> Verdict:
-    """Debiased error on test data against its limit, and for classes how many times too large the logits are."""
+def judge(
+    kind: Kind, raw: Floats, label: NDArray[Any], rule: Rule, settings: Calibration, scale: float
+) -> Verdict:
+    """Debiased error on test data against its limit, and for classes how many times too large the
+    logits are.
+    """
     if kind == "regression":
         answers = estimate(raw, rule.model_copy(update={"shift": 0.0}))
         found = coverage((label - answers.value) / answers.deviation)
-        passed, number = found["debiased"] <= settings.max_gap or found["p"] >= ALPHA, round(found["debiased"], 4)
+        passed, number = (
+            found["debiased"] <= settings.max_gap or found["p"] >= ALPHA,
+            round(found["debiased"], 4),
+        )
         why = f"intervals cover {found['gap']:.1%} more or fewer rows than they promise, on average over nine levels"
-        details = {**found, "temperature": rule.temperature, "mean_deviation": float(answers.deviation.mean() / scale)}
-        return Verdict("M10", "Calibration", outcome(passed), number, settings.max_gap, why, details)
+        details = {
+            **found,
+            "temperature": rule.temperature,
+            "mean_deviation": float(answers.deviation.mean() / scale),
+        }
+        return Verdict(
+            "M10", "Calibration", outcome(passed), number, settings.max_gap, why, details
+        )
     before, after = softmax(raw), softmax(raw, rule.temperature)
     diagram = bins(*events(kind, after, label), settings.bins)
     found = ece(diagram, len(label))
     factor, p = overconfidence(raw / rule.temperature, label)
-    details = {"diagram": diagram, **found, **brier(after, label, settings.bins), "temperature": rule.temperature}
+    details = {
+        "diagram": diagram,
+        **found,
+        **brier(after, label, settings.bins),
+        "temperature": rule.temperature,
+    }
     details |= {"overconfidence": factor, "overconfidence_p": p, "log_loss": log_loss(after, label)}
     details["log_loss_uncalibrated"] = log_loss(before, label)
-    details["ece_uncalibrated"] = ece(bins(*events(kind, before, label), settings.bins), len(label))["ece"]
+    details["ece_uncalibrated"] = ece(
+        bins(*events(kind, before, label), settings.bins), len(label)
+    )["ece"]
     sure = factor > settings.max_overconfidence and p < ALPHA
     passed = not sure and (found["debiased"] <= settings.max_ece or found["p"] >= ALPHA)
     why = f"probabilities are off by {found['ece']:.2%} on average, {found['debiased']:.2%} more than chance explains"
-    why += f"; logits are {factor:.1f} times too large, limit {settings.max_overconfidence:g}" if sure else ""
-    return Verdict("M10", "Calibration", outcome(passed), round(found["debiased"], 4), settings.max_ece, why, details)
+    why += (
+        f"; logits are {factor:.1f} times too large, limit {settings.max_overconfidence:g}"
+        if sure
+        else ""
+    )
+    return Verdict(
+        "M10",
+        "Calibration",
+        outcome(passed),
+        round(found["debiased"], 4),
+        settings.max_ece,
+        why,
+        details,
+    )

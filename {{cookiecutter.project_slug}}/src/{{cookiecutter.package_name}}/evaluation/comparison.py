@@ -1,4 +1,6 @@
-"""M6: is one model better than another? For two fixed models on the same rows, and for learners that are retrained."""
+"""M6: is one model better than another? For two fixed models on the same rows, and for learners
+that are retrained.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -7,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..limits import Comparison
-from ..settings import Kind
+from ..settings import Comparison, Kind
 from .verdict import Outcome, Verdict
 
 Floats = NDArray[np.floating]
@@ -19,10 +20,11 @@ TINY = 1e-12  # the spread of differences that do not differ, so that nothing is
 
 @dataclass(frozen=True)
 class Paired:
-    """`difference`: mean loss of a minus that of b, with its interval at 1 - alpha, and the p-value of no difference.
+    """`difference`: mean loss of a minus that of b, with its interval at 1 - alpha, and the p-value
+    of no difference.
 
-    `effect` is Cohen's g for classes (share of a's errors among the rows on which one model errs, less a half), and dz
-    for values (mean over standard deviation of the differences).
+    `effect` is Cohen's g for classes (share of a's errors among the rows on which one model errs,
+    less a half), and dz for values (mean over standard deviation of the differences).
     """
 
     test: str
@@ -44,8 +46,9 @@ class Paired:
 def paired(losses_a: Floats, losses_b: Floats, kind: Kind, alpha: float) -> Paired:
     """Compares the losses [n] of two fixed models on the same rows.
 
-    Losses of values take a t test: skewed as squared errors are, it errs on at most 7 % of equal models from 44 rows
-    on. Wilcoxon's test does not ask about means, and flipping signs or correcting for the skew gives no fewer errors.
+    Losses of values take a t test: skewed as squared errors are, it errs on at most 7 % of equal
+    models from 44 rows on. Wilcoxon's test does not ask about means, and flipping signs or
+    correcting for the skew gives no fewer errors.
     """
     if kind == "regression":
         return _t(losses_a - losses_b, 1 / len(losses_a), alpha, "paired t over rows")
@@ -55,28 +58,36 @@ def paired(losses_a: Floats, losses_b: Floats, kind: Kind, alpha: float) -> Pair
 def mcnemar(only_a: NDArray[np.bool_], only_b: NDArray[np.bool_], alpha: float) -> Paired:
     """Exact McNemar test for the rows [n] on which a alone, and b alone, is wrong.
 
-    Where the models are equal those are coin tosses (McNemar 1947, doi:10.1007/BF02295996). The interval of the
-    difference is Wald's with the adjustment of Agresti and Min 2005, doi:10.1002/sim.1781.
+    Where the models are equal those are coin tosses (McNemar 1947, doi:10.1007/BF02295996). The
+    interval of the difference is Wald's with the adjustment of Agresti and Min 2005,
+    doi:10.1002/sim.1781.
     """
     n, a, b = len(only_a), int(only_a.sum()), int(only_b.sum())
     p = float(stats.binomtest(a, a + b).pvalue) if a + b else 1.0
     centre = (a - b) / (n + 2)
     half = stats.norm.ppf(1 - alpha / 2) * np.sqrt(a + b + 1 - (a - b) ** 2 / (n + 2)) / (n + 2)
     g = a / (a + b) - 0.5 if a + b else 0.0
-    return Paired("exact McNemar", n, (a - b) / n, float(centre - half), float(centre + half), p, g, alpha)
+    return Paired(
+        "exact McNemar", n, (a - b) / n, float(centre - half), float(centre + half), p, g, alpha
+    )
 
 
 def resampled(differences: Floats, num_train: int, num_test: int, alpha: float) -> Paired:
-    """Compares two learners by their differences of mean loss [r] on r resamples, each of which retrained both.
+    """Compares two learners by their differences of mean loss [r] on r resamples, each of which
+    retrained both.
 
-    Resamples share rows, so their spread is too small by num_test / num_train, which this adds (Nadeau and Bengio 2003,
-    doi:10.1023/A:1024068626366).
+    Resamples share rows, so their spread is too small by num_test / num_train, which this adds
+    (Nadeau and Bengio 2003, doi:10.1023/A:1024068626366).
     """
-    return _t(differences, 1 / len(differences) + num_test / num_train, alpha, "corrected resampled t")
+    return _t(
+        differences, 1 / len(differences) + num_test / num_train, alpha, "corrected resampled t"
+    )
 
 
 def seeds(differences: Floats, alpha: float) -> Paired:
-    """Compares two learners by their differences of mean loss [s] over s seeds, on one split: that split's answer."""
+    """Compares two learners by their differences of mean loss [s] over s seeds, on one split: that
+    split's answer.
+    """
     return _t(differences, 1 / len(differences), alpha, "paired t over seeds")
 
 
@@ -87,43 +98,62 @@ def _t(differences: Floats, factor: float, alpha: float, test: str) -> Paired:
         raise ValueError(f"a {test} test needs at least 2 differences, not {n}")
     mean, deviation = float(differences.mean()), max(float(differences.std(ddof=1)), TINY)
     error = deviation * float(np.sqrt(factor))
-    p, half = 2 * float(stats.t.sf(abs(mean) / error, n - 1)), float(stats.t.ppf(1 - alpha / 2, n - 1)) * error
+    p, half = (
+        2 * float(stats.t.sf(abs(mean) / error, n - 1)),
+        float(stats.t.ppf(1 - alpha / 2, n - 1)) * error,
+    )
     return Paired(test, n, mean, mean - half, mean + half, p, mean / deviation, alpha)
 
 
 def power(kind: Kind, num: int, difference: float, spread: float, alpha: float) -> float:
-    """The probability that `paired` sees, and the right way round, a true difference above 0 on that many rows.
+    """The probability that `paired` sees, and the right way round, a true difference above 0 on
+    that many rows.
 
-    `spread` is the share of rows on which one of the two errs alone, or the standard deviation of the differences.
+    `spread` is the share of rows on which one of the two errs alone, or the standard deviation of
+    the differences.
     """
     if kind == "regression":
         edge, shift = stats.t.ppf(1 - alpha / 2, num - 1), difference / spread * np.sqrt(num)
         return float(stats.nct.sf(edge, num - 1, shift))
-    differ = np.arange(num + 1)  # rows on which one errs alone; of those the better model may have `edges` errors
+    differ = np.arange(
+        num + 1
+    )  # rows on which one errs alone; of those the better model may have `edges` errors
     edges = stats.binom.ppf(alpha / 2, differ, 0.5) - 1
-    return float(stats.binom.pmf(differ, num, spread) @ stats.binom.cdf(edges, differ, 0.5 - difference / spread / 2))
+    return float(
+        stats.binom.pmf(differ, num, spread)
+        @ stats.binom.cdf(edges, differ, 0.5 - difference / spread / 2)
+    )
 
 
 def non_inferior(found: Paired, margin: float) -> Outcome:
     """Whether a candidate may follow another model, from `paired` of its losses and that model's.
 
-    It fails where it is significantly worse, even by less than the margin, and passes where the interval of what it
-    loses stays within the margin. `promote` asks this against the champion and against the best model there ever was:
-    else a row of champions, each a little worse than the last and within the margin, would lose any amount.
+    It fails where it is significantly worse, even by less than the margin, and passes where the
+    interval of what it loses stays within the margin. `promote` asks this against the champion and
+    against the best model there ever was: else a row of champions, each a little worse than the
+    last and within the margin, would lose any amount.
     """
     if found.answer(found.alpha) == "worse":
         return "fail"
     return "pass" if found.high <= margin else "cannot tell"
 
 
-def select(losses: dict[str, Floats], operations: dict[str, int], kind: Kind, alpha: float) -> tuple[str, str]:
-    """The candidate for the gate, and why: a dearer one only where it is significantly better than the cheaper (M2)."""
+def select(
+    losses: dict[str, Floats], operations: dict[str, int], kind: Kind, alpha: float
+) -> tuple[str, str]:
+    """The candidate for the gate, and why: a dearer one only where it is significantly better than
+    the cheaper (M2).
+    """
     chosen, *dearer = sorted(losses, key=lambda name: (operations[name], name))
     reasons = []
     for name in dearer:
         found = paired(losses[name], losses[chosen], kind, alpha)
         answer = found.answer(alpha)
-        relation = {"better": "is better than", "worse": "is worse than", "cannot tell": "cannot be told from"}[answer]
+        relation = {
+            "better": "is better than",
+            "worse": "is worse than",
+            "cannot tell": "cannot be told from",
+        }[answer]
         reasons.append(
             f"{name} {relation} {chosen}, the cheaper one (mean loss {found.difference:+.4f}, "
             f"{found.low:+.4f} to {found.high:+.4f}, p = {found.p:.3g})"
@@ -133,12 +163,26 @@ def select(losses: dict[str, Floats], operations: dict[str, int], kind: Kind, al
 
 
 def judge(losses: dict[str, Floats], chosen: str, kind: Kind, settings: Comparison) -> Verdict:
-    """The chosen candidate must be better than every simple baseline, and not worse than any other candidate."""
-    tests = {n: paired(losses[chosen], other, kind, settings.alpha) for n, other in losses.items() if n != chosen}
+    """The chosen candidate must be better than every simple baseline, and not worse than any other
+    candidate.
+    """
+    tests = {
+        n: paired(losses[chosen], other, kind, settings.alpha)
+        for n, other in losses.items()
+        if n != chosen
+    }
     answers = {name: test.answer(settings.alpha) for name, test in tests.items()}
-    short = [n for n, answer in answers.items() if answer == "worse" or (n in BASELINES and answer != "better")]
-    outcome: Outcome = "fail" if any(answers[n] == "worse" for n in short) else "cannot tell" if short else "pass"
-    details: dict[str, Any] = {n: {**asdict(test), "answer": answers[n]} for n, test in tests.items()}
+    short = [
+        n
+        for n, answer in answers.items()
+        if answer == "worse" or (n in BASELINES and answer != "better")
+    ]
+    outcome: Outcome = (
+        "fail" if any(answers[n] == "worse" for n in short) else "cannot tell" if short else "pass"
+    )
+    details: dict[str, Any] = {
+        n: {**asdict(test), "answer": answers[n]} for n, test in tests.items()
+    }
     number = max((tests[n].p for n in BASELINES if n in tests), default=None)
     words = {"worse": "worse than", "cannot tell": "cannot be told from"}
     why = "; ".join(f"{words[answers[n]]} {n} (p = {tests[n].p:.3g})" for n in short)

@@ -1,4 +1,6 @@
-"""M11: knowing when not to answer. Risk and coverage, and the confidence below which a person should decide."""
+"""M11: knowing when not to answer. Risk and coverage, and the confidence below which a person
+should decide.
+"""
 
 from typing import Any
 
@@ -6,23 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..limits import Confidence
-from ..modeling.predictions import Answers, Estimates, Rule, decide, row_losses
-from ..settings import Kind
+from ..modeling import kinds
+from ..settings import Confidence, Kind
+from ..types import Answers, Estimates, Rule
 from . import conformal
 from .verdict import Outcome, Verdict
 
 Floats = NDArray[np.floating]
 Split = tuple[Floats, NDArray[Any]]
-USEFUL, REFUSED = 0.05, 0.01  # levels of the test that confidences are of use, and of those that refuse
-FEW = 4  # losses that count like fewer wrong rows than this cannot show that confidences are useless
+USEFUL, REFUSED = (
+    0.05,
+    0.01,
+)  # levels of the test that confidences are of use, and of those that refuse
+FEW = (
+    4  # losses that count like fewer wrong rows than this cannot show that confidences are useless
+)
 TINY = 1e-9  # of equal deviations the ratio is 1 but for rounding
 
 
 def risk_coverage(confidence: Floats, losses: Floats) -> tuple[Floats, Floats]:
-    """Share of rows answered [n] and their mean loss [n], when only the most confident ones are answered.
+    """Share of rows answered [n] and their mean loss [n], when only the most confident ones are
+    answered.
 
-    Geifman and El-Yaniv 2017, arXiv:1705.08500. Rows of equal confidence share their mean loss: they have no order.
+    Geifman and El-Yaniv 2017, arXiv:1705.08500. Rows of equal confidence share their mean loss:
+    they have no order.
     """
     order = np.argsort(-confidence, kind="stable")
     _, group, rows = np.unique(confidence, return_inverse=True, return_counts=True)
@@ -32,7 +41,9 @@ def risk_coverage(confidence: Floats, losses: Floats) -> tuple[Floats, Floats]:
 
 
 def weights(confidence: Floats) -> Floats:
-    """What a row's loss [n] counts in the area under the risk: 1 on average, most where the model is surest."""
+    """What a row's loss [n] counts in the area under the risk: 1 on average, most where the model
+    is surest.
+    """
     n = len(confidence)
     ranked = np.empty(n)
     ranked[np.argsort(-confidence, kind="stable")] = np.cumsum(1 / np.arange(n, 0, -1))[::-1]
@@ -41,11 +52,13 @@ def weights(confidence: Floats) -> Floats:
 
 
 def aurc(confidence: Floats, losses: Floats) -> dict[str, float]:
-    """Area under risk over coverage, its excess over the best order's (Geifman et al. 2019, arXiv:1805.08206), and its
-    ratio to the mean loss, which is 1 where confidence and loss [n] are unrelated.
+    """Area under risk over coverage, its excess over the best order's (Geifman et al. 2019,
+    arXiv:1805.08206), and its ratio to the mean loss, which is 1 where confidence and loss [n] are
+    unrelated.
 
-    `p` says how rarely unrelated ones give as small an area. Over all orders the area has the mean and variance of a
-    linear rank statistic (Hájek and Šidák 1967); a gamma distribution with both follows it down to a few wrong rows.
+    `p` says how rarely unrelated ones give as small an area. Over all orders the area has the mean
+    and variance of a linear rank statistic (Hájek and Šidák 1967); a gamma distribution with both
+    follows it down to a few wrong rows.
     """
     n, mean, weight = len(losses), float(losses.mean()), weights(confidence)
     if mean == 0:
@@ -53,7 +66,13 @@ def aurc(confidence: Floats, losses: Floats) -> dict[str, float]:
     area, best = (float((w * losses).mean()) for w in (weight, weights(-losses)))
     variance = float(losses.var() * weight.var()) / max(n - 1, 1) / mean**2
     p = float(stats.gamma.cdf(area / mean, 1 / variance, scale=variance)) if variance > 0 else 1.0
-    return {"aurc": area, "excess": area - best, "ratio": area / mean, "p": p, "spread": variance**0.5}
+    return {
+        "aurc": area,
+        "excess": area - best,
+        "ratio": area / mean,
+        "p": p,
+        "spread": variance**0.5,
+    }
 
 
 def abstention_threshold(confidence: Floats, losses: Floats, target_error: float) -> float | None:
@@ -62,48 +81,71 @@ def abstention_threshold(confidence: Floats, losses: Floats, target_error: float
     None where all rows may be answered, and 1, which no confidence is above, where none may.
     """
     ordered = np.sort(confidence)[::-1]
-    ends = np.append(ordered[1:] < ordered[:-1], True)  # rows of equal confidence are answered together
+    ends = np.append(
+        ordered[1:] < ordered[:-1], True
+    )  # rows of equal confidence are answered together
     good = np.flatnonzero(ends & (risk_coverage(confidence, losses)[1] <= target_error))
     if len(good) == 0:
         return 1.0
     return None if good[-1] == len(ordered) - 1 else float(ordered[good[-1]])
 
 
-def fit(kind: Kind, rule: Rule, val: Split, calibration: Split, settings: Confidence, scale: float) -> Rule:
-    """The rule with its abstention threshold, from validation, and its quantile, from calibration data (raw, label)."""
-    answers = decide(kind, val[0], rule)
-    same = kind == "regression" and val[0].shape[1] == 1  # a model without a deviation is as sure of every row
-    losses = row_losses(answers, val[1], scale)
-    below = None if same else abstention_threshold(answers.confidence, losses, settings.target_error)
+def fit(
+    kind: Kind, rule: Rule, val: Split, calibration: Split, settings: Confidence, scale: float
+) -> Rule:
+    """The rule with its abstention threshold, from validation, and its quantile, from calibration
+    data (raw, label).
+    """
+    answers = kinds.of(kind).decide(val[0], rule)
+    same = (
+        kind == "regression" and val[0].shape[1] == 1
+    )  # a model without a deviation is as sure of every row
+    losses = kinds.of(kind).row_losses(answers, val[1], scale)
+    below = (
+        None if same else abstention_threshold(answers.confidence, losses, settings.target_error)
+    )
     quantile = conformal.quantile(conformal.scores(kind, *calibration, rule), settings.alpha)
     return rule.model_copy(update={"abstain_below": below, "conformal_quantile": quantile})
 
 
 def promised(answers: Estimates) -> tuple[float, float]:
-    """The ratio of `aurc` that deviations [n] promise, and its standard deviation for Gaussian errors."""
+    """The ratio of `aurc` that deviations [n] promise, and its standard deviation for Gaussian
+    errors.
+    """
     square, weight = answers.deviation**2, weights(answers.confidence)
     ratio = float((weight * square).sum() / square.sum())
     return ratio, float(np.sqrt(2 * ((weight - ratio) ** 2 * square**2).sum()) / square.sum())
 
 
-def usefulness(answers: Answers, found: dict[str, float], max_ratio: float) -> tuple[Outcome, float, str]:
+def usefulness(
+    answers: Answers, found: dict[str, float], max_ratio: float
+) -> tuple[Outcome, float, str]:
     """Whether the ratio of `aurc` speaks for the confidences, against which limit, and in words.
 
-    Hard and easy values may hardly differ: so deviations must keep half of what they promise, be that much or little.
+    Hard and easy values may hardly differ: so deviations must keep half of what they promise, be
+    that much or little.
     """
     ratio = found["ratio"]
     words = f"the surest answers first, mean loss is {ratio:.2f} of what it is in any order"
     if isinstance(answers, Estimates):
         promise, deviation = promised(answers)
         limit, rare = (1 + promise) / 2, promise + float(stats.norm.isf(REFUSED)) * deviation + TINY
-        return "fail" if ratio > max(limit, rare) else "pass", limit, f"{words}; the deviations promise {promise:.2f}"
+        return (
+            "fail" if ratio > max(limit, rare) else "pass",
+            limit,
+            f"{words}; the deviations promise {promise:.2f}",
+        )
     if found["aurc"] == 0:
         return "pass", max_ratio, "no answer is wrong"
     if ratio <= max_ratio and found["p"] < USEFUL:
         return "pass", max_ratio, words
     if ratio > max_ratio and found["spread"] ** 2 * FEW <= 1:
         return "fail", max_ratio, words
-    return "cannot tell", max_ratio, f"{words}, which {'chance explains' if found['p'] >= USEFUL else 'few errors say'}"
+    return (
+        "cannot tell",
+        max_ratio,
+        f"{words}, which {'chance explains' if found['p'] >= USEFUL else 'few errors say'}",
+    )
 
 
 def judge(
@@ -115,10 +157,15 @@ def judge(
     scale: float,
     num_calibration: int,
 ) -> Verdict:
-    """Whether confidences order the losses on test data, and sets that so many rows calibrated cover their promise."""
-    answers = decide(kind, raw, rule)
-    losses = row_losses(answers, label, scale)
-    found, held = aurc(answers.confidence, losses), conformal.coverage(answers, label, num_calibration, settings.alpha)
+    """Whether confidences order the losses on test data, and sets that so many rows calibrated
+    cover their promise.
+    """
+    answers = kinds.of(kind).decide(raw, rule)
+    losses = kinds.of(kind).row_losses(answers, label, scale)
+    found, held = (
+        aurc(answers.confidence, losses),
+        conformal.coverage(answers, label, num_calibration, settings.alpha),
+    )
     share, risk = risk_coverage(answers.confidence, losses)
     answered, step = ~answers.abstain, max(1, len(share) // 100)
     details: dict[str, Any] = {
@@ -133,9 +180,17 @@ def judge(
     number: float | None
     limit: float | None
     if kind == "regression" and raw.shape[1] == 1:
-        outcome, number, limit, why = "pass", None, None, "confidence is not applicable: the model gives no deviation"
+        outcome, number, limit, why = (
+            "pass",
+            None,
+            None,
+            "confidence is not applicable: the model gives no deviation",
+        )
     else:
-        (outcome, limit, why), number = usefulness(answers, found, settings.max_ratio), round(found["ratio"], 4)
+        (outcome, limit, why), number = (
+            usefulness(answers, found, settings.max_ratio),
+            round(found["ratio"], 4),
+        )
     outcome = "fail" if held["coverage_p"] < REFUSED else outcome
     sets = "intervals" if kind == "regression" else "sets"
     why += f"; {sets} hold the truth on {held['set_coverage']:.1%} of rows (promised {1 - settings.alpha:.0%})"

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..limits import Rate
-from ..modeling.predictions import Answers, Estimates
-from .verdict import Direction, Inputs, Verdict, not_declared, outcome
+from ..settings import Rate
+from ..types import Answers, Direction, Estimates, Inputs
+from .verdict import Verdict, not_declared, outcome
 
 
 def partners(label: NDArray[Any], rng: Generator) -> NDArray[np.int64]:
@@ -32,8 +32,10 @@ def violations(
     tolerance: float,
     rng: Generator,
 ) -> dict[str, NDArray[np.bool_]]:
-    """For each declared direction, the rows [n] on which the answer falls, by more than the tolerance, where it must
-    not: a value in the label's unit, or the probability of the direction's class."""
+    """For each declared direction, the rows [n] on which the answer falls, by more than the
+    tolerance, where it must not: a value in the label's unit, or the probability of the direction's
+    class.
+    """
     other = partners(label, rng)
     others = {k: v[other] for k, v in inputs.items()}
 
@@ -45,7 +47,10 @@ def violations(
         return np.asarray(answers.probabilities[np.arange(len(label)), column])
 
     return {
-        name: np.asarray(level(d.more(inputs, others), d.label) < level(d.less(inputs, others), d.label) - tolerance)
+        name: np.asarray(
+            level(d.more(inputs, others), d.label)
+            < level(d.less(inputs, others), d.label) - tolerance
+        )
         for name, d in directions.items()
     }
 
@@ -60,4 +65,12 @@ def judge(found: dict[str, NDArray[np.bool_]], settings: Rate, examples: int) ->
     shown = {name: np.flatnonzero(rows)[:examples].tolist() for name, rows in found.items()}
     details = {"rates": rates, "violating_rows": shown}
     passed = rates[worst] <= settings.max_violations
-    return Verdict("M9", "Direction", outcome(passed), round(rates[worst], 4), settings.max_violations, why, details)
+    return Verdict(
+        "M9",
+        "Direction",
+        outcome(passed),
+        round(rates[worst], 4),
+        settings.max_violations,
+        why,
+        details,
+    )

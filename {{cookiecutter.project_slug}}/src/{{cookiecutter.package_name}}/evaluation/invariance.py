@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..limits import Rate
-from ..modeling.predictions import Answers, Decisions, Estimates
-from .verdict import Change, Inputs, Verdict, not_declared, outcome
+from ..settings import Rate
+from ..types import Answers, Change, Decisions, Estimates, Inputs
+from .verdict import Verdict, not_declared, outcome
 
 
 def differs(a: Answers, b: Answers, tolerance: float) -> NDArray[np.bool_]:
@@ -19,11 +19,19 @@ def differs(a: Answers, b: Answers, tolerance: float) -> NDArray[np.bool_]:
 
 
 def violations(
-    answer: Callable[[Inputs], Answers], inputs: Inputs, invariances: dict[str, Change], tolerance: float
+    answer: Callable[[Inputs], Answers],
+    inputs: Inputs,
+    invariances: dict[str, Change],
+    tolerance: float,
 ) -> dict[str, NDArray[np.bool_]]:
-    """For each declared change, the rows [n] whose answer it alters; the tolerance is in the label's unit."""
+    """For each declared change, the rows [n] whose answer it alters; the tolerance is in the
+    label's unit.
+    """
     before = answer(inputs)
-    return {name: differs(before, answer(change(inputs)), tolerance) for name, change in invariances.items()}
+    return {
+        name: differs(before, answer(change(inputs)), tolerance)
+        for name, change in invariances.items()
+    }
 
 
 def judge(found: dict[str, NDArray[np.bool_]], settings: Rate, examples: int) -> Verdict:
@@ -36,4 +44,12 @@ def judge(found: dict[str, NDArray[np.bool_]], settings: Rate, examples: int) ->
     shown = {name: np.flatnonzero(rows)[:examples].tolist() for name, rows in found.items()}
     details = {"rates": rates, "violating_rows": shown}
     passed = rates[worst] <= settings.max_violations
-    return Verdict("M8", "Invariance", outcome(passed), round(rates[worst], 4), settings.max_violations, why, details)
+    return Verdict(
+        "M8",
+        "Invariance",
+        outcome(passed),
+        round(rates[worst], 4),
+        settings.max_violations,
+        why,
+        details,
+    )

@@ -1,4 +1,6 @@
-"""Figures made of test rows: those it finds hardest and easiest, with what they are answered by, and violations."""
+"""Figures made of test rows: those it finds hardest and easiest, with what they are answered by,
+and violations.
+"""
 
 import textwrap
 from collections.abc import Callable
@@ -10,13 +12,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..data.datamodule import Examples
-from ..data.features import Features
-from ..modeling.predictions import Answers, Estimates
 from ..settings import Settings
-from . import attribution, show
+from ..task import show
+from ..task.features import Features
+from ..types import Answers, Change, Direction, Estimates, Examples, Inputs
+from . import attribution
 from .direction import partners
-from .verdict import Change, Direction, Inputs
 
 if TYPE_CHECKING:
     from .evaluate import Judged
@@ -29,21 +30,33 @@ SHOWN = 6  # rows in a figure
 def drawers(
     judged: "Judged", answer: Callable[[Inputs], Answers], settings: Settings, of: Features
 ) -> dict[str, Drawer]:
-    """Drawers of what explains the answers, of rows with their explanation, and of violations, by figure."""
+    """Drawers of what explains the answers, of rows with their explanation, and of violations, by
+    figure.
+    """
     test, labels, train = judged.splits["test"], settings.data.labels, judged.splits["train"].inputs
     answers, whole, candidate = answer(test.inputs), judged.explained, judged.chosen.candidate
     classes = attribution.target(answers)
-    made: dict[str, Drawer] = {"M5": partial(show.importance, values=whole.values, by_feature=whole.by_feature, of=of)}
+    made: dict[str, Drawer] = {
+        "M5": partial(show.importance, values=whole.values, by_feature=whole.by_feature, of=of)
+    }
     order = np.argsort(hardness(answers, test.label), kind="stable")
     for name, rows in {"M5 hardest": order[::-1][:SHOWN], "M5 easiest": order[:SHOWN]}.items():
         inputs, target = take(test.inputs, rows), None if classes is None else classes[rows]
-        found = attribution.attribute(candidate, inputs, target, show.reference(train, of), show.features(of))
-        made[name] = partial(explained, rows=rows, found=found, answers=answers, test=test, labels=labels, of=of)
-    violating = {m: judged.content["methods"][m]["details"].get("violating_rows", {}) for m in ("M8", "M9")}
+        found = attribution.attribute(
+            candidate, inputs, target, show.reference(train, of), show.features(of)
+        )
+        made[name] = partial(
+            explained, rows=rows, found=found, answers=answers, test=test, labels=labels, of=of
+        )
+    violating = {
+        m: judged.content["methods"][m]["details"].get("violating_rows", {}) for m in ("M8", "M9")
+    }
     rng = np.random.default_rng(settings.seed)
     pairs = {
         "M8 examples": altered(violating["M8"], test, judged.declared.invariances, answer, labels),
-        "M9 examples": misdirected(violating["M9"], test, judged.declared.directions, answer, labels, rng),
+        "M9 examples": misdirected(
+            violating["M9"], test, judged.declared.directions, answer, labels, rng
+        ),
     }
     return made | {name: partial(violations, pairs=p, of=of) for name, p in pairs.items() if p}
 
@@ -82,14 +95,19 @@ def explained(
     labels: list[str],
     of: Features,
 ) -> None:
-    """Test rows with what each feature added to their answer (M5); `found` are the attributions of these rows."""
+    """Test rows with what each feature added to their answer (M5); `found` are the attributions of
+    these rows.
+    """
     inputs = take(test.inputs, rows)
     for place, (axes, i) in enumerate(zip(grid(figure, len(rows)), rows, strict=True)):
         show.explained(axes, inputs, place, found.values, found.by_feature, of)
         truth = f"{test.label[i]:.4g}" if isinstance(answers, Estimates) else labels[test.label[i]]
         wrong = not isinstance(answers, Estimates) and answers.label[i] != test.label[i]
         axes.set_title(
-            f"{truth}, said {said(answers, i, labels)}", fontsize=8, loc="right", color=RED if wrong else "black"
+            f"{truth}, said {said(answers, i, labels)}",
+            fontsize=8,
+            loc="right",
+            color=RED if wrong else "black",
         )
 
 
@@ -129,7 +147,13 @@ def altered(
     after = {name: changes[name](test.inputs) for name, rows in violating.items() if rows}
     answers = {name: answer(inputs) for name, inputs in after.items()}
     return [
-        Pair(name, test.inputs, after[name], i, f"{said(before, i, labels)} → {said(answers[name], i, labels)}")
+        Pair(
+            name,
+            test.inputs,
+            after[name],
+            i,
+            f"{said(before, i, labels)} → {said(answers[name], i, labels)}",
+        )
         for name, i in choose(violating)
     ]
 
@@ -142,7 +166,9 @@ def misdirected(
     labels: list[str],
     rng: Generator,
 ) -> list[Pair]:
-    """Rows whose answer fell though it must not (M9); `rng` is in the state in which the method found them."""
+    """Rows whose answer fell though it must not (M9); `rng` is in the state in which the method
+    found them.
+    """
     other = partners(test.label, rng)
     others, pairs = take(test.inputs, other), []
     for name, i in choose(violating):

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from ..limits import Perturbation
-from ..settings import Kind
-from .verdict import Inputs, Verdict, not_declared, outcome
+from ..settings import Kind, Perturbation
+from ..types import Inputs
+from .verdict import Verdict, not_declared, outcome
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Score = Callable[[Inputs], float]
@@ -42,18 +42,26 @@ def attack(
 ) -> Inputs:
     """Inputs moved by at most epsilon of their range each way so that the loss of the kind rises.
 
-    One step is FGSM (Goodfellow et al. 2015, arXiv:1412.6572); several are PGD (Madry et al. 2018, arXiv:1706.06083).
-    Inputs that have no range stay as they are.
+    One step is FGSM (Goodfellow et al. 2015, arXiv:1412.6572); several are PGD (Madry et al. 2018,
+    arXiv:1706.06083). Inputs that have no range stay as they are.
     """
     fixed = {k: torch.from_numpy(v) for k, v in inputs.items()}
-    bounds = {k: tuple(torch.as_tensor(b, dtype=torch.float32) for b in ranges[k]) for k in ranges if k in fixed}
+    bounds = {
+        k: tuple(torch.as_tensor(b, dtype=torch.float32) for b in ranges[k])
+        for k in ranges
+        if k in fixed
+    }
     target, moved = torch.from_numpy(label), {k: fixed[k].clone() for k in bounds}
     step = epsilon if steps == 1 else 2.5 * epsilon / steps
     for _ in range(steps):
         for value in moved.values():
             value.requires_grad_(True)
         raw = network(**{**fixed, **moved})[0]
-        loss = ((raw[:, 0] - target) ** 2).sum() if kind == "regression" else functional.cross_entropy(raw, target)
+        loss = (
+            ((raw[:, 0] - target) ** 2).sum()
+            if kind == "regression"
+            else functional.cross_entropy(raw, target)
+        )
         gradients = torch.autograd.grad(loss, list(moved.values()))
         for (name, value), gradient in zip(list(moved.items()), gradients, strict=True):
             low, high = bounds[name]
@@ -66,8 +74,12 @@ def attack(
     return {**inputs, **{k: v.detach().numpy() for k, v in moved.items()}}
 
 
-def judge(clean: float, found: dict[str, list[float]], attacked: dict[str, float], settings: Perturbation) -> Verdict:
-    """Robustness: mean score at the configured severity as a share of the clean one; attacks have a floor too."""
+def judge(
+    clean: float, found: dict[str, list[float]], attacked: dict[str, float], settings: Perturbation
+) -> Verdict:
+    """Robustness: mean score at the configured severity as a share of the clean one; attacks have a
+    floor too.
+    """
     if not found:
         return not_declared("M7", "Perturbation")
     at_severity = {name: curve[settings.severity - 1] for name, curve in found.items()}
@@ -84,4 +96,12 @@ def judge(clean: float, found: dict[str, list[float]], attacked: dict[str, float
     )
     passed = robustness >= settings.min_robustness and weakest >= settings.min_adversarial
     details = {"clean": clean, "curves": found, "attacks": attacked, "worst": worst}
-    return Verdict("M7", "Perturbation", outcome(passed), round(robustness, 4), settings.min_robustness, why, details)
+    return Verdict(
+        "M7",
+        "Perturbation",
+        outcome(passed),
+        round(robustness, 4),
+        settings.min_robustness,
+        why,
+        details,
+    )

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.datamodule import Examples
-from ..data.features import Features
-from ..modeling.predictions import Answers, Decisions, Estimates, Rule, decide, row_losses
+from ..modeling import kinds
 from ..settings import Kind, Settings
-from . import panels, show
+from ..task import show
+from ..task.features import Features
+from ..types import Answers, Decisions, Estimates, Examples, Inputs, Rule
+from . import panels
 from .cost import row_costs
-from .verdict import Inputs
 
 if TYPE_CHECKING:
     from .evaluate import Judged
@@ -29,18 +29,26 @@ SCORES: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regr
 def draw_all(judged: "Judged", settings: Settings, folder: Path) -> dict[str, Path]:
     """Draws every chart of the report into the folder; files by method and what they show."""
     content, test, kind = judged.content, judged.splits["test"], settings.data.kind
-    rule, of, candidate = judged.chosen.rule, Features.model_validate(settings.data.features), judged.chosen.candidate
+    rule, of, candidate = (
+        judged.chosen.rule,
+        Features.model_validate(settings.data.features),
+        judged.chosen.candidate,
+    )
 
     def answers(inputs: Inputs) -> Answers:
-        return decide(kind, candidate.outputs(inputs).raw, rule)
+        return kinds.of(kind).decide(candidate.outputs(inputs).raw, rule)
 
     def losses(inputs: Inputs, label: NDArray[Any]) -> NDArray[np.floating]:
-        return row_losses(answers(inputs), label, content["label_scale"])
+        return kinds.of(kind).row_losses(answers(inputs), label, content["label_scale"])
 
-    drawers = methods(content, decide(kind, judged.chosen.raw["test"], rule), test, settings.data.labels)
+    drawers = methods(
+        content, kinds.of(kind).decide(judged.chosen.raw["test"], rule), test, settings.data.labels
+    )
     drawers |= panels.drawers(judged, answers, settings, of)
     rng = np.random.default_rng(settings.seed)
-    drawers |= {f"E5 {name}": drawer for name, drawer in show.charts(test, answers, losses, of, rng).items()}
+    drawers |= {
+        f"E5 {name}": drawer for name, drawer in show.charts(test, answers, losses, of, rng).items()
+    }
     files = save(drawers, folder)
     head = show.head(judged.splits["train"].rows, of)
     if head is not None:
@@ -50,7 +58,9 @@ def draw_all(judged: "Judged", settings: Settings, folder: Path) -> dict[str, Pa
 
 
 def save(drawers: dict[str, Drawer], folder: Path) -> dict[str, Path]:
-    """Draws every chart into the folder and returns the files by name. The same data give the same bytes."""
+    """Draws every chart into the folder and returns the files by name. The same data give the same
+    bytes.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -64,34 +74,54 @@ def save(drawers: dict[str, Drawer], folder: Path) -> dict[str, Path]:
             figure = plt.figure(figsize=(5, 3.2), layout="constrained")
             drawer(figure)
             files[name] = folder / f"{name.replace(' ', '_')}.png"
-            figure.savefig(files[name], dpi=130, metadata={"Software": None})  # no version of the library
+            figure.savefig(
+                files[name], dpi=130, metadata={"Software": None}
+            )  # no version of the library
             plt.close(figure)
     return files
 
 
-def methods(content: dict[str, Any], answers: Answers, test: Examples, labels: list[str]) -> dict[str, Drawer]:
+def methods(
+    content: dict[str, Any], answers: Answers, test: Examples, labels: list[str]
+) -> dict[str, Drawer]:
     """Drawers of the methods that have something to show; the name starts with the method."""
     found = content["methods"]
     details = {name: verdict["details"] for name, verdict in found.items()}
     drawers: dict[str, Drawer | None] = _metrics(content, answers, test, labels)
     if content["kind"] != "multiclass":  # of several classes no single number decides
         rule, costs = Rule.model_validate(content["decision"]), details["M4"]["costs"]
-        drawers["M4"] = partial(cost_curve, answers=answers, label=test.label, costs=costs, rule=rule)
-    drawers["M6"] = details.get("M6") and partial(comparison, details=details["M6"], name=content["candidate"])
-    drawers["M7"] = details.get("M7") and partial(curves, details=details["M7"], score=SCORES[content["kind"]])
+        drawers["M4"] = partial(
+            cost_curve, answers=answers, label=test.label, costs=costs, rule=rule
+        )
+    drawers["M6"] = details.get("M6") and partial(
+        comparison, details=details["M6"], name=content["candidate"]
+    )
+    drawers["M7"] = details.get("M7") and partial(
+        curves, details=details["M7"], score=SCORES[content["kind"]]
+    )
     for name in ("M8", "M9"):
         drawers[name] = details.get(name) and partial(rates, verdict=found[name])
     diagram = details.get("M10", {}).get("diagram")
-    drawers["M10"] = diagram and partial(reliability, diagram=diagram, regression=content["kind"] == "regression")
-    drawers["M11"] = details.get("M11", {}).get("risk") and partial(risk, details=details["M11"], kind=content["kind"])
-    drawers["M12"] = details.get("M12", {}).get("slices") and partial(slice_bars, details=details["M12"])
+    drawers["M10"] = diagram and partial(
+        reliability, diagram=diagram, regression=content["kind"] == "regression"
+    )
+    drawers["M11"] = details.get("M11", {}).get("risk") and partial(
+        risk, details=details["M11"], kind=content["kind"]
+    )
+    drawers["M12"] = details.get("M12", {}).get("slices") and partial(
+        slice_bars, details=details["M12"]
+    )
     return {name: drawer for name, drawer in drawers.items() if drawer}
 
 
-def _metrics(content: dict[str, Any], answers: Answers, test: Examples, labels: list[str]) -> dict[str, Drawer | None]:
+def _metrics(
+    content: dict[str, Any], answers: Answers, test: Examples, labels: list[str]
+) -> dict[str, Drawer | None]:
     if isinstance(answers, Estimates):
         return {"M3": partial(scatter, answers=answers, label=test.label)}
-    found: dict[str, Drawer | None] = {"M3": partial(confusion, counts=content["confusion"], labels=labels)}
+    found: dict[str, Drawer | None] = {
+        "M3": partial(confusion, counts=content["confusion"], labels=labels)
+    }
     if content["kind"] == "binary":
         found["M3 curves"] = partial(roc_and_precision, answers=answers, label=test.label)
     return found
@@ -105,9 +135,19 @@ def confusion(figure: Any, counts: list[list[int]], labels: list[str]) -> None:
     for (i, j), count in np.ndenumerate(table):
         if count:
             white = count > table.max() / 3
-            axes.text(j, i, int(count), ha="center", va="center", color="white" if white else "black", fontsize=8)
+            axes.text(
+                j,
+                i,
+                int(count),
+                ha="center",
+                va="center",
+                color="white" if white else "black",
+                fontsize=8,
+            )
     axes.set(xticks=range(len(labels)), yticks=range(len(labels)), xlabel="answered", ylabel="true")
-    axes.set_xticklabels(labels, rotation=90 if max(map(len, labels)) > 3 and len(labels) > 4 else 0)
+    axes.set_xticklabels(
+        labels, rotation=90 if max(map(len, labels)) > 3 and len(labels) > 4 else 0
+    )
     axes.set_yticklabels(labels)
     axes.spines[:].set_visible(False)
 
@@ -139,21 +179,38 @@ def roc_and_precision(figure: Any, answers: Decisions, label: NDArray[Any]) -> N
     right.plot(recall, precision, color=BLUE)
     given, truth = answers.label == 1, label == 1
     hit = (given & truth).sum()
-    left.plot((given & ~truth).sum() / max(1, (~truth).sum()), hit / max(1, truth.sum()), "o", color=RED)
+    left.plot(
+        (given & ~truth).sum() / max(1, (~truth).sum()), hit / max(1, truth.sum()), "o", color=RED
+    )
     right.plot(hit / max(1, truth.sum()), hit / max(1, given.sum()), "o", color=RED)
     left.set(xlabel="false alarms", ylabel="found", ylim=(0, 1.02))
     right.set(xlabel="found", ylabel="right among alarms", ylim=(0, 1.02))
 
 
 def cost_curve(figure: Any, answers: Answers, label: NDArray[Any], costs: Any, rule: Rule) -> None:
-    """Mean cost of an answer by the threshold, or by the shift of a value; the stored one is marked."""
+    """Mean cost of an answer by the threshold, or by the shift of a value; the stored one is
+    marked.
+    """
     if isinstance(answers, Estimates):
-        places, name, stored = np.linspace(-2, 2, 41), "shift, in predicted standard deviations", rule.shift
+        places, name, stored = (
+            np.linspace(-2, 2, 41),
+            "shift, in predicted standard deviations",
+            rule.shift,
+        )
         plain = answers.value - rule.shift * answers.deviation
-        moved: list[Answers] = [replace(answers, value=plain + s * answers.deviation) for s in places]
+        moved: list[Answers] = [
+            replace(answers, value=plain + s * answers.deviation) for s in places
+        ]
     else:
-        places, name, stored = np.linspace(0, 1, 101), "threshold of the probability", rule.threshold or 0.5
-        moved = [replace(answers, label=(answers.probabilities[:, 1] >= t).astype(np.int64)) for t in places]
+        places, name, stored = (
+            np.linspace(0, 1, 101),
+            "threshold of the probability",
+            rule.threshold or 0.5,
+        )
+        moved = [
+            replace(answers, label=(answers.probabilities[:, 1] >= t).astype(np.int64))
+            for t in places
+        ]
     axes = figure.subplots()
     axes.plot(places, [row_costs(costs, m, label).mean() for m in moved], color=BLUE)
     axes.axvline(stored, color=RED, ls="--", label=f"stored: {stored:.3g}")
@@ -170,7 +227,10 @@ def comparison(figure: Any, details: dict[str, Any], name: str) -> None:
         axes.plot([test["low"], test["high"]], [i, i], color=BLUE, lw=3)
         axes.plot(test["difference"], i, "o", color=BLUE)
     axes.axvline(0, color=GREY, lw=1)
-    axes.set(ylim=(-0.6, len(tests) - 0.4), xlabel=f"mean loss of {name} minus the other's: left of 0 is better")
+    axes.set(
+        ylim=(-0.6, len(tests) - 0.4),
+        xlabel=f"mean loss of {name} minus the other's: left of 0 is better",
+    )
     axes.set_yticks(range(len(tests)), list(tests))
 
 
@@ -181,11 +241,24 @@ def curves(figure: Any, details: dict[str, Any], score: str) -> None:
     markers = "osD^vPX*"
     for i, (name, found) in enumerate(details["curves"].items()):
         marker = markers[i % len(markers)]
-        axes.plot(range(1, 6), np.array(found) / clean, marker=marker, ms=4, lw=1, label=name.replace("_", " "))
+        axes.plot(
+            range(1, 6),
+            np.array(found) / clean,
+            marker=marker,
+            ms=4,
+            lw=1,
+            label=name.replace("_", " "),
+        )
     for i, (name, found) in enumerate(details.get("attacks", {}).items()):
-        axes.plot(5.9 + 0.2 * i, found / clean, "_", ms=10, mew=3, color=(RED, "black")[i % 2], label=name)
+        axes.plot(
+            5.9 + 0.2 * i, found / clean, "_", ms=10, mew=3, color=(RED, "black")[i % 2], label=name
+        )
     lowest = axes.get_ylim()[0]
-    axes.set(xlabel="severity", ylabel=f"share of the clean {score}", ylim=(max(-1, min(0, lowest)), 1.08))
+    axes.set(
+        xlabel="severity",
+        ylabel=f"share of the clean {score}",
+        ylim=(max(-1, min(0, lowest)), 1.08),
+    )
     ticks = [*range(1, 6), *([6] if details.get("attacks") else [])]
     axes.set_xticks(ticks, [str(t) if t < 6 else "attack" for t in ticks])
     figure.legend(fontsize=7, ncols=3, loc="outside lower center", frameon=False)
@@ -196,9 +269,14 @@ def rates(figure: Any, verdict: dict[str, Any]) -> None:
     found = verdict["details"]["rates"]
     figure.set_size_inches(5, 0.9 + 0.42 * len(found))
     axes = figure.subplots()
-    axes.barh([textwrap.fill(name, 34) for name in found], list(found.values()), color=BLUE, height=0.6)
+    axes.barh(
+        [textwrap.fill(name, 34) for name in found], list(found.values()), color=BLUE, height=0.6
+    )
     axes.axvline(verdict["threshold"], color=RED, ls="--", label="limit")
-    axes.set(xlabel="share of rows that violate it", xlim=(0, 1.25 * max(verdict["threshold"], *found.values())))
+    axes.set(
+        xlabel="share of rows that violate it",
+        xlim=(0, 1.25 * max(verdict["threshold"], *found.values())),
+    )
     axes.tick_params(axis="y", labelsize=8)
     axes.legend(fontsize=8)
 
@@ -226,7 +304,12 @@ def risk(figure: Any, details: dict[str, Any], kind: Kind) -> None:
     axes.plot(details["coverage"], details["risk"], color=BLUE)
     loss = "share of the variance left" if kind == "regression" else "share wrong"
     top = 1.15 * max(*details["risk"], overall, 1e-3)
-    axes.set(xlabel="share of rows answered, surest first", ylabel=loss, xlim=(0, 1.02), ylim=(-0.03 * top, top))
+    axes.set(
+        xlabel="share of rows answered, surest first",
+        ylabel=loss,
+        xlim=(0, 1.02),
+        ylim=(-0.03 * top, top),
+    )
 
 
 def slice_bars(figure: Any, details: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from ..modeling.classical import NAME
 from ..settings import Settings
+from ..task.baselines import NAME
 
 QUESTIONS = {
     "M3": "How good are its answers?",
@@ -70,7 +70,9 @@ def number(metric: str, value: float | None) -> str:
     if value is None:
         return ""
     name = metric.removesuffix("_micro").removesuffix("_macro")
-    return f"{value:.1%}" if name in SHARES else f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}"
+    return (
+        f"{value:.1%}" if name in SHARES else f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}"
+    )
 
 
 def shown(verdict: dict[str, Any]) -> str:
@@ -83,7 +85,9 @@ def bound(verdict: dict[str, Any]) -> str:
     """The threshold with its direction."""
     if verdict["threshold"] is None:
         return ""
-    least = verdict["method"] == "M7" or (verdict["method"] == "M3" and not verdict["details"].get("lower_is_better"))
+    least = verdict["method"] == "M7" or (
+        verdict["method"] == "M3" and not verdict["details"].get("lower_is_better")
+    )
     return f"{'≥' if least else '≤'} {verdict['threshold']:g}"
 
 
@@ -112,9 +116,17 @@ def summary(content: dict[str, Any], settings: Settings) -> list[str]:
     if metric == "r2":
         good += " 1 is perfect, 0 no better than always saying the mean."
     bad = [m for m, v in content["methods"].items() if v["outcome"] in ("fail", "cannot tell")]
-    sure = [f"{WORRIES[m]} ({content['methods'][m]['why']})" for m in bad if content["methods"][m]["outcome"] == "fail"]
-    unsure = [v["title"].lower() for v in content["methods"].values() if v["outcome"] == "cannot tell"]
-    left = [v["title"].lower() for v in content["methods"].values() if v["outcome"] == "not applicable"]
+    sure = [
+        f"{WORRIES[m]} ({content['methods'][m]['why']})"
+        for m in bad
+        if content["methods"][m]["outcome"] == "fail"
+    ]
+    unsure = [
+        v["title"].lower() for v in content["methods"].values() if v["outcome"] == "cannot tell"
+    ]
+    left = [
+        v["title"].lower() for v in content["methods"].values() if v["outcome"] == "not applicable"
+    ]
     worry = f"What to worry about: {'; '.join(sure)}." if sure else "No method found a fault."
     worry += f" Not decided: {', '.join(unsure)}." if unsure else ""
     worry += f" Not examined: {', '.join(left)}." if left else ""
@@ -165,7 +177,9 @@ def table(content: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    made = Table(title=f"Quality of the {content['candidate']}: {content['verdict']}", title_justify="left")
+    made = Table(
+        title=f"Quality of the {content['candidate']}: {content['verdict']}", title_justify="left"
+    )
     for column in ("method", "number", "threshold", "verdict", "why"):
         made.add_column(column)
     colours = {"pass": "green", "fail": "red", "cannot tell": "yellow", "not applicable": "dim"}
@@ -181,6 +195,4 @@ def table(content: dict[str, Any]) -> None:
 def took(timing: dict[str, Any]) -> str:
     """What the methods cost in time."""
     times, plain = timing["multiple"], timing["inference"]
-    return (
-        f"All methods took {timing['total']:.1f} s, {times:,.0f} times plain answers on the test rows ({plain:.3g} s)."
-    )
+    return f"All methods took {timing['total']:.1f} s, {times:,.0f} times plain answers on the test rows ({plain:.3g} s)."

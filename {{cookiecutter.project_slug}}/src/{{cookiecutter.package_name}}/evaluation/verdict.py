@@ -1,4 +1,6 @@
-"""What the methods share: what a user declares about the model's behaviour, and one line of the gate's table."""
+"""What the methods share: what a user declares about the model's behaviour, and one line of the
+gate's table.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,7 +11,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ..data.datamodule import Examples  # which imports torch, and a client that only corrupts rows needs none
+    from ..types import (
+        Examples,  # which imports torch, and a client that only corrupts rows needs none
+    )
 
 Outcome = Literal["pass", "fail", "cannot tell", "not applicable"]
 Inputs = dict[str, NDArray[Any]]
@@ -18,9 +22,11 @@ Change = Callable[[Inputs], Inputs]
 
 @dataclass(frozen=True)
 class Direction:
-    """Two changes of an example, each of (inputs, inputs of a partner), of which `more` must not be answered lower.
+    """Two changes of an example, each of (inputs, inputs of a partner), of which `more` must not be
+    answered lower.
 
-    Compared are predicted values, or probabilities of `label`; None is the class of the partner, which is another one.
+    Compared are predicted values, or probabilities of `label`; None is the class of the partner,
+    which is another one.
     """
 
     less: Callable[[Inputs, Inputs], Inputs]
@@ -30,10 +36,12 @@ class Direction:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What you demand beyond a good score; a method for which nothing is declared is not applicable.
+    """What you demand beyond a good score; a method for which nothing is declared is not
+    applicable.
 
-    `perturbations` take a severity of 1 to 5; `ranges` hold the lowest and highest value of each input that an attack
-    may move; `slices` are subgroups [n]; in `columns` [n], numbers or text, further subgroups are searched.
+    `perturbations` take a severity of 1 to 5; `ranges` hold the lowest and highest value of each
+    input that an attack may move; `slices` are subgroups [n]; in `columns` [n], numbers or text,
+    further subgroups are searched.
     """
 
     perturbations: dict[str, Callable[[Inputs, int, Generator], Inputs]]
@@ -46,7 +54,9 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a method found: its number against its threshold, and why that passes or fails, in words."""
+    """What a method found: its number against its threshold, and why that passes or fails, in
+    words.
+    """
 
     method: str
     title: str
@@ -65,4 +75,11 @@ def outcome(passed: bool) -> Outcome:
 
 
 def not_declared(method: str, title: str) -> Verdict:
-    return Verdict(method, title, "not applicable", None, None, "nothing is declared in evaluation/behaviour.py")
+    return Verdict(
+        method,
+        title,
+        "not applicable",
+        None,
+        None,
+        "nothing is declared in evaluation/behaviour.py",
+    )

@@ -1,4 +1,6 @@
-"""Charts of the models beside the network, for their runs (E7): right and wrong answers, how sure, what weighs."""
+"""Charts of the models beside the network, for their runs (E7): right and wrong answers, how sure,
+what weighs.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -7,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.features import Features
-from ..evaluation import plots, show
-from ..modeling.metrics import confusion
-from ..modeling.predictions import Answers, Decisions, Estimates, Rule, decide
+from ..evaluation import plots
+from ..modeling import kinds
+from ..modeling.kinds.classes import confusion
 from ..settings import Settings
+from ..task import show
+from ..task.features import Features
+from ..types import Answers, Decisions, Estimates, Rule
 
 SHOWN = 15  # features, or classes
 
@@ -20,19 +24,31 @@ def folder(settings: Settings, name: str) -> Path:
     return settings.paths.state / "charts" / name
 
 
-def draw_all(settings: Settings, raw: dict[str, Any], label: NDArray[Any], estimators: dict[str, Any]) -> None:
-    """Draws every model into its folder: raw outputs on n rows with their label [n], and the estimator of some."""
+def draw_all(
+    settings: Settings, raw: dict[str, Any], label: NDArray[Any], estimators: dict[str, Any]
+) -> None:
+    """Draws every model into its folder: raw outputs on n rows with their label [n], and the
+    estimator of some.
+    """
     for name, found in raw.items():
-        answers = decide(settings.data.kind, found, Rule())
-        plots.save(drawers_of(settings, answers, label, estimators.get(name)), folder(settings, name))
+        answers = kinds.of(settings.data.kind).decide(found, Rule())
+        plots.save(
+            drawers_of(settings, answers, label, estimators.get(name)), folder(settings, name)
+        )
 
 
-def drawers_of(settings: Settings, answers: Answers, label: NDArray[Any], estimator: Any) -> dict[str, plots.Drawer]:
+def drawers_of(
+    settings: Settings, answers: Answers, label: NDArray[Any], estimator: Any
+) -> dict[str, plots.Drawer]:
     """Drawers by file name; an estimator adds what each feature weighs in it."""
-    drawers: dict[str, plots.Drawer] = {"distribution": partial(distribution, answers=answers, label=label)}
+    drawers: dict[str, plots.Drawer] = {
+        "distribution": partial(distribution, answers=answers, label=label)
+    }
     if isinstance(answers, Decisions):
         labels = settings.data.labels
-        drawers["confusion"] = partial(plots.confusion, counts=confusion(answers, label).tolist(), labels=labels)
+        drawers["confusion"] = partial(
+            plots.confusion, counts=confusion(answers, label).tolist(), labels=labels
+        )
         drawers["roc"] = partial(roc, answers=answers, label=label, labels=labels)
     else:
         drawers["predicted"] = partial(plots.scatter, answers=answers, label=label)
@@ -41,12 +57,16 @@ def drawers_of(settings: Settings, answers: Answers, label: NDArray[Any], estima
         names, of_element = show.features(Features.model_validate(settings.data.features))
         # The order of the elements is that of `baselines.flat`.
         feature = np.concatenate([of_element[name].ravel() for name in sorted(of_element)])
-        drawers["weights"] = partial(bars, names=names, sizes=np.bincount(feature, sizes).astype(float))
+        drawers["weights"] = partial(
+            bars, names=names, sizes=np.bincount(feature, sizes).astype(float)
+        )
     return drawers
 
 
 def weights(estimator: Any) -> NDArray[np.floating] | None:
-    """What each input element [d] weighs: importance in trees, or mean size of its coefficients; None where unknown."""
+    """What each input element [d] weighs: importance in trees, or mean size of its coefficients;
+    None where unknown.
+    """
     if hasattr(estimator, "feature_importances_"):
         return np.asarray(estimator.feature_importances_)
     if hasattr(estimator, "coef_"):
@@ -71,7 +91,13 @@ def distribution(figure: Any, answers: Answers, label: NDArray[Any]) -> None:
         return
     right = answers.label == label
     parts = [answers.confidence[right], answers.confidence[~right]]
-    axes.hist(parts, bins=np.linspace(0, 1, 31), stacked=True, color=[plots.BLUE, plots.RED], label=["right", "wrong"])
+    axes.hist(
+        parts,
+        bins=np.linspace(0, 1, 31),
+        stacked=True,
+        color=[plots.BLUE, plots.RED],
+        label=["right", "wrong"],
+    )
     axes.set(xlabel="confidence", ylabel="rows")
     axes.legend(fontsize=8)
 

@@ -1,4 +1,5 @@
-"""Compares runs, or trains two configurations again to tell which is better; writes reports/compare.json and .html.
+"""Compares runs, or trains two configurations again to tell which is better; writes
+reports/compare.json and .html.
 
     compare RUN_A RUN_B                       ids or their beginnings, or champion, challenger, best
     compare --a RUN RUN RUN --b RUN RUN RUN   two groups, such as one configuration with several seeds each
@@ -14,11 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import logs
+from .. import logs, tracking
 from ..params import load
 from ..provenance import write_json
 from ..settings import METRICS, Settings
-from . import tracking
 
 if TYPE_CHECKING:
     from ..evaluation.comparison import Paired
@@ -28,11 +28,18 @@ COMPOSES = True  # what stands first are runs, or overrides of configs/
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     for side in ("a", "b"):
-        parser.add_argument(f"--{side}", nargs="+", metavar="RUN", help="runs; with --resamples or --seeds, overrides")
+        parser.add_argument(
+            f"--{side}",
+            nargs="+",
+            metavar="RUN",
+            help="runs; with --resamples or --seeds, overrides",
+        )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resamples", type=int, metavar="N", help="train both sides on N resamples")
     mode.add_argument("--seeds", type=int, metavar="N", help="train both sides with N seeds")
-    parser.add_argument("--metric", help="what to judge by, such as log_loss; else the metric of data.goal")
+    parser.add_argument(
+        "--metric", help="what to judge by, such as log_loss; else the metric of data.goal"
+    )
 
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
@@ -53,7 +60,9 @@ def _sides(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     if len(named) == 2 and not (args.a or args.b):
         return named[:1], named[1:]
     if named or not (args.a and args.b):
-        raise ValueError("name two runs, `compare RUN_A RUN_B`, or two groups, `compare --a RUN RUN --b RUN RUN`")
+        raise ValueError(
+            "name two runs, `compare RUN_A RUN_B`, or two groups, `compare --a RUN RUN --b RUN RUN`"
+        )
     return args.a, args.b
 
 
@@ -65,15 +74,25 @@ def compare_trainings(args: argparse.Namespace) -> None:
     mode: resamples.Mode = "resamples" if args.resamples is not None else "seeds"
     num = args.resamples if mode == "resamples" else args.seeds
     if args.a is None or args.b is None or num < 2:
-        raise ValueError(f'say what to train, and at least twice: compare --{mode} 10 --a "model.width=64" --b ""')
-    contenders = {side: resamples.contender(args.overrides, getattr(args, side)) for side in ("a", "b")}
+        raise ValueError(
+            f'say what to train, and at least twice: compare --{mode} 10 --a "model.width=64" --b ""'
+        )
+    contenders = {
+        side: resamples.contender(args.overrides, getattr(args, side)) for side in ("a", "b")
+    }
     resamples.check_alike(list(contenders.values()))
     settings = contenders["a"].settings
     metric, alpha = args.metric or settings.data.goal.metric, settings.evaluation.comparison.alpha
     if metric not in METRICS[settings.data.kind]:
-        raise ValueError(f"there is no metric {metric!r}: choose one of {', '.join(METRICS[settings.data.kind])}")
+        raise ValueError(
+            f"there is no metric {metric!r}: choose one of {', '.join(METRICS[settings.data.kind])}"
+        )
     settings.paths.state.mkdir(parents=True, exist_ok=True)
-    tags = {"compare.mode": mode, "compare.metric": metric, **{f"compare.{s}": c.text for s, c in contenders.items()}}
+    tags = {
+        "compare.mode": mode,
+        "compare.metric": metric,
+        **{f"compare.{s}": c.text for s, c in contenders.items()},
+    }
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=settings.paths.state) as folder,
         tracking.followed(settings, tracking.start(settings, "compare", tags=tags)) as parent,
@@ -83,13 +102,22 @@ def compare_trainings(args: argparse.Namespace) -> None:
         found = resamples.test(scores, mode, sizes, metric, alpha)
         verdict = in_words(found, f"held_out.{metric}")
         publish(settings, _trained(contenders, scores, sizes, mode, found, verdict))
-        parent.metrics({k: getattr(found, k) for k in ("difference", "low", "high", "p", "effect")}, "compare.")
+        parent.metrics(
+            {k: getattr(found, k) for k in ("difference", "low", "high", "p", "effect")}, "compare."
+        )
         parent.tags({"compare.verdict": verdict})
-        parent.artifacts([settings.paths.reports / f"compare.{kind}" for kind in ("json", "html")], "compare")
+        parent.artifacts(
+            [settings.paths.reports / f"compare.{kind}" for kind in ("json", "html")], "compare"
+        )
 
 
 def _trained(
-    contenders: dict[str, Any], scores: Any, sizes: tuple[int, int], mode: str, found: "Paired", verdict: str
+    contenders: dict[str, Any],
+    scores: Any,
+    sizes: tuple[int, int],
+    mode: str,
+    found: "Paired",
+    verdict: str,
 ) -> dict[str, Any]:
     from .runs import differences
 
@@ -112,14 +140,21 @@ def _trained(
         },
         "tests": [{"scores": scores, **asdict(found)}],
         "tables": [
-            {"title": "Scores on held-out rows", "columns": [mode[:-1], "a", "b", "a - b"], "rows": rows, "note": note},
+            {
+                "title": "Scores on held-out rows",
+                "columns": [mode[:-1], "a", "b", "a - b"],
+                "rows": rows,
+                "note": note,
+            },
             differences("Configuration", *params),
         ],
     }
 
 
 def publish(settings: Settings, content: dict[str, Any]) -> None:
-    """To the terminal, to reports/compare.json and to reports/compare.html, one file that needs no other."""
+    """To the terminal, to reports/compare.json and to reports/compare.html, one file that needs no
+    other.
+    """
     import jinja2
     from rich.console import Console
     from rich.markup import escape
@@ -127,7 +162,10 @@ def publish(settings: Settings, content: dict[str, Any]) -> None:
 
     console = Console()
     for side in ("a", "b"):
-        names = (" ".join(filter(None, (r["name"], r["id"][:8], f"({r['model']})"))) for r in content[side])
+        names = (
+            " ".join(filter(None, (r["name"], r["id"][:8], f"({r['model']})")))
+            for r in content[side]
+        )
         console.print(f"{side}: {escape(', '.join(names))}")
     for table in content["tables"]:
         console.print(f"\n[bold]{table['title']}[/] {escape(table['note'])}")
@@ -140,7 +178,9 @@ def publish(settings: Settings, content: dict[str, Any]) -> None:
             console.print(shown)
     console.print(f"\n[bold]{escape(content['verdict'])}[/]")
     template = Path(__file__).with_name("compare.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
+    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        template
+    )
     write_json(settings.paths.reports / "compare.json", content)
     text = page.render(content=content, project=settings.project)
     (settings.paths.reports / "compare.html").write_text(text + "\n", encoding="utf-8")

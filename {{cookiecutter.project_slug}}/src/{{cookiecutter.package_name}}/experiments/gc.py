@@ -1,11 +1,12 @@
-"""Frees runs, models, data and leftovers that are old and that nobody needs; lists them with their sizes first.
+"""Frees runs, models, data and leftovers that are old and that nobody needs; lists them with their
+sizes first.
 
     gc --dry-run                          list them only
     gc --keep-days 7 --keep-runs 20       instead of 30 days and 50 trainings
 
-Kept whatever their age: runs that a kept model, the audit log, live/ or reports/ names, with all above and below them;
-every model that was ever promoted, that a promoted one replaced or that has an alias; data of any commit, the workspace
-and kept runs. DVC's remote is never touched.
+Kept whatever their age: runs that a kept model, the audit log, live/ or reports/ names, with all
+above and below them; every model that was ever promoted, that a promoted one replaced or that has
+an alias; data of any commit, the workspace and kept runs. DVC's remote is never touched.
 """
 
 import argparse
@@ -23,19 +24,25 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
-from .. import logs
+from .. import logs, tracking
 from ..packaging import registry
 from ..packaging.pull import CURRENT
 from ..provenance import git, read_json
 from ..settings import Settings
-from . import tracking
+from ..worktree import cache
 from .journal import journals
-from .worktree import cache
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LEFTOVERS = ("compare-*", "reproduce-*", "routine", "csv/*/*", "tensorboard/*/*", "wandb/wandb/*")  # in .state/
+LEFTOVERS = (
+    "compare-*",
+    "reproduce-*",
+    "routine",
+    "csv/*/*",
+    "tensorboard/*/*",
+    "wandb/wandb/*",
+)  # in .state/
 
 
 @dataclass
@@ -48,8 +55,12 @@ class Waste:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep-days", type=float, default=30, metavar="D", help="keep what is younger (30)")
-    parser.add_argument("--keep-runs", type=int, default=50, metavar="N", help="keep the newest trainings (50)")
+    parser.add_argument(
+        "--keep-days", type=float, default=30, metavar="D", help="keep what is younger (30)"
+    )
+    parser.add_argument(
+        "--keep-runs", type=int, default=50, metavar="N", help="keep the newest trainings (50)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list only")
 
 
@@ -85,7 +96,9 @@ def collect(settings: Settings, before: float, keep_runs: int) -> Iterator[Waste
     """`before` is in seconds since 1970: what is younger stays."""
     made, name = tracking.client(settings), settings.tracking.registered_model
     models = made.search_model_versions(f"name = '{name}'")
-    kept = [v for v in models if needed(v, settings, made.get_registered_model(name).aliases, before)]
+    kept = [
+        v for v in models if needed(v, settings, made.get_registered_model(name).aliases, before)
+    ]
     yield old_models(made, [v for v in models if v not in kept], {str(v.run_id) for v in kept})
     runs, old = split_runs(settings, made, {str(v.run_id) for v in kept}, before, keep_runs)
     yield old_runs(made, old)
@@ -93,7 +106,9 @@ def collect(settings: Settings, before: float, keep_runs: int) -> Iterator[Waste
     yield files("objects in DVC's cache", unused_data(hashes))
     yield files("models in live/", untouched(old_live(settings), before))
     over = [j for j in journals(settings.paths.records) if j.closed() and not j.waits()]
-    yield files("journals of broken trainings", [j.folder for j in over if j.path.stat().st_mtime < before])
+    yield files(
+        "journals of broken trainings", [j.folder for j in over if j.path.stat().st_mtime < before]
+    )
     left = [path for pattern in LEFTOVERS for path in settings.paths.state.glob(pattern)]
     # Whatever the options say: a comparison that runs now has written within the hour.
     yield files("leftovers in .state/", untouched(left, min(before, time.time() - 3600)))
@@ -125,24 +140,37 @@ def untouched(paths: Iterable[Path], before: float) -> list[Path]:
 
 
 def needed(version: Any, settings: Settings, aliases: dict[str, str], before: float) -> bool:
-    """Whether a model has an alias, was ever promoted, was the champion at a decision, is young, or was never judged.
+    """Whether a model has an alias, was ever promoted, was the champion at a decision, is young, or
+    was never judged.
 
-    The registry's own tag counts beside the audit log: promotions of other clones may not have come here yet.
+    The registry's own tag counts beside the audit log: promotions of other clones may not have come
+    here yet.
     """
     refused = version.tags.get("decision", "").partition(":")[0] in ("refuse", "cannot tell")
     if not refused or str(version.version) in map(str, aliases.values()):
         return True
     decided = registry.decisions(settings)
-    named = {d["previous"] for d in decided} | {d["version"] for d in decided if d["action"] == "promote"}
+    named = {d["previous"] for d in decided} | {
+        d["version"] for d in decided if d["action"] == "promote"
+    }
     return registry.label(version) in named or version.creation_timestamp >= before * 1000
 
 
 def old_models(made: "MlflowClient", versions: list[Any], kept: set[str]) -> Waste:
-    """Refused models: version, bundle and weights go, the run with its evaluation and promotion report stays."""
+    """Refused models: version, bundle and weights go, the run with its evaluation and promotion
+    report stays.
+    """
     stores = [(v, store(made.get_run(v.run_id).info.artifact_uri)) for v in versions]
-    folders = {v.version: [f"bundles/{v.tags['identity'][:12]}"] + ["model"] * (v.run_id not in kept) for v in versions}
+    folders = {
+        v.version: [f"bundles/{v.tags['identity'][:12]}"] + ["model"] * (v.run_id not in kept)
+        for v in versions
+    }
     # MLflow keeps the model that it loads beside the run, and names it in the version's source.
-    ids = {v.version: v.source.removeprefix("models:/") for v in versions if v.source.startswith("models:/m-")}
+    ids = {
+        v.version: v.source.removeprefix("models:/")
+        for v in versions
+        if v.source.startswith("models:/m-")
+    }
     logged = {number: made.get_logged_model(model_id) for number, model_id in ids.items()}
 
     def remove() -> None:
@@ -155,7 +183,9 @@ def old_models(made: "MlflowClient", versions: list[Any], kept: set[str]) -> Was
             # The bundle's next promotion registers it anew.
             made.delete_model_version(version.name, version.version)
 
-    sizes = [sum(size(artifacts, folder) for folder in folders[v.version]) for v, artifacts in stores]
+    sizes = [
+        sum(size(artifacts, folder) for folder in folders[v.version]) for v, artifacts in stores
+    ]
     return Waste("models that were refused", sizes, remove)
 
 
@@ -197,12 +227,18 @@ def named_runs(settings: Settings) -> set[str]:
     for path in (settings.paths.live / CURRENT, settings.paths.reports / tracking.RUN_FILE):
         content = read_json(path) if path.is_file() else {}
         found |= {content.get("run_id"), content.get("record"), *content.get("runs", {}).values()}
-        found |= {served["run_id"] for served in content.values() if isinstance(served, dict) and "run_id" in served}
+        found |= {
+            served["run_id"]
+            for served in content.values()
+            if isinstance(served, dict) and "run_id" in served
+        }
     return found - {None}
 
 
 def old_runs(made: "MlflowClient", runs: list[Any]) -> Waste:
-    """A tracker on this machine forgets them; a server marks them as deleted, and `mlflow gc` there frees them."""
+    """A tracker on this machine forgets them; a server marks them as deleted, and `mlflow gc` there
+    frees them.
+    """
     forget = getattr(made._tracking_client.store, "_hard_delete_run", None)
 
     def remove() -> None:
@@ -226,7 +262,10 @@ def store(uri: str) -> Any:
 
 def size(artifacts: Any, folder: str | None = None) -> int:
     """Bytes in a folder of artefacts."""
-    return sum(size(artifacts, f.path) if f.is_dir else f.file_size or 0 for f in artifacts.list_artifacts(folder))
+    return sum(
+        size(artifacts, f.path) if f.is_dir else f.file_size or 0
+        for f in artifacts.list_artifacts(folder)
+    )
 
 
 def old_live(settings: Settings) -> list[Path]:
@@ -236,13 +275,17 @@ def old_live(settings: Settings) -> list[Path]:
         return []
     served = [model["version"] for model in read_json(current).values() if model]
     before = [d["previous"] for d in registry.decisions(settings) if d["version"] in served]
-    return [p for p in settings.paths.live.iterdir() if p.is_dir() and p.name not in {*served, *before}]
+    return [
+        p for p in settings.paths.live.iterdir() if p.is_dir() and p.name not in {*served, *before}
+    ]
 
 
 def unused_data(hashes: set[str]) -> list[Path]:
-    """Objects of DVC's cache that no commit, branch, tag or experiment names, nor the workspace, nor a kept run.
+    """Objects of DVC's cache that no commit, branch, tag or experiment names, nor the workspace,
+    nor a kept run.
 
-    What only runs name stands in a project of its own, for DVC to look at. A cache that others share is left alone.
+    What only runs name stands in a project of its own, for DVC to look at. A cache that others
+    share is left alone.
     """
     if not Path(".dvc").is_dir() or not git("rev-parse", "--verify", "--quiet", "HEAD"):
         return []
@@ -258,7 +301,15 @@ def unused_data(hashes: set[str]) -> list[Path]:
         for md5 in hashes:
             out = {"outs": [{"path": md5, "md5": md5, "hash": "md5"}]}
             (Path(other) / f"{md5}.dvc").write_text(yaml.safe_dump(out), encoding="utf-8")
-        options = ("--workspace", "--all-commits", "--all-experiments", "--projects", other, "--dry", "--force")
+        options = (
+            "--workspace",
+            "--all-commits",
+            "--all-experiments",
+            "--projects",
+            other,
+            "--dry",
+            "--force",
+        )
         command = [sys.executable, "-m", "dvc", "gc", *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

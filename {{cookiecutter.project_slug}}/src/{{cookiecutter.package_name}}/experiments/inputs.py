@@ -1,4 +1,6 @@
-"""What went into a run beyond its parameters, so that `reproduce` can have it back: command, code, data, machine."""
+"""What went into a run beyond its parameters, so that `reproduce` can have it back: command, code,
+data, machine.
+"""
 
 import hashlib
 import json
@@ -18,10 +20,11 @@ from ..provenance import git
 from ..settings import Settings
 
 if TYPE_CHECKING:
-    from .tracking import Run
+    from ..tracking import Run
 
 PATCH = "uncommitted.diff"
-MAX_PATCH = 20_000_000  # bytes of uncommitted work that a run records: more is data in the wrong place, not code
+# bytes of uncommitted work that a run records: more is data in the wrong place, not code
+MAX_PATCH = 20_000_000
 
 
 def record(run: "Run") -> None:
@@ -35,7 +38,9 @@ def record(run: "Run") -> None:
 
 
 def command() -> dict[str, str]:
-    """Machine, command line and Hydra's overrides, which `pipeline` leaves to the stages in OVERRIDES."""
+    """Machine, command line and Hydra's overrides, which `pipeline` leaves to the stages in
+    OVERRIDES.
+    """
     hydra, overrides = sys.modules.get("hydra.core.hydra_config"), os.environ.get("OVERRIDES", "")
     if hydra is not None and hydra.HydraConfig.initialized():
         overrides = " ".join(hydra.HydraConfig.get().overrides.task)
@@ -47,10 +52,14 @@ def hardware() -> dict[str, str]:
     import psutil
 
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    lines = (
+        info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    )
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     torch = sys.modules.get("torch")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    )
     return {
         "env.cpu": names[0] if names else platform.processor() or platform.machine(),
         "env.cores": str(os.cpu_count()),
@@ -60,7 +69,9 @@ def hardware() -> dict[str, str]:
 
 
 def dvc_hash(path: Path) -> str:
-    """The hash under which DVC stores a file or a folder, from what is there now: dvc.lock may be older."""
+    """The hash under which DVC stores a file or a folder, from what is there now: dvc.lock may be
+    older.
+    """
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -70,7 +81,9 @@ def dvc_hash(path: Path) -> str:
 
 
 def data(settings: Settings) -> dict[str, str]:
-    """DVC's hash of every data folder: of those on disk as they are, of the others as dvc.lock has them."""
+    """DVC's hash of every data folder: of those on disk as they are, of the others as dvc.lock has
+    them.
+    """
     lock, tags = Path("dvc.lock"), {}
     if lock.is_file():
         stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"].values()
@@ -81,7 +94,8 @@ def data(settings: Settings) -> dict[str, str]:
 
 
 def patch() -> tuple[bytes, list[str]]:
-    """All that differs from HEAD in this folder, new files included, as `git apply` takes it; and what was left out.
+    """All that differs from HEAD in this folder, new files included, as `git apply` takes it; and
+    what was left out.
 
     It is made in an index and an object store of its own: the repository is not touched.
     """
@@ -89,11 +103,17 @@ def patch() -> tuple[bytes, list[str]]:
         return b"", []
     with tempfile.TemporaryDirectory() as folder:
         objects = git("rev-parse", "--path-format=absolute", "--git-path", "objects")
-        own = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_OBJECT_DIRECTORY": folder, "GIT_LITERAL_PATHSPECS": "1"}
+        own = {
+            "GIT_INDEX_FILE": f"{folder}/index",
+            "GIT_OBJECT_DIRECTORY": folder,
+            "GIT_LITERAL_PATHSPECS": "1",
+        }
         env = {**os.environ, **own, "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects}
 
         def call(*arguments: str, given: bytes = b"") -> bytes:
-            return subprocess.run(["git", *arguments], env=env, input=given, capture_output=True, check=True).stdout
+            return subprocess.run(
+                ["git", *arguments], env=env, input=given, capture_output=True, check=True
+            ).stdout
 
         call("read-tree", "HEAD")
         call("add", "--update", ".")
@@ -103,7 +123,13 @@ def patch() -> tuple[bytes, list[str]]:
         taken = listed[: bisect_right(sizes, MAX_PATCH)]
         if taken:
             call("add", "--pathspec-from-file=-", "--pathspec-file-nul", given=b"\0".join(taken))
-        plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
+        plain = (
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-color",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+        )
         found = call("diff", "--binary", *plain, "--cached", "HEAD", "--", ".")
     if len(found) > 2 * MAX_PATCH:
         return b"", [f"all of it, {len(found) / 1e6:.0f} MB"]

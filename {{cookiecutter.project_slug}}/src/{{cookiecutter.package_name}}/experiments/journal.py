@@ -1,7 +1,9 @@
-"""What a run records, as lines in a local file: written at once, delivered by `sync` whenever the tracker answers.
+"""What a run records, as lines in a local file: written at once, delivered by `sync` whenever the
+tracker answers.
 
-Training writes here and nowhere else, so a tracker that is slow or away neither stops nor slows it. Delivering a line
-twice changes nothing in MLflow, so a delivery that was cut off is simply repeated.
+Training writes here and nowhere else, so a tracker that is slow or away neither stops nor slows it.
+Delivering a line twice changes nothing in MLflow, so a delivery that was cut off is simply
+repeated.
 """
 
 import contextlib
@@ -27,12 +29,16 @@ def new_key() -> str:
 
 
 class Journal:
-    """One run's lines in `<folder>/lines.jsonl`, its files in `<folder>/files/`, and how far they are delivered."""
+    """One run's lines in `<folder>/lines.jsonl`, its files in `<folder>/files/`, and how far they
+    are delivered.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.key = folder, folder.name
         self.path = folder / "lines.jsonl"
-        self.recorded: set[tuple[str, int]] | None = None  # metrics by name and step, where an earlier process wrote
+        self.recorded: set[tuple[str, int]] | None = (
+            None  # metrics by name and step, where an earlier process wrote
+        )
 
     def exists(self) -> bool:
         return self.path.is_file()
@@ -41,7 +47,9 @@ class Journal:
         """First line of a run, or of a process that goes on with it; `kind` is one of OPENED."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.exists():
-            if not self.path.read_bytes().endswith(b"\n"):  # the machine went down in the middle of a line
+            if not self.path.read_bytes().endswith(
+                b"\n"
+            ):  # the machine went down in the middle of a line
                 with self.path.open("ab") as file:
                     file.write(b"\n")
             if kind == "resume":
@@ -65,7 +73,9 @@ class Journal:
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Values of a step; those that an interrupted process had recorded already are left out."""
         if self.recorded is not None:
-            values = {name: value for name, value in values.items() if (name, step) not in self.recorded}
+            values = {
+                name: value for name, value in values.items() if (name, step) not in self.recorded
+            }
         if values:
             self.append("metrics", step=step, values=values)
 
@@ -83,7 +93,9 @@ class Journal:
         draft = self.folder / "files" / new_key() / name
         draft.parent.mkdir(parents=True)
         draft.write_text(content, encoding="utf-8")
-        self.append("artifact", file=draft.relative_to(self.folder).as_posix(), folder=folder, whole=False)
+        self.append(
+            "artifact", file=draft.relative_to(self.folder).as_posix(), folder=folder, whole=False
+        )
 
     def lines(self, offset: int = 0) -> Iterator[Line]:
         """Whole lines from a byte offset on, each with the offset of its `end`."""
@@ -98,7 +110,11 @@ class Journal:
     def delivered(self) -> Line:
         """`offset` up to which lines are delivered, `run_id` in the tracker once there is one."""
         path = self.folder / "delivered.json"
-        known: Line = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"offset": 0, "run_id": None}
+        known: Line = (
+            json.loads(path.read_text(encoding="utf-8"))
+            if path.is_file()
+            else {"offset": 0, "run_id": None}
+        )
         return known
 
     def deliver_to(self, offset: int, run_id: str | None) -> None:
@@ -109,7 +125,9 @@ class Journal:
 
     def closed(self) -> bool:
         """Whether the last process that opened the run has also ended it."""
-        last = [line["kind"] for line in self.lines() if line["kind"] in (*OPENED, "finish", "close")]
+        last = [
+            line["kind"] for line in self.lines() if line["kind"] in (*OPENED, "finish", "close")
+        ]
         return bool(last) and last[-1] not in OPENED
 
     def resumable(self) -> bool:

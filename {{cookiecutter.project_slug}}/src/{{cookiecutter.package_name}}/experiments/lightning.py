@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from .tracking import Run
+from ..tracking import Run
 
 
 class JournalLogger(Logger):
@@ -32,5 +32,7 @@ class JournalLogger(Logger):
         self.run.metrics(metrics, step=step)
         self.step = step
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
         """Parameters are recorded once, with the run's other inputs."""

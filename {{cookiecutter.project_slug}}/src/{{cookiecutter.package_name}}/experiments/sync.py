@@ -1,7 +1,8 @@
-"""Delivers recorded runs to the tracker; nothing is lost while it is away, and nothing arrives twice.
+"""Delivers recorded runs to the tracker; nothing is lost while it is away, and nothing arrives
+twice.
 
-`sync --follow KEY` is what training starts beside itself: it delivers while training works, samples the machine, and
-ends the runs of a training that vanished.
+`sync --follow KEY` is what training starts beside itself: it delivers while training works, samples
+the machine, and ends the runs of a training that vanished.
 """
 
 import argparse
@@ -18,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock
 
-from .. import logs
+from .. import logs, tracking
 from ..settings import Settings
-from . import tracking
 from .journal import OPENED, Journal, Line, journals
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-TICK, SAMPLE_EVERY = 1.0, 5  # seconds between two deliveries, ticks between two samples of the machine
+TICK, SAMPLE_EVERY = (
+    1.0,
+    5,
+)  # seconds between two deliveries, ticks between two samples of the machine
 BATCH = 500  # metrics in one request; MLflow takes 1,000
 Sampler = Callable[[], dict[str, float]]
 
@@ -47,17 +50,23 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             left = sum(journal.waits() for journal in journals(folder))
             log.error("%d run(s) still wait in %s: %s", left, folder, problem)
             return 1
-        log.info("delivered %d run(s)" if waiting else "nothing waits", *([waiting] if waiting else []))
+        log.info(
+            "delivered %d run(s)" if waiting else "nothing waits", *([waiting] if waiting else [])
+        )
     return 0
 
 
 def follow(folder: Path, key: str, pid: int) -> int:
-    """Until standard input ends, with the process that started this one; then once more, for the rest."""
+    """Until standard input ends, with the process that started this one; then once more, for the
+    rest.
+    """
     ended = threading.Event()
     threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
     journal, sample, ticks = Journal(folder / key), sampler(), 0
     begun = next(journal.lines())["time"]
-    while ticks == 0 or not ended.wait(TICK):  # however short the training, the machine is sampled once
+    while ticks == 0 or not ended.wait(
+        TICK
+    ):  # however short the training, the machine is sampled once
         if ticks % SAMPLE_EVERY == 0:
             values = {f"system/{name}": value for name, value in sample().items()}
             journal.metrics(values, step=int(time.time() - begun / 1000))
@@ -101,13 +110,17 @@ def end_orphans(folder: Path, pid: int) -> None:
     for journal in journals(folder):
         with journal.lock():
             opened = [line for line in journal.lines() if line["kind"] in OPENED]
-            gone = bool(opened) and (opened[-1]["pid"] == pid or not psutil.pid_exists(opened[-1]["pid"]))
+            gone = bool(opened) and (
+                opened[-1]["pid"] == pid or not psutil.pid_exists(opened[-1]["pid"])
+            )
             if gone and not journal.closed():
                 journal.append("finish", status="KILLED")
 
 
 def deliver_all(folder: Path, forget: bool = False) -> str | None:
-    """Delivers what waits, parents first; one line says why where that failed. Can `forget` runs that are over."""
+    """Delivers what waits, parents first; one line says why where that failed. Can `forget` runs
+    that are over.
+    """
     problems: dict[str, str] = {}
     for journal in journals(folder):
         try:
@@ -127,14 +140,22 @@ def deliver_all(folder: Path, forget: bool = False) -> str | None:
 
 
 def over(journal: Journal) -> bool:
-    """Whether nobody goes on with the run: it is finished, and so is the one above it, which may be done again."""
+    """Whether nobody goes on with the run: it is finished, and so is the one above it, which may be
+    done again.
+    """
     parent = next(journal.lines()).get("parent")
     above = Journal(journal.folder.parent / parent) if parent else None
-    return journal.closed() and not journal.resumable() and (above is None or not above.exists() or over(above))
+    return (
+        journal.closed()
+        and not journal.resumable()
+        and (above is None or not above.exists() or over(above))
+    )
 
 
 def deliver(journal: Journal) -> None:
-    """Sends the lines after the last one delivered, in order. Raises what MLflow raises where it does not answer."""
+    """Sends the lines after the last one delivered, in order. Raises what MLflow raises where it
+    does not answer.
+    """
     first, known = next(journal.lines()), journal.delivered
     client = tracking.connect(first["uri"], first["experiment"])
     run_id = known["run_id"] or find_or_create(client, journal, first)
@@ -169,11 +190,15 @@ def find_or_create(client: "MlflowClient", journal: Journal, first: Line) -> str
     if first.get("parent"):
         parent = Journal(journal.folder.parent / first["parent"])
         above = parent.delivered["run_id"] if parent.exists() else None
-        found = None if above else tracking.find_record(client, first["experiment"], first["parent"])
+        found = (
+            None if above else tracking.find_record(client, first["experiment"], first["parent"])
+        )
         tags["mlflow.parentRunId"] = above or (found.info.run_id if found else "")
     experiment = client.get_experiment_by_name(first["experiment"])
     assert experiment is not None
-    made = client.create_run(experiment.experiment_id, first["time"], tags, first.get("name", "restored"))
+    made = client.create_run(
+        experiment.experiment_id, first["time"], tags, first.get("name", "restored")
+    )
     return str(made.info.run_id)
 
 
@@ -186,7 +211,9 @@ def send(client: "MlflowClient", journal: Journal, run_id: str, line: Line) -> N
         if line["kind"] == "params":
             log_params(client, run_id, line["values"])
         elif line["kind"] == "tags":
-            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in line["values"].items()])
+            client.log_batch(
+                run_id, tags=[RunTag(name, value) for name, value in line["values"].items()]
+            )
         elif line["kind"] == "artifact":
             send_file(client, journal, run_id, line)
         elif line["kind"] == "resume":
@@ -196,14 +223,22 @@ def send(client: "MlflowClient", journal: Journal, run_id: str, line: Line) -> N
     except MlflowException as error:
         if error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
             raise
-        logs.get("sync").warning("the tracker refused %s of run %s: %s", line["kind"], run_id, logs.explain(error))
+        logs.get("sync").warning(
+            "the tracker refused %s of run %s: %s", line["kind"], run_id, logs.explain(error)
+        )
 
 
 def log_values(client: "MlflowClient", run_id: str, lines: list[Line]) -> None:
-    """Metrics; MLflow keeps one that it has already, with equal name, time, step and value, only once."""
+    """Metrics; MLflow keeps one that it has already, with equal name, time, step and value, only
+    once.
+    """
     from mlflow.entities import Metric
 
-    metrics = [Metric(k, v, line["time"], line["step"]) for line in lines for k, v in line["values"].items()]
+    metrics = [
+        Metric(k, v, line["time"], line["step"])
+        for line in lines
+        for k, v in line["values"].items()
+    ]
     client.log_batch(run_id, metrics)
 
 

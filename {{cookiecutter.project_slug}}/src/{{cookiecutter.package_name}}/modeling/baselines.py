@@ -1,4 +1,6 @@
-"""What a network has to beat (M2): a constant, a person's rule, and the simplest learned model of the task."""
+"""What a network has to beat (M2): a constant, a person's rule, and the simplest learned model of
+the task.
+"""
 
 from typing import Any
 
@@ -6,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..settings import Kind
-from .heuristic import Heuristic
-
-Inputs = dict[str, NDArray[Any]]
+from ..task.baselines import Heuristic
+from ..types import Inputs
+from . import kinds
 
 
 class Constant:
@@ -18,10 +20,7 @@ class Constant:
         self.kind = kind
 
     def fit(self, inputs: Inputs, label: NDArray[Any]) -> "Constant":
-        if self.kind == "regression":
-            self.raw = np.array([label.mean()])
-        else:
-            self.raw = np.log(np.bincount(label) / len(label) + 1e-9)
+        self.raw = kinds.of(self.kind).constant(label)
         return self
 
     def predict(self, inputs: Inputs) -> NDArray[np.floating]:
@@ -31,9 +30,9 @@ class Constant:
 
 def flat(inputs: Inputs) -> NDArray[np.float32]:
     """All inputs side by side as one matrix [n, d], in the order of their names."""
-    return np.concatenate([inputs[name].reshape(len(inputs[name]), -1) for name in sorted(inputs)], axis=1).astype(
-        np.float32
-    )
+    return np.concatenate(
+        [inputs[name].reshape(len(inputs[name]), -1) for name in sorted(inputs)], axis=1
+    ).astype(np.float32)
 
 
 def simple_baselines(kind: Kind) -> dict[str, Constant | Heuristic]:

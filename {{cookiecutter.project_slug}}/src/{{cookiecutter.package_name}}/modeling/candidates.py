@@ -12,8 +12,9 @@ from sklearn.pipeline import Pipeline
 from torch import nn
 
 from ..settings import Settings
-from .baselines import Inputs, flat
-from .classical import TRUSTED, operations
+from ..task.baselines import TRUSTED, operations
+from ..types import Inputs
+from .baselines import flat
 from .module import build_network
 
 NETWORK, CLASSICAL = "network.safetensors", "classical.skops"
@@ -23,7 +24,9 @@ MIN_PROBABILITY = 1e-7  # below what float32 tells from 0 beside 1
 
 @dataclass(frozen=True)
 class Outputs:
-    """Raw outputs [n, ...] as `predictions` explains; embedding [n, e], or None for a model that has none."""
+    """Raw outputs [n, ...] as `predictions` explains; embedding [n, e], or None for a model that
+    has none.
+    """
 
     raw: NDArray[np.float32]
     embedding: NDArray[np.float32] | None
@@ -47,7 +50,11 @@ class NetworkCandidate:
         n, parts = len(next(iter(inputs.values()))), []
         with torch.inference_mode():
             for start in range(0, n, BATCH):
-                parts.append(self.network(**{k: torch.from_numpy(v[start : start + BATCH]) for k, v in inputs.items()}))
+                parts.append(
+                    self.network(
+                        **{k: torch.from_numpy(v[start : start + BATCH]) for k, v in inputs.items()}
+                    )
+                )
         raw, embedding = (torch.cat(p).numpy() for p in zip(*parts, strict=True))
         return Outputs(raw, embedding)
 
@@ -66,7 +73,10 @@ class ClassicalCandidate:
         matrix = flat(inputs)
         if hasattr(self.model, "predict_proba"):
             return Outputs(
-                np.log(np.clip(self.model.predict_proba(matrix), MIN_PROBABILITY, 1)).astype(np.float32), None
+                np.log(np.clip(self.model.predict_proba(matrix), MIN_PROBABILITY, 1)).astype(
+                    np.float32
+                ),
+                None,
             )
         return Outputs(self.model.predict(matrix)[:, None].astype(np.float32), None)
 
@@ -90,7 +100,9 @@ def load(settings: Settings) -> dict[str, Candidate]:
     folder = settings.paths.model
     if not (folder / NETWORK).is_file():
         raise ValueError(f"no model in {folder}: run `make pipeline` first")
-    torch.set_num_threads(settings.training.num_threads)  # the same sums, and so the same bytes, on every machine
+    torch.set_num_threads(
+        settings.training.num_threads
+    )  # the same sums, and so the same bytes, on every machine
     fresh = settings.model_copy(update={"model": _without_weights(settings.model)})
     network = build_network(fresh)
     network.load_state_dict(load_file(folder / NETWORK))
@@ -101,5 +113,7 @@ def load(settings: Settings) -> dict[str, Candidate]:
 
 
 def _without_weights(model: dict[str, Any]) -> dict[str, Any]:
-    """The trained weights replace what training started from, so that file need not be there any more."""
+    """The trained weights replace what training started from, so that file need not be there any
+    more.
+    """
     return {**model, "weights": None} if "weights" in model else model

@@ -1,4 +1,6 @@
-"""Losses that PyTorch does not have. Those for values take raw [n, 2], value and log deviation, and label [n]."""
+"""Losses that PyTorch does not have. Those for values take raw [n, 2], value and log deviation, and
+label [n].
+"""
 
 from typing import Any
 
@@ -8,16 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..settings import Component, Kind
+from . import kinds
 
 
 def build_loss(component: Component, kind: Kind, num_outputs: int) -> nn.Module:
-    """The configured loss, tried on two rows. Raises ValueError where it does not go with this kind of task."""
+    """The configured loss, tried on two rows. Raises ValueError where it does not go with this kind
+    of task.
+    """
     loss, label = instantiate(component), torch.tensor([0, 1])
     assert isinstance(loss, nn.Module)
     try:
-        if kind != "regression" and isinstance(loss, HuberWithDeviation | GaussianLoss):
-            raise ValueError("it takes values, and these are classes")
-        loss(torch.zeros(2, num_outputs), label.float() if kind == "regression" else label)
+        loss(torch.zeros(2, num_outputs), kinds.of(kind).target(label))
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -28,11 +31,14 @@ def build_loss(component: Component, kind: Kind, num_outputs: int) -> nn.Module:
 
 def default(kind: Kind, **options: Any) -> nn.Module:
     """Cross-entropy for classes, Huber for values."""
-    return HuberWithDeviation() if kind == "regression" else nn.CrossEntropyLoss(**options)
+    loss: nn.Module = kinds.of(kind).default_loss(**options)
+    return loss
 
 
 class FocalLoss(nn.Module):
-    """Mean of (1 - p)^gamma * -log p of the true class (Lin et al. 2017, arXiv:1708.02002); 0 is cross-entropy."""
+    """Mean of (1 - p)^gamma * -log p of the true class (Lin et al. 2017, arXiv:1708.02002); 0 is
+    cross-entropy.
+    """
 
     def __init__(self, gamma: float) -> None:
         super().__init__()
@@ -45,11 +51,17 @@ class FocalLoss(nn.Module):
         return -((1 - log_p.exp()) ** self.gamma * log_p).mean()
 
 
+def _values(raw: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    if not label.is_floating_point():
+        raise ValueError("it takes values, and these are classes")
+    return raw[:, 0], raw[:, 1]
+
+
 class HuberWithDeviation(nn.Module):
     """Huber loss of the value, and the Gaussian likelihood of its residual for the deviation.
 
-    The residual is held fixed there: else the deviation excuses hard rows, and the value stops learning them (Seitzer
-    et al. 2022, arXiv:2203.09168).
+    The residual is held fixed there: else the deviation excuses hard rows, and the value stops
+    learning them (Seitzer et al. 2022, arXiv:2203.09168).
     """
 
     def __init__(self, delta: float = 1.0) -> None:
@@ -57,7 +69,7 @@ class HuberWithDeviation(nn.Module):
         self.delta = delta
 
     def forward(self, raw: Tensor, label: Tensor) -> Tensor:
-        value, log_deviation = raw[:, 0], raw[:, 1]
+        value, log_deviation = _values(raw, label)
         residual = (label - value).detach()
         likelihood = log_deviation + 0.5 * (residual / log_deviation.exp()) ** 2
         return functional.huber_loss(value, label, delta=self.delta) + likelihood.mean()
@@ -67,5 +79,5 @@ class GaussianLoss(nn.Module):
     """Negative log likelihood of a Gaussian (Nix and Weigend 1994), less its constant."""
 
     def forward(self, raw: Tensor, label: Tensor) -> Tensor:
-        value, log_deviation = raw[:, 0], raw[:, 1]
+        value, log_deviation = _values(raw, label)
         return (log_deviation + 0.5 * ((label - value) / log_deviation.exp()) ** 2).mean()

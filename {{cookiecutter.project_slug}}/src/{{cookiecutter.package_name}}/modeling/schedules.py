@@ -7,7 +7,9 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 
 def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float) -> LambdaLR:
-    """Rises linearly over the first `warmup` share of the steps, then falls to zero along half a cosine."""
+    """Rises linearly over the first `warmup` share of the steps, then falls to zero along half a
+    cosine.
+    """
     if not 0 <= warmup < 1:
         raise ValueError("scheduler.warmup is a share of all steps: 0 or more, and less than 1")
     rise = max(1, round(warmup * total_steps))

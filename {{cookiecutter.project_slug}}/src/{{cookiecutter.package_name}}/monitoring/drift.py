@@ -1,6 +1,8 @@
-"""Has the stream of requests changed? Tests on what the model answers, with one correction over all of them.
+"""Has the stream of requests changed? Tests on what the model answers, with one correction over all
+of them.
 
-Which tests, and why one correction over all: Rabanser et al. 2019, "Failing Loudly" (arXiv:1810.11953).
+Which tests, and why one correction over all: Rabanser et al. 2019, "Failing Loudly"
+(arXiv:1810.11953).
 """
 
 import math
@@ -15,14 +17,21 @@ from .samples import Sample
 
 Floats = NDArray[np.floating]
 MIN_EXPECTED = 5  # Cochran's rule for the chi-square approximation
-DECIMALS = 6  # stored answers are rounded: finer differences between both sides would be differences of rounding
+# stored answers are rounded: finer differences between both sides would be differences of rounding
+DECIMALS = 6
 MAX_CATEGORIES = 10  # a signal with at most so many different values is one of categories
-STRENGTH = ((0.5, "strongly"), (0.3, "clearly"), (0.0, "slightly"))  # Cohen 1988, for w; used for D and MMD as a guide
+STRENGTH = (
+    (0.5, "strongly"),
+    (0.3, "clearly"),
+    (0.0, "slightly"),
+)  # Cohen 1988, for w; used for D and MMD as a guide
 
 
 @dataclass(frozen=True)
 class Result:
-    """One test. `p` is raw, `adjusted` is corrected over the whole family; `effect` grows from 0 (equal)."""
+    """One test. `p` is raw, `adjusted` is corrected over the whole family; `effect` grows from 0
+    (equal).
+    """
 
     name: str
     method: str
@@ -43,7 +52,9 @@ class Result:
 
 
 def ks(reference: Floats, window: Floats) -> tuple[float, float]:
-    """Two-sample Kolmogorov-Smirnov statistic D and p-value for values [m] and [n]; conservative where values tie."""
+    """Two-sample Kolmogorov-Smirnov statistic D and p-value for values [m] and [n]; conservative
+    where values tie.
+    """
     from scipy.stats import ks_2samp
 
     result = ks_2samp(np.round(reference, DECIMALS), np.round(window, DECIMALS), method="asymp")
@@ -51,21 +62,32 @@ def ks(reference: Floats, window: Floats) -> tuple[float, float]:
 
 
 def scalar_test(name: str, reference: Floats, window: Floats) -> Result:
-    """Test of one number per row, [m] against [n]: chi-square where there are few different values, else KS.
+    """Test of one number per row, [m] against [n]: chi-square where there are few different values,
+    else KS.
 
-    A missing value is a category of its own, or lower than all others: so a change of its share is a change, too.
+    A missing value is a category of its own, or lower than all others: so a change of its share is
+    a change, too.
     """
     # As the reference is stored: what was equal stays equal.
     reference, window = np.asarray(reference, np.float32), np.asarray(window, np.float32)
     values = np.unique(np.concatenate([reference, window]))
     values = values[~np.isnan(values)]
     if len(values) <= MAX_CATEGORIES:
-        counts = [[*(side[:, None] == values).sum(axis=0), np.isnan(side).sum()] for side in (reference, window)]
+        counts = [
+            [*(side[:, None] == values).sum(axis=0), np.isnan(side).sum()]
+            for side in (reference, window)
+        ]
         table = np.array(counts, dtype=np.int64)
-        return _chi_square(name, table[0], table[1], [*(f"{value:g}" for value in values), "missing values"])
+        return _chi_square(
+            name, table[0], table[1], [*(f"{value:g}" for value in values), "missing values"]
+        )
     scale = np.abs(reference[~np.isnan(reference)]).max(initial=0.0) or 1.0
-    statistic, p = ks(*(np.where(np.isnan(side), -np.inf, side / scale) for side in (reference, window)))
-    return Result(name, "Kolmogorov-Smirnov", statistic, p, statistic, "D", _medians(reference, window))
+    statistic, p = ks(
+        *(np.where(np.isnan(side), -np.inf, side / scale) for side in (reference, window))
+    )
+    return Result(
+        name, "Kolmogorov-Smirnov", statistic, p, statistic, "D", _medians(reference, window)
+    )
 
 
 def _medians(reference: Floats, window: Floats) -> str:
@@ -80,17 +102,29 @@ def _medians(reference: Floats, window: Floats) -> str:
 
 
 def softmax_test(reference: Floats, window: Floats, labels: list[str]) -> Result:
-    """KS test of every column of the probabilities, [m, k] against [n, k], Bonferroni over the k columns."""
+    """KS test of every column of the probabilities, [m, k] against [n, k], Bonferroni over the k
+    columns.
+    """
     columns = [ks(reference[:, j], window[:, j]) for j in range(reference.shape[1])]
     worst = int(np.argmin([p for _, p in columns]))
     statistic, p = columns[worst]
     detail = f"most: probability of {labels[worst]}"
     corrected = min(1.0, p * len(columns))
-    return Result("probabilities", "Kolmogorov-Smirnov per class", statistic, corrected, statistic, "D", detail)
+    return Result(
+        "probabilities",
+        "Kolmogorov-Smirnov per class",
+        statistic,
+        corrected,
+        statistic,
+        "D",
+        detail,
+    )
 
 
 def pool(table: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts [2, k] with the rarest columns added up until each expected count reaches MIN_EXPECTED."""
+    """Counts [2, k] with the rarest columns added up until each expected count reaches
+    MIN_EXPECTED.
+    """
     table = table[:, np.argsort(table.sum(axis=0), kind="stable")]
     smaller_share = table.sum(axis=1).min() / max(1, table.sum())
     while table.shape[1] > 1 and table[:, 0].sum() * smaller_share < MIN_EXPECTED:
@@ -100,12 +134,16 @@ def pool(table: NDArray[np.int64]) -> NDArray[np.int64]:
     return table
 
 
-def label_test(reference: NDArray[np.int64], window: NDArray[np.int64], labels: list[str]) -> Result:
+def label_test(
+    reference: NDArray[np.int64], window: NDArray[np.int64], labels: list[str]
+) -> Result:
     """Chi-square test of equal label shares for counts [k] and [k]."""
     return _chi_square("predicted labels", reference, window, labels)
 
 
-def _chi_square(name: str, reference: NDArray[np.int64], window: NDArray[np.int64], labels: list[str]) -> Result:
+def _chi_square(
+    name: str, reference: NDArray[np.int64], window: NDArray[np.int64], labels: list[str]
+) -> Result:
     """Test of equal shares for counts [k] and [k]; the effect is Cramér's V."""
     from scipy.stats import chi2_contingency
 
@@ -115,16 +153,23 @@ def _chi_square(name: str, reference: NDArray[np.int64], window: NDArray[np.int6
     table = pool(np.array([reference, window], dtype=np.int64))
     method, effect_name = "chi-square", "Cramér's V"
     if table.shape[1] < 2:
-        return Result(name, method, 0.0, 1.0, 0.0, effect_name, "too few rows, or all of them equal")
+        return Result(
+            name, method, 0.0, 1.0, 0.0, effect_name, "too few rows, or all of them equal"
+        )
     statistic, p = (float(value) for value in chi2_contingency(table, correction=False)[:2])
-    return Result(name, method, statistic, p, math.sqrt(statistic / table.sum()), effect_name, detail)
+    return Result(
+        name, method, statistic, p, math.sqrt(statistic / table.sum()), effect_name, detail
+    )
 
 
-def mmd_test(reference: Floats, window: Floats, permutations: int, rng: np.random.Generator, max_rows: int) -> Result:
-    """Maximum mean discrepancy of embeddings [m, e] and [n, e]: RBF kernel, median heuristic, permutation p-value.
+def mmd_test(
+    reference: Floats, window: Floats, permutations: int, rng: np.random.Generator, max_rows: int
+) -> Result:
+    """Maximum mean discrepancy of embeddings [m, e] and [n, e]: RBF kernel, median heuristic,
+    permutation p-value.
 
-    Unbiased estimate of MMD², eq. 3 of Gretton et al. 2012 (JMLR 13). Its cost is quadratic in the rows, so both sides
-    are capped by random choice.
+    Unbiased estimate of MMD², eq. 3 of Gretton et al. 2012 (JMLR 13). Its cost is quadratic in the
+    rows, so both sides are capped by random choice.
     """
     x, y = _cap(reference, max_rows, rng), _cap(window, max_rows, rng)
     kernel = _rbf(np.vstack([x, y]).astype(np.float64))
@@ -137,11 +182,21 @@ def mmd_test(reference: Floats, window: Floats, permutations: int, rng: np.rando
         shuffled = rng.permuted(np.repeat(observed, number, axis=1), axis=0)
         beyond += int((_mmd_squared(kernel, shuffled) >= statistic - 1e-12).sum())
     p, effect = (1 + beyond) / (1 + permutations), math.sqrt(max(0.0, statistic))
-    return Result("embedding", "maximum mean discrepancy", statistic, p, effect, "MMD", f"{permutations} permutations")
+    return Result(
+        "embedding",
+        "maximum mean discrepancy",
+        statistic,
+        p,
+        effect,
+        "MMD",
+        f"{permutations} permutations",
+    )
 
 
 def _cap(rows: Floats, limit: int, rng: np.random.Generator) -> Floats:
-    return rows if len(rows) <= limit else rows[np.sort(rng.choice(len(rows), limit, replace=False))]
+    return (
+        rows if len(rows) <= limit else rows[np.sort(rng.choice(len(rows), limit, replace=False))]
+    )
 
 
 def _rbf(rows: Floats) -> Floats:
@@ -164,7 +219,9 @@ def _mmd_squared(kernel: Floats, in_first: Floats) -> Floats:
 
 
 def holm(p: list[float]) -> list[float]:
-    """Adjusted p-values: comparing them with alpha bounds the chance of any false alarm by alpha (Holm 1979)."""
+    """Adjusted p-values: comparing them with alpha bounds the chance of any false alarm by alpha
+    (Holm 1979).
+    """
     order = np.argsort(p, kind="stable")
     scaled = np.asarray(p)[order] * (len(p) - np.arange(len(p)))
     adjusted = np.empty(len(p))
@@ -175,7 +232,9 @@ def holm(p: list[float]) -> list[float]:
 def compare(
     reference: Sample, window: Sample, labels: list[str], *, alpha: float, max_rows: int, seed: int
 ) -> list[Result]:
-    """All tests of a window against the reference, with one Holm correction over them: false alarms at most alpha."""
+    """All tests of a window against the reference, with one Holm correction over them: false alarms
+    at most alpha.
+    """
     results = answer_tests(reference.answers, window.answers, labels)
     for name in sorted(reference.signals.keys() & window.signals.keys()):
         results.append(scalar_test(f"signal {name}", reference.signals[name], window.signals[name]))
@@ -185,13 +244,17 @@ def compare(
         rng = np.random.default_rng(seed)
         results.append(mmd_test(reference.embedding, window.embedding, permutations, rng, max_rows))
     adjusted = holm([r.p for r in results])
-    return [replace(r, adjusted=a, alarm=a <= alpha) for r, a in zip(results, adjusted, strict=True)]
+    return [
+        replace(r, adjusted=a, alarm=a <= alpha) for r, a in zip(results, adjusted, strict=True)
+    ]
 
 
 def answer_tests(
     reference: Mapping[str, NDArray[Any]], window: Mapping[str, NDArray[Any]], labels: list[str]
 ) -> list[Result]:
-    """Tests of what was answered: probabilities and shares of the labels, or values and their deviations."""
+    """Tests of what was answered: probabilities and shares of the labels, or values and their
+    deviations.
+    """
     if "value" in reference:
         names = {"value": "predicted values", "deviation": "predicted deviations"}
         return [scalar_test(text, reference[name], window[name]) for name, text in names.items()]

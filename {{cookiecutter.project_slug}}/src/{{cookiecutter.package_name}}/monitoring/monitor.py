@@ -1,9 +1,10 @@
-"""Judges the newest stored predictions of the champion: drift against the bundle's reference, errors, signs of abuse.
+"""Judges the newest stored predictions of the champion: drift against the bundle's reference,
+errors, signs of abuse.
 
     python -m <package> monitor [monitoring.window=500 ...]
 
-Exit code 0 no alarm, 3 alarm, 4 cannot tell (too few predictions). Writes reports/monitor.json, .html and .prom (for
-the textfile collector of Prometheus' node exporter).
+Exit code 0 no alarm, 3 alarm, 4 cannot tell (too few predictions). Writes reports/monitor.json,
+.html and .prom (for the textfile collector of Prometheus' node exporter).
 """
 
 import argparse
@@ -43,7 +44,9 @@ def monitor(settings: Settings) -> Report:
         version, bundle = champion(settings)
         store, size = settings.paths.store, settings.monitoring.window
         if not store.is_file():
-            raise ValueError(f"no predictions in {store}: start `make serve` and send requests first")
+            raise ValueError(
+                f"no predictions in {store}: start `make serve` and send requests first"
+            )
         rows, everything = recent(store, size, bundle.identity), recent(store, LOOK_BACK * size)
         report = judge(settings, rows, bundle, version)
         report["versions"] = versions(everything, bundle.card.labels, 1 - settings.monitoring.alpha)
@@ -74,7 +77,9 @@ def judge(settings: Settings, rows: list[quality.Row], bundle: Bundle, version: 
     if len(rows) >= limits.min_rows:
         reference, sample = reference_sample(bundle), stored_sample(rows, labels)
         cap, seed = limits.max_reference, settings.seed
-        tests = drift.compare(reference, sample, labels, alpha=limits.alpha, max_rows=cap, seed=seed)
+        tests = drift.compare(
+            reference, sample, labels, alpha=limits.alpha, max_rows=cap, seed=seed
+        )
     reasons = alarms(tests, numbers, limits.max_error_rate)
     verdict = ALARM if reasons else NO_ALARM if tests else CANNOT_TELL
     if verdict == CANNOT_TELL:
@@ -87,7 +92,12 @@ def judge(settings: Settings, rows: list[quality.Row], bundle: Bundle, version: 
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version,
         "identity": bundle.identity,
-        "window": {"rows": len(rows), "min_rows": limits.min_rows, "from": _when(rows[:1]), "to": _when(rows[-1:])},
+        "window": {
+            "rows": len(rows),
+            "min_rows": limits.min_rows,
+            "from": _when(rows[:1]),
+            "to": _when(rows[-1:]),
+        },
         "alpha": limits.alpha,
         "max_error_rate": limits.max_error_rate,
         "tests": [{**asdict(t), "words": t.words} for t in tests],
@@ -99,11 +109,15 @@ def judge(settings: Settings, rows: list[quality.Row], bundle: Bundle, version: 
 def versions(rows: list[quality.Row], labels: list[str], confidence: float) -> dict[str, Report]:
     """Quality and share of requests per version."""
     found = quality.by_version(rows, labels, confidence)
-    return {name: {**asdict(numbers), "request_share": numbers.rows / len(rows)} for name, numbers in found.items()}
+    return {
+        name: {**asdict(numbers), "request_share": numbers.rows / len(rows)}
+        for name, numbers in found.items()
+    }
 
 
 def alarms(tests: list[drift.Result], numbers: quality.Quality, max_error_rate: float) -> list[str]:
-    """One sentence per alarm: tests that survive the correction, and an error rate that is surely over its limit.
+    """One sentence per alarm: tests that survive the correction, and an error rate that is surely
+    over its limit.
 
     Of many tests the most certain are told; the report has them all.
     """
@@ -129,9 +143,13 @@ def warnings(rows: list[quality.Row], settings: Settings) -> list[str]:
     if duplicates > limits.max_duplicates:
         found.append(f"{duplicates:.0%} of the requests repeat an earlier one: a flood?")
     if contradictions > limits.max_contradictions:
-        found.append(f"{contradictions:.0%} of the labelled requests have other labels for equal input: flipped?")
+        found.append(
+            f"{contradictions:.0%} of the labelled requests have other labels for equal input: flipped?"
+        )
     return found
 
 
 def _when(rows: list[quality.Row]) -> str | None:
-    return datetime.fromtimestamp(rows[0]["time"], UTC).isoformat(timespec="seconds") if rows else None
+    return (
+        datetime.fromtimestamp(rows[0]["time"], UTC).isoformat(timespec="seconds") if rows else None
+    )

@@ -1,4 +1,6 @@
-"""How well the model does: errors where feedback gives labels, confidence where it does not, and signs of abuse."""
+"""How well the model does: errors where feedback gives labels, confidence where it does not, and
+signs of abuse.
+"""
 
 import json
 from collections import Counter, defaultdict
@@ -11,10 +13,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Quality:
-    """Numbers of one group of predictions. Shares lie in 0..1; None where there is nothing to divide by.
+    """Numbers of one group of predictions. Shares lie in 0..1; None where there is nothing to
+    divide by.
 
-    Confidence, estimated accuracy and label shares are for classes; absolute error and deviation for values, whose
-    errors are truths outside the answered interval.
+    Confidence, estimated accuracy and label shares are for classes; absolute error and deviation
+    for values, whose errors are truths outside the answered interval.
     """
 
     rows: int
@@ -41,9 +44,10 @@ def wilson(errors: int, rows: int, confidence: float) -> tuple[float, float]:
 def measure(rows: list[Row], labels: list[str], confidence: float) -> Quality:
     """Quality of stored predictions; `labels` is empty where values are predicted.
 
-    Errors count over the rows with feedback, abstentions included. The estimated accuracy is the mean calibrated
-    confidence (Guillory et al. 2021, arXiv:2107.03315, call it average confidence): shown, never judged, because it is
-    far too good where requests differ much from the training data.
+    Errors count over the rows with feedback, abstentions included. The estimated accuracy is the
+    mean calibrated confidence (Guillory et al. 2021, arXiv:2107.03315, call it average confidence):
+    shown, never judged, because it is far too good where requests differ much from the training
+    data.
     """
     labelled = [row for row in rows if row["feedback"] is not None]
     errors = sum(_wrong(row) for row in labelled)
@@ -59,14 +63,18 @@ def measure(rows: list[Row], labels: list[str], confidence: float) -> Quality:
         abstention_rate=_mean(bool(row["abstain"]) for row in rows),
         mean_confidence=confident,
         estimated_accuracy=confident,
-        mean_absolute_error=None if labels else _mean(abs(row["feedback"] - row["label"]) for row in labelled),
+        mean_absolute_error=None
+        if labels
+        else _mean(abs(row["feedback"] - row["label"]) for row in labelled),
         mean_deviation=_mean(row["signals"]["deviation"] for row in values),
         label_shares={label: counts[label] / max(1, len(rows)) for label in labels},
     )
 
 
 def _wrong(row: Row) -> bool:
-    """Whether the truth is another class than the answered one, or lies outside the answered interval."""
+    """Whether the truth is another class than the answered one, or lies outside the answered
+    interval.
+    """
     if "interval" in row["signals"]:
         low, high = row["signals"]["interval"]
         return not low <= row["feedback"] <= high
@@ -88,7 +96,9 @@ def duplicate_share(rows: list[Row]) -> float:
 
 
 def contradiction_share(rows: list[Row]) -> float:
-    """Share of labelled rows whose identical instance got another label too: people disagree, or labels are flipped."""
+    """Share of labelled rows whose identical instance got another label too: people disagree, or
+    labels are flipped.
+    """
     labels: dict[str, set[str | float]] = defaultdict(set)
     labelled = [row for row in rows if row["feedback"] is not None and row["instance"] is not None]
     for row in labelled:

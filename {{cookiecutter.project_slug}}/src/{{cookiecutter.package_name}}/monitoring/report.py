@@ -22,7 +22,9 @@ def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bund
     """One self-contained page: no script, no file or address beside it."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
     page = template.render(report=report, model=bundle.card.name, plots=plots(report, rows, bundle))
@@ -32,7 +34,9 @@ def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bund
 
 
 def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> list[tuple[str, str]]:
-    """(caption, data URI) per picture: label shares, confidence or value, then the histograms that changed most."""
+    """(caption, data URI) per picture: label shares, confidence or value, then the histograms that
+    changed most.
+    """
     if not rows:
         return []
     labels = bundle.card.labels
@@ -43,12 +47,16 @@ def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> list[tuple
         pairs.append(("confidence", _confidence(reference), _confidence(window)))
     else:
         pairs.append(("predicted values", reference.answers["value"], window.answers["value"]))
-        pairs.append(("predicted deviations", reference.answers["deviation"], window.answers["deviation"]))
+        pairs.append(
+            ("predicted deviations", reference.answers["deviation"], window.answers["deviation"])
+        )
     for test in sorted(report["tests"], key=lambda t: (t["p"], -t["effect"])):
         name = test["name"].removeprefix("signal ")
         if test["name"] != name:
             pairs.append((name, reference.signals[name], window.signals[name]))
-    return found + [(f"Distribution of {name}", _histogram(a, b)) for name, a, b in pairs[: MAX_HISTOGRAMS + 1]]
+    return found + [
+        (f"Distribution of {name}", _histogram(a, b)) for name, a, b in pairs[: MAX_HISTOGRAMS + 1]
+    ]
 
 
 def _confidence(sample: Sample) -> NDArray[np.floating]:
@@ -77,7 +85,10 @@ def _picture(figure: Any, axes: Any) -> str:
 def _bars(labels: list[str], reference: Sample, window: Sample) -> str:
     figure, axes = _figure()
     places = np.arange(len(labels))
-    for offset, side, colour, name in ((-0.2, reference, REFERENCE, "reference"), (0.2, window, WINDOW, "requests")):
+    for offset, side, colour, name in (
+        (-0.2, reference, REFERENCE, "reference"),
+        (0.2, window, WINDOW, "requests"),
+    ):
         counts = np.bincount(side.answers["label"], minlength=len(labels))
         shares = counts / counts.sum()
         axes.bar(places + offset, shares, 0.4, color=colour, label=name)
@@ -87,7 +98,9 @@ def _bars(labels: list[str], reference: Sample, window: Sample) -> str:
 
 def _histogram(reference: NDArray[np.floating], window: NDArray[np.floating]) -> str:
     figure, axes = _figure()
-    reference, window = (np.asarray(side[~np.isnan(side)], np.float32) for side in (reference, window))
+    reference, window = (
+        np.asarray(side[~np.isnan(side)], np.float32) for side in (reference, window)
+    )
     edges = np.histogram_bin_edges(np.concatenate([reference, window]), 20)
     for values, style in (
         (reference, {"color": REFERENCE, "label": "reference"}),
@@ -104,21 +117,78 @@ def gauges(report: dict[str, Any]) -> list[Gauged]:
     """(name, help, value or None, labels) of every number that Prometheus gets."""
     numbers = report["quality"]
     found: list[Gauged] = [
-        ("model_drift_alarm", "1 where the newest monitor run raised an alarm", report["alarm"], {}),
-        ("model_monitor_conclusive", "0 where there were too few predictions", report["verdict"] != "cannot tell", {}),
+        (
+            "model_drift_alarm",
+            "1 where the newest monitor run raised an alarm",
+            report["alarm"],
+            {},
+        ),
+        (
+            "model_monitor_conclusive",
+            "0 where there were too few predictions",
+            report["verdict"] != "cannot tell",
+            {},
+        ),
         ("model_monitor_rows", "predictions in the judged window", numbers["rows"], {}),
-        ("model_monitor_warnings", "signs of abuse in the judged window", len(report["warnings"]), {}),
-        ("model_error_rate", "errors as a share of the labelled predictions", numbers["error_rate"], {}),
-        ("model_labelled_rows", "labelled predictions in the judged window", numbers["labelled"], {}),
-        ("model_abstention_rate", "abstentions as a share of the predictions", numbers["abstention_rate"], {}),
-        ("model_confidence_mean", "mean confidence, an estimate of the accuracy", numbers["mean_confidence"], {}),
-        ("model_absolute_error_mean", "mean absolute error where labelled", numbers["mean_absolute_error"], {}),
-        ("model_deviation_mean", "mean predicted standard deviation", numbers["mean_deviation"], {}),
-        ("model_duplicate_share", "share of the requests that repeat an earlier one", numbers["duplicate_share"], {}),
+        (
+            "model_monitor_warnings",
+            "signs of abuse in the judged window",
+            len(report["warnings"]),
+            {},
+        ),
+        (
+            "model_error_rate",
+            "errors as a share of the labelled predictions",
+            numbers["error_rate"],
+            {},
+        ),
+        (
+            "model_labelled_rows",
+            "labelled predictions in the judged window",
+            numbers["labelled"],
+            {},
+        ),
+        (
+            "model_abstention_rate",
+            "abstentions as a share of the predictions",
+            numbers["abstention_rate"],
+            {},
+        ),
+        (
+            "model_confidence_mean",
+            "mean confidence, an estimate of the accuracy",
+            numbers["mean_confidence"],
+            {},
+        ),
+        (
+            "model_absolute_error_mean",
+            "mean absolute error where labelled",
+            numbers["mean_absolute_error"],
+            {},
+        ),
+        (
+            "model_deviation_mean",
+            "mean predicted standard deviation",
+            numbers["mean_deviation"],
+            {},
+        ),
+        (
+            "model_duplicate_share",
+            "share of the requests that repeat an earlier one",
+            numbers["duplicate_share"],
+            {},
+        ),
     ]
     for test in report["tests"]:
         name = {"test": test["name"]}
-        found.append(("model_drift_pvalue", "p-value after Holm's correction over all tests", test["adjusted"], name))
+        found.append(
+            (
+                "model_drift_pvalue",
+                "p-value after Holm's correction over all tests",
+                test["adjusted"],
+                name,
+            )
+        )
         found.append(("model_drift_effect", "effect size, 0 is equal", test["effect"], name))
     for label, share in numbers["label_shares"].items():
         found.append(("model_label_share", "share of a predicted label", share, {"label": label}))
@@ -160,7 +230,9 @@ def show(report: dict[str, Any]) -> None:
     if numbers["rows"]:
         means = {"confidence": numbers["mean_confidence"], "deviation": numbers["mean_deviation"]}
         means["absolute error"] = numbers["mean_absolute_error"]
-        told = "".join(f", mean {name} {value:.3g}" for name, value in means.items() if value is not None)
+        told = "".join(
+            f", mean {name} {value:.3g}" for name, value in means.items() if value is not None
+        )
         abstained = f"abstained {numbers['abstention_rate']:.3f}"
         console.print(f"{numbers['rows']} predictions, {error}, {abstained}{told}", highlight=False)
     console.print(report["verdict"], style=STYLE[report["verdict"]])

@@ -1,6 +1,8 @@
-"""Retraining: labelled predictions become a new data version, which goes through the pipeline and its gates.
+"""Retraining: labelled predictions become a new data version, which goes through the pipeline and
+its gates.
 
-All of it happens in a git worktree and ends as a commit on the branch routine/<time>, to review and merge.
+All of it happens in a git worktree and ends as a commit on the branch routine/<time>, to review and
+merge.
 """
 
 import hashlib
@@ -11,16 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import logs
-from ..experiments.worktree import checkout, repository
 from ..provenance import git, read_json, write_json
 from ..serving.store import recent
 from ..settings import Data, Settings
+from ..worktree import checkout, repository
 from .worktree import Worktree
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WORDS = {0: "promoted", 3: "refused by the gates", 4: "cannot tell: the gates have too little to decide on"}
+WORDS = {
+    0: "promoted",
+    3: "refused by the gates",
+    4: "cannot tell: the gates have too little to decide on",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class Outcome:
 
 
 def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outcome:
-    """Trains on the labelled predictions and lets the gates decide. Raises ValueError or RuntimeError with one line."""
+    """Trains on the labelled predictions and lets the gates decide. Raises ValueError or
+    RuntimeError with one line.
+    """
     inside = repository()
     needed = settings.monitoring.retrain_min_labels
     labelled = len(recent(settings.paths.store, needed, labelled=True))
@@ -54,14 +62,14 @@ def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outc
         if code == 3:
             write_json(tried, refused)
     return Outcome(
-        code, f"{WORDS[code]}, after training with {len(rows)} labelled predictions more", branch=tree.branch
+        code,
+        f"{WORDS[code]}, after training with {len(rows)} labelled predictions more",
+        branch=tree.branch,
     )
 
 
 def _too_few(found: int, needed: int) -> Outcome:
-    words = (
-        f"cannot tell: {found} new labelled predictions, a retraining needs {needed} (labels come through /feedback)"
-    )
+    words = f"cannot tell: {found} new labelled predictions, a retraining needs {needed} (labels come through /feedback)"
     return Outcome(4, words)
 
 
@@ -71,16 +79,18 @@ def _fingerprint(rows: "pd.DataFrame") -> dict[str, str]:
 
 
 def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
-    """Raw rows (id, features, label) of labelled predictions whose id and content are in no data version yet.
+    """Raw rows (id, features, label) of labelled predictions whose id and content are in no data
+    version yet.
 
-    Equal inputs count once, and not at all where people disagree about their label. Near-duplicates of known rows, and
-    of one another, stay out: their hashes would put them into other splits, and `split` would refuse that leak.
+    Equal inputs count once, and not at all where people disagree about their label. Near-duplicates
+    of known rows, and of one another, stay out: their hashes would put them into other splits, and
+    `split` would refuse that leak.
     """
     import pandas as pd
 
-    from ..data.features import Features, Instance, check_instance, instance_to_row
     from ..data.ingest import content_hash, feedback_rows, read
-    from ..data.schema import near_key
+    from ..task.features import Features, Instance, check_instance, instance_to_row
+    from ..task.schema import near_key
 
     stored = recent(settings.paths.store, settings.serving.store_rows, labelled=True)
     known = pd.concat([read(settings), *feedback_rows(feedback)], ignore_index=True)
@@ -90,19 +100,34 @@ def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
         try:
             instance = Instance.model_validate(item["instance"])
             check_instance(instance, features)
-        except ValueError:  # it was allowed when it was asked: validation would stop the pipeline at it
+        except (
+            ValueError
+        ):  # it was allowed when it was asked: validation would stop the pipeline at it
             continue
         if is_label(item["feedback"], settings.data):
-            found.append({"id": item["prediction_id"], **instance_to_row(instance), "label": item["feedback"]})
+            found.append(
+                {
+                    "id": item["prediction_id"],
+                    **instance_to_row(instance),
+                    "label": item["feedback"],
+                }
+            )
     columns = known.columns.drop("content")
-    rows = pd.DataFrame(found, columns=columns).astype(known.dtypes[columns])  # an item may leave columns out
+    rows = pd.DataFrame(found, columns=columns).astype(
+        known.dtypes[columns]
+    )  # an item may leave columns out
     if rows.empty:
         return rows
     content = content_hash(rows)
     agreed = rows["label"].groupby(content).transform("nunique") == 1
-    fresh = ~content.isin(known_content) & ~rows["id"].isin(set(known["id"])) & ~content.duplicated()
+    fresh = (
+        ~content.isin(known_content) & ~rows["id"].isin(set(known["id"])) & ~content.duplicated()
+    )
     near = near_key(rows, settings.data).astype(str)
-    apart = ~near.isin(set(near_key(known, settings.data).astype(str))) & ~near.where(agreed & fresh).duplicated()
+    apart = (
+        ~near.isin(set(near_key(known, settings.data).astype(str)))
+        & ~near.where(agreed & fresh).duplicated()
+    )
     return rows[agreed & fresh & apart].reset_index(drop=True)
 
 
@@ -114,7 +139,9 @@ def is_label(given: Any, data: Data) -> bool:
 
 
 def run_pipeline(tree: Worktree, rows: "pd.DataFrame", reasons: list[str]) -> int:
-    """Adds the rows, runs the pipeline, commits, promotes and pulls; returns the exit code of promote."""
+    """Adds the rows, runs the pipeline, commits, promotes and pulls; returns the exit code of
+    promote.
+    """
     log = logs.get("routine")
     log.info("training with %d labelled predictions more, in %s", len(rows), tree.project)
     tree.add_feedback(rows)

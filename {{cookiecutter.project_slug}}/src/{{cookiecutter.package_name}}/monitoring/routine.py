@@ -1,9 +1,11 @@
-"""The one scheduled entry point: monitors and, where that asks for it, retrains through the same gates.
+"""The one scheduled entry point: monitors and, where that asks for it, retrains through the same
+gates.
 
     python -m <package> routine            # cron: 15 4 * * * cd <project> && .venv/bin/python -m <package> routine
 
-Exit code 0 nothing to do or promoted, 3 refused by the gates, 4 cannot tell (a person must look), 1 failed. Every run
-is one line in logs/routine.jsonl. Your checkout is not touched: a retraining makes a branch to review and merge.
+Exit code 0 nothing to do or promoted, 3 refused by the gates, 4 cannot tell (a person must look), 1
+failed. Every run is one line in logs/routine.jsonl. Your checkout is not touched: a retraining
+makes a branch to review and merge.
 """
 
 import argparse
@@ -24,8 +26,14 @@ NOTHING, FAILED, UNSURE = 0, 1, 4
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--force", action="store_true", help="retrain without an alarm; the gates decide as always")
-    parser.add_argument("--scheduled", metavar="TIME", help="when this run was meant to start (ISO 8601), for the log")
+    parser.add_argument(
+        "--force", action="store_true", help="retrain without an alarm; the gates decide as always"
+    )
+    parser.add_argument(
+        "--scheduled",
+        metavar="TIME",
+        help="when this run was meant to start (ISO 8601), for the log",
+    )
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -33,20 +41,31 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     from filelock import FileLock, Timeout
 
     started = datetime.now(UTC)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that `finally` is done
+    before = signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # so that `finally` is done
     settings.paths.state.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(settings.paths.state / "routine.lock", timeout=0):
             number = _count(settings.paths.state / "routine-runs.json")
             try:
                 outcome = routine(settings, args.force)
-            except Exception as error:  # the scheduler's log must say what went wrong, whatever it was
-                outcome = Outcome(FAILED, "failed", error=" ".join(str(error).split()) or repr(error))
+            except (
+                Exception
+            ) as error:  # the scheduler's log must say what went wrong, whatever it was
+                outcome = Outcome(
+                    FAILED, "failed", error=" ".join(str(error).split()) or repr(error)
+                )
             except BaseException:  # interrupted or told to exit
-                _record(Outcome(FAILED, "failed", error="interrupted"), number, started, args.scheduled)
+                _record(
+                    Outcome(FAILED, "failed", error="interrupted"), number, started, args.scheduled
+                )
                 raise
     except Timeout:
-        number, outcome = None, Outcome(FAILED, "failed", error="another routine is running: wait for it to end")
+        number, outcome = (
+            None,
+            Outcome(FAILED, "failed", error="another routine is running: wait for it to end"),
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
     _record(outcome, number, started, args.scheduled)
@@ -64,15 +83,21 @@ def routine(settings: Settings, force: bool) -> Outcome:
 
 
 def policy(report: dict[str, Any], force: bool) -> Outcome | None:
-    """The end of the run where there is nothing to retrain for, or no way to know; None means retrain."""
+    """The end of the run where there is nothing to retrain for, or no way to know; None means
+    retrain.
+    """
     if force:
         return None
     if report["verdict"] == CANNOT_TELL:
         return Outcome(UNSURE, f"cannot tell: {report['reasons'][0]}")
     if not report["alarm"]:
         return Outcome(NOTHING, "nothing to do: no alarm")
-    if report["warnings"]:  # labels that someone may have poisoned must not train a model without a person's look
-        return Outcome(UNSURE, f"cannot tell: signs of abuse ({report['warnings'][0]}); look, then use --force")
+    if report[
+        "warnings"
+    ]:  # labels that someone may have poisoned must not train a model without a person's look
+        return Outcome(
+            UNSURE, f"cannot tell: signs of abuse ({report['warnings'][0]}); look, then use --force"
+        )
     return None
 
 
@@ -97,6 +122,10 @@ def _record(outcome: Outcome, number: int | None, started: datetime, scheduled: 
     }
     log = logs.get("routine")
     tell = log.error if outcome.error else log.info
-    tell("%s", f"error: {outcome.error}" if outcome.error else outcome.words, extra={"fields": fields})
+    tell(
+        "%s",
+        f"error: {outcome.error}" if outcome.error else outcome.words,
+        extra={"fields": fields},
+    )
     if outcome.branch:
         print(f"review and merge: git merge {outcome.branch} && dvc checkout")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..modeling.predictions import classify
+from ..modeling.kinds.classes import decide as classify
 from ..packaging.bundle import Bundle
 
 Floats = NDArray[np.floating]
@@ -15,10 +15,11 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Sample:
-    """Answers on n rows by name, signals by name, each [n], and the embedding [n, e] where the model has one.
+    """Answers on n rows by name, signals by name, each [n], and the embedding [n, e] where the
+    model has one.
 
-    The answers are "probabilities" [n, k] and "label" [n] for classes, "value" [n] and "deviation" [n] for values. A
-    signal that is not a number is missing.
+    The answers are "probabilities" [n, k] and "label" [n] for classes, "value" [n] and "deviation"
+    [n] for values. A signal that is not a number is missing.
     """
 
     answers: Mapping[str, NDArray[Any]]
@@ -36,7 +37,9 @@ def reference_sample(bundle: Bundle) -> Sample:
         answers = {name: arrays[name].astype(np.float64) for name in ("value", "deviation")}
     else:
         logits = np.log(np.clip(arrays["probabilities"], 1e-12, None))
-        label = classify(logits, rule.model_copy(update={"temperature": 1.0})).label  # it is in the probabilities
+        label = classify(
+            logits, rule.model_copy(update={"temperature": 1.0})
+        ).label  # it is in the probabilities
         answers = {"probabilities": arrays["probabilities"], "label": label}
     return Sample(answers, arrays.get("embedding"), signals)
 
@@ -59,6 +62,11 @@ def stored_sample(rows: Sequence[Mapping[str, Any]], labels: list[str]) -> Sampl
         }
     return Sample(
         answers=answers,
-        embedding=None if any(e is None for e in embeddings) else np.array(embeddings, dtype=np.float64),
-        signals={name: np.array([s["signals"][name] for s in stored], dtype=np.float64) for name in sorted(names)},
+        embedding=None
+        if any(e is None for e in embeddings)
+        else np.array(embeddings, dtype=np.float64),
+        signals={
+            name: np.array([s["signals"][name] for s in stored], dtype=np.float64)
+            for name in sorted(names)
+        },
     )

@@ -1,4 +1,6 @@
-"""The routine's git worktree. It shares the DVC cache, the tracker, live/ and the audit log with this checkout."""
+"""The routine's git worktree. It shares the DVC cache, the tracker, live/ and the audit log with
+this checkout.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -7,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..experiments import worktree
-from ..experiments.worktree import run_git
+from .. import worktree
+from ..worktree import run_git
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,12 +28,16 @@ class Worktree(worktree.Worktree):
         return self.project / self.settings.paths.feedback
 
     def prepare(self) -> None:
-        """Shares cache and tracker with the main checkout and fetches the feedback of earlier data versions."""
+        """Shares cache and tracker with the main checkout and fetches the feedback of earlier data
+        versions.
+        """
         self.share_cache()
         tracked = self.settings.paths.feedback.with_name(self.settings.paths.feedback.name + ".dvc")
         if (self.project / tracked).is_file():
             self.call("dvc", "checkout", tracked.as_posix())
-        profile = self.settings.paths.reports / "profile.json"  # of the last valid data, beside which new data is held
+        profile = (
+            self.settings.paths.reports / "profile.json"
+        )  # of the last valid data, beside which new data is held
         if (self.project / "dvc.lock").is_file():
             self.call("dvc", "checkout", profile.as_posix(), accepted=(0, 1, 255))
 
@@ -43,20 +49,26 @@ class Worktree(worktree.Worktree):
 
     @contextmanager
     def shared_tracker(self) -> Iterator[None]:
-        """The stages read only params.yaml, so a relative tracker file must lie where they look for it."""
+        """The stages read only params.yaml, so a relative tracker file must lie where they look for
+        it.
+        """
         file = self._tracker_file()
         link = self.project / file if file else None
         if link:
             try:
                 link.symlink_to(self.main / link.relative_to(self.project))
-            except OSError:  # Windows without that right: promote then restores the run from reports/
+            except (
+                OSError
+            ):  # Windows without that right: promote then restores the run from reports/
                 link = None
         try:
             yield
         finally:
             if link:
                 link.unlink(missing_ok=True)
-            for record in (self.project / self.settings.paths.records).glob("*"):  # what the tracker did not take yet
+            for record in (self.project / self.settings.paths.records).glob(
+                "*"
+            ):  # what the tracker did not take yet
                 (self.main / self.settings.paths.records).mkdir(parents=True, exist_ok=True)
                 shutil.move(record, self.main / self.settings.paths.records / record.name)
 
@@ -64,7 +76,10 @@ class Worktree(worktree.Worktree):
         file, paths = self._tracker_file(), self.settings.paths
         uri = f"sqlite:///{self.main / file}" if file else self.settings.tracking.uri
         shared = {"live": paths.live, "audit": paths.audit, "state": paths.state}
-        return [f"tracking.uri={uri}", *[f"paths.{name}={self.main / path}" for name, path in shared.items()]]
+        return [
+            f"tracking.uri={uri}",
+            *[f"paths.{name}={self.main / path}" for name, path in shared.items()],
+        ]
 
     def add_feedback(self, rows: "pd.DataFrame") -> None:
         folder = self.settings.paths.feedback.as_posix()
@@ -76,7 +91,9 @@ class Worktree(worktree.Worktree):
 
     def commit(self, message: str) -> None:
         known = run_git("config", "--get", "user.email", cwd=self.project, check=False)
-        identity = [] if known else ["-c", "user.name=routine", "-c", "user.email=routine@localhost"]
+        identity = (
+            [] if known else ["-c", "user.name=routine", "-c", "user.email=routine@localhost"]
+        )
         branch = f"routine/{self.time}"
         run_git("switch", "--quiet", "-c", branch, cwd=self.project)
         run_git("add", "--all", cwd=self.project)

@@ -1,4 +1,6 @@
-"""The bundle: one folder with all that serving needs, whose files are checked against its manifest before use."""
+"""The bundle: one folder with all that serving needs, whose files are checked against its manifest
+before use.
+"""
 
 import hashlib
 import json
@@ -11,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..limits import Strict
-from ..modeling.predictions import Answers, Rule, decide
-from ..settings import Kind
+from ..modeling import kinds
+from ..settings import Kind, Strict
+from ..types import Answers, Rule
 
 MANIFEST, CARD, MODEL, REFERENCE, EXAMPLES = (
     "manifest.json",
@@ -61,37 +63,50 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
-        """Reads and verifies a bundle. Raises ValueError that names the file which is missing or was changed."""
+        """Reads and verifies a bundle. Raises ValueError that names the file which is missing or
+        was changed.
+        """
         manifest = folder / MANIFEST
         if not manifest.is_file():
             raise ValueError(f"no bundle in {folder}: run `make pipeline` first")
         content = manifest.read_bytes()
         for name, entry in json.loads(content)["files"].items():
             path = folder / name
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-                raise ValueError(f"{path} is missing or differs from its manifest: fetch or build the bundle again")
+            if (
+                not path.is_file()
+                or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]
+            ):
+                raise ValueError(
+                    f"{path} is missing or differs from its manifest: fetch or build the bundle again"
+                )
         card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
         return cls(folder, hashlib.sha256(content).hexdigest(), card)
 
     @cached_property
     def session(self) -> Any:
         """The ONNX Runtime session: one thread, since under load requests run side by side."""
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else ONNX Runtime reports its use to its maker
+        os.environ.setdefault(
+            "ORT_DISABLE_TELEMETRY", "1"
+        )  # else ONNX Runtime reports its use to its maker
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        return onnxruntime.InferenceSession(self.folder / MODEL, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            self.folder / MODEL, options, providers=["CPUExecutionProvider"]
+        )
 
     def infer(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Raw outputs by name, "raw" [n, k] as `predictions` explains and for networks "embedding" [n, e]."""
+        """Raw outputs by name, "raw" [n, k] as `predictions` explains and for networks "embedding"
+        [n, e].
+        """
         names = list(self.card.outputs)
         return dict(zip(names, self.session.run(names, inputs), strict=True))
 
     def decide(self, raw: NDArray[np.floating]) -> Answers:
         """Answers for raw outputs [n, k] by the rule that was fitted with the model."""
-        return decide(self.card.kind, raw, self.card.decision)
+        return kinds.of(self.card.kind).decide(raw, self.card.decision)
 
     @property
     def reference(self) -> dict[str, NDArray[Any]]:

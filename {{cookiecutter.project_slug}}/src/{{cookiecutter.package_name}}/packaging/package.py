@@ -13,15 +13,15 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from .. import logs
-from ..data.datamodule import Examples, load
-from ..data.features import Features, row_to_instance, signals
-from ..experiments import tracking
+from .. import logs, tracking
+from ..data.datamodule import load
+from ..modeling import kinds
 from ..modeling.candidates import Candidate
 from ..modeling.candidates import load as load_candidates
-from ..modeling.predictions import Decisions, Estimates, Rule, decide
 from ..provenance import read_json, stamp, write_json
 from ..settings import Settings
+from ..task.features import Features, row_to_instance, signals
+from ..types import Decisions, Estimates, Examples, Rule
 from .bundle import CARD, EXAMPLES, MODEL, REFERENCE, Bundle, Card, Tensor, seal
 from .export import described, export, rows_of
 
@@ -43,7 +43,10 @@ SERVED_WITH = ("numpy", "onnxruntime", "pydantic")
 
 
 def card(
-    settings: Settings, evaluation: dict[str, Any], example: dict[str, NDArray[Any]], outputs: dict[str, Tensor]
+    settings: Settings,
+    evaluation: dict[str, Any],
+    example: dict[str, NDArray[Any]],
+    outputs: dict[str, Tensor],
 ) -> Card:
     """What the model is, takes and answers."""
     made = stamp(settings, "package")
@@ -75,7 +78,7 @@ def reference(
     rows = np.sort(rng.permutation(len(label))[: settings.packaging.reference_rows])
     inputs = rows_of(inputs, rows)
     outputs = candidate.outputs(inputs)
-    answers = decide(settings.data.kind, outputs.raw, rule)
+    answers = kinds.of(settings.data.kind).decide(outputs.raw, rule)
     found = signals(inputs, Features.model_validate(settings.data.features))
     arrays = {
         "signals": np.stack(list(found.values()), axis=1).astype(np.float32),
@@ -83,7 +86,10 @@ def reference(
         "labels": label[rows],
     }
     if isinstance(answers, Estimates):
-        arrays |= {"value": answers.value.astype(np.float32), "deviation": answers.deviation.astype(np.float32)}
+        arrays |= {
+            "value": answers.value.astype(np.float32),
+            "deviation": answers.deviation.astype(np.float32),
+        }
     else:
         arrays |= {"probabilities": answers.probabilities.astype(np.float32)}
     return arrays if outputs.embedding is None else {**arrays, "embedding": outputs.embedding}
@@ -102,10 +108,15 @@ def build(settings: Settings, folder: Path) -> None:
     write_json(folder / CARD, content.model_dump(mode="json"))
     instances = [row_to_instance(row) for row in test.rows.head(8).to_dict("records")]
     (folder / EXAMPLES).write_text(
-        json.dumps({"instances": instances, "raw": sample.raw.astype(float).tolist()}), encoding="utf-8"
+        json.dumps({"instances": instances, "raw": sample.raw.astype(float).tolist()}),
+        encoding="utf-8",
     )
     held_out = [load(settings, "val"), load(settings, "calibration")]
-    np.savez(folder / REFERENCE, allow_pickle=False, **reference(candidate, held_out, content.decision, settings))
+    np.savez(
+        folder / REFERENCE,
+        allow_pickle=False,
+        **reference(candidate, held_out, content.decision, settings),
+    )
     config = {k: v for k, v in settings.model_dump(mode="json").items() if k in CONFIG}
     (folder / "params.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     shutil.copy(settings.paths.reports / "evaluation.json", folder / "evaluation.json")
@@ -118,7 +129,8 @@ def parity(bundle: Bundle, settings: Settings) -> float:
     """
     candidate, test = load_candidates(settings)[bundle.card.candidate], load(settings, "test")
     trained, packaged = (
-        bundle.decide(raw) for raw in (candidate.outputs(test.inputs).raw, bundle.infer(test.inputs)["raw"])
+        bundle.decide(raw)
+        for raw in (candidate.outputs(test.inputs).raw, bundle.infer(test.inputs)["raw"])
     )
     if isinstance(trained, Estimates) and isinstance(packaged, Estimates):
         return float(np.abs(trained.value - packaged.value).max() / bundle.card.label_scale)
@@ -127,7 +139,9 @@ def parity(bundle: Bundle, settings: Settings) -> float:
 
 
 def latency_ratio(bundle: Bundle, example: dict[str, NDArray[Any]]) -> float:
-    """Median time of one row through the bundle over that of a 256 x 256 float32 product, measured in turn."""
+    """Median time of one row through the bundle over that of a 256 x 256 float32 product, measured
+    in turn.
+    """
     matrix = np.ones((256, 256), np.float32)
     one = rows_of(example, np.arange(1))
     ratios = []
@@ -146,7 +160,10 @@ def verdicts(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
     found = {
         "parity": (parity(bundle, settings), limits.max_parity_error),
         "megabytes": (size, limits.max_megabytes),
-        "latency ratio": (latency_ratio(bundle, load(settings, "test").inputs), limits.max_latency_ratio),
+        "latency ratio": (
+            latency_ratio(bundle, load(settings, "test").inputs),
+            limits.max_latency_ratio,
+        ),
     }
     return [
         {"name": k, "number": v, "threshold": limit, "outcome": "pass" if v <= limit else "fail"}
@@ -155,7 +172,9 @@ def verdicts(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """Writes artifacts/bundle whole or not at all, and reports/package.json; exit 0 whatever the verdicts."""
+    """Writes artifacts/bundle whole or not at all, and reports/package.json; exit 0 whatever the
+    verdicts.
+    """
     with logs.stage("package") as log:
         draft = settings.paths.bundle.with_name(f".{settings.paths.bundle.name}.tmp")
         shutil.rmtree(draft, ignore_errors=True)

@@ -1,9 +1,11 @@
-"""Decides whether the bundle becomes champion: exit 0 promoted or nothing new, 3 refused, 4 cannot tell.
+"""Decides whether the bundle becomes champion: exit 0 promoted or nothing new, 3 refused, 4 cannot
+tell.
 
-It must pass every method of the gate, and be neither significantly worse than the champion nor worse by more than the
-margin; the same holds beside the best model ever promoted, or a series of champions could lose a little each time.
-Where something cannot be told, a champion stays and the bundle becomes challenger; where there is no champion yet, it
-is let in. The gate's table is printed and lands in reports/promotion.json.
+It must pass every method of the gate, and be neither significantly worse than the champion nor
+worse by more than the margin; the same holds beside the best model ever promoted, or a series of
+champions could lose a little each time. Where something cannot be told, a champion stays and the
+bundle becomes challenger; where there is no champion yet, it is let in. The gate's table is printed
+and lands in reports/promotion.json.
 """
 
 import argparse
@@ -11,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import logs
-from ..experiments import tracking
+from .. import logs, tracking
 from ..provenance import read_json, stamp, write_json
 from ..settings import Settings
 from . import registry
@@ -34,24 +35,44 @@ class Decision:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--override", metavar="REASON", help="promote whatever the gate says; the reason goes into the audit log"
+        "--override",
+        metavar="REASON",
+        help="promote whatever the gate says; the reason goes into the audit log",
     )
 
 
-def gate(evaluation: Row, packaging: Row, compared: list[Row], rolled_back: str | None) -> list[Row]:
-    """The table: every method, the bundle's verdicts, the comparisons with promoted models, and no rollback of it."""
+def gate(
+    evaluation: Row, packaging: Row, compared: list[Row], rolled_back: str | None
+) -> list[Row]:
+    """The table: every method, the bundle's verdicts, the comparisons with promoted models, and no
+    rollback of it.
+    """
     packaged = [
-        {"method": "P2", "title": v["name"], "why": f"{v['number']:.4g}, limit {v['threshold']:g}", **v}
+        {
+            "method": "P2",
+            "title": v["name"],
+            "why": f"{v['number']:.4g}, limit {v['threshold']:g}",
+            **v,
+        }
         for v in packaging["verdicts"]
     ]
-    back = {"method": "P3", "title": "Rollback", "outcome": "fail", "number": None, "threshold": None}
+    back = {
+        "method": "P3",
+        "title": "Rollback",
+        "outcome": "fail",
+        "number": None,
+        "threshold": None,
+    }
     rows = [
         *evaluation["methods"].values(),
         *packaged,
         *compared,
         *([{**back, "why": rolled_back}] if rolled_back else []),
     ]
-    return [{k: row[k] for k in ("method", "title", "outcome", "number", "threshold", "why")} for row in rows]
+    return [
+        {k: row[k] for k in ("method", "title", "outcome", "number", "threshold", "why")}
+        for row in rows
+    ]
 
 
 def decide(rows: list[Row], champion: bool, override: str | None) -> Decision:
@@ -67,29 +88,46 @@ def decide(rows: list[Row], champion: bool, override: str | None) -> Decision:
     if unsure and champion:
         return Decision(CANNOT_TELL, "cannot tell", unsure)
     if unsure:
-        return Decision(PROMOTED, "promote", ["let in, as there is no champion yet, though", *unsure])
-    return Decision(PROMOTED, "promote", ["all gates passed" if champion else "all gates passed, first champion"])
+        return Decision(
+            PROMOTED, "promote", ["let in, as there is no champion yet, though", *unsure]
+        )
+    return Decision(
+        PROMOTED,
+        "promote",
+        ["all gates passed" if champion else "all gates passed, first champion"],
+    )
 
 
 def unchanged(settings: Settings, bundle: Bundle) -> bool:
-    """Whether this clone already promoted this very bundle to this very store, told without importing the tracker."""
+    """Whether this clone already promoted this very bundle to this very store, told without
+    importing the tracker.
+    """
     marker = settings.paths.state / MARKER
     store = Path(settings.tracking.uri.removeprefix("sqlite:///"))
-    if not settings.tracking.uri.startswith("sqlite:///") or not marker.is_file() or not store.is_file():
+    if (
+        not settings.tracking.uri.startswith("sqlite:///")
+        or not marker.is_file()
+        or not store.is_file()
+    ):
         return False
     return bool(read_json(marker) == {"identity": bundle.identity, "uri": settings.tracking.uri})
 
 
 def check_fresh(evaluation: Row, packaging: Row, bundle: Bundle) -> None:
     """Raises ValueError where the reports speak of another bundle."""
-    if packaging["provenance"]["bundle"] != bundle.identity or evaluation["candidate"] != bundle.card.candidate:
+    if (
+        packaging["provenance"]["bundle"] != bundle.identity
+        or evaluation["candidate"] != bundle.card.candidate
+    ):
         raise ValueError("the reports do not belong to this bundle: run `dvc repro` first")
 
 
 def check_reason(override: str | None) -> None:
     """Raises ValueError where an override has no reason that fits a line of the audit log."""
     if override is not None and (not override.strip() or len(override.splitlines()) > 1):
-        raise ValueError("an override needs a reason in words, on one line, for those who read the audit log")
+        raise ValueError(
+            "an override needs a reason in words, on one line, for those who read the audit log"
+        )
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -107,7 +145,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         champion = registry.by_alias(settings, registry.CHAMPION)
         if champion and champion.tags["identity"] == bundle.identity:
             log.info(
-                "nothing new: bundle %s is the champion, version %s", bundle.identity[:12], registry.label(champion)
+                "nothing new: bundle %s is the champion, version %s",
+                bundle.identity[:12],
+                registry.label(champion),
             )
             _mark(settings, bundle)
             return PROMOTED
@@ -115,11 +155,22 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _act(
-    settings: Settings, bundle: Bundle, evaluation: Row, packaging: Row, champion: Any, override: str | None, log: Any
+    settings: Settings,
+    bundle: Bundle,
+    evaluation: Row,
+    packaging: Row,
+    champion: Any,
+    override: str | None,
+    log: Any,
 ) -> int:
-    from . import incumbent  # with PyTorch, which a bundle that is the champion already can do without
+    from . import (
+        incumbent,  # with PyTorch, which a bundle that is the champion already can do without
+    )
 
-    compared = [incumbent.against(settings, bundle, *known) for known in incumbent.references(settings).items()]
+    compared = [
+        incumbent.against(settings, bundle, *known)
+        for known in incumbent.references(settings).items()
+    ]
     taken_back = registry.rolled_back(settings, bundle.identity)
     rows = gate(evaluation, packaging, [v.record() for v in compared], taken_back)
     decision = decide(rows, champion is not None, override)
@@ -133,12 +184,22 @@ def _act(
     _carry_out(settings, version, champion, best, decision)
     if decision.code == PROMOTED:
         _mark(settings, bundle)
-    words = {PROMOTED: "promoted to champion", REFUSED: "refused", CANNOT_TELL: "cannot tell, the champion stays"}
-    log.info("version %s %s: %s", registry.label(version), words[decision.code], "; ".join(decision.why))
+    words = {
+        PROMOTED: "promoted to champion",
+        REFUSED: "refused",
+        CANNOT_TELL: "cannot tell, the champion stays",
+    }
+    log.info(
+        "version %s %s: %s", registry.label(version), words[decision.code], "; ".join(decision.why)
+    )
     if decision.code == CANNOT_TELL:
-        log.info('where the question is another one now: the verb `promote` with --override "why" promotes it')
+        log.info(
+            'where the question is another one now: the verb `promote` with --override "why" promotes it'
+        )
     if settings.tracking.uri.startswith("sqlite"):
-        log.info("this registry is local: it decides for this clone alone; a team promotes from CI against one server")
+        log.info(
+            "this registry is local: it decides for this clone alone; a team promotes from CI against one server"
+        )
     return decision.code
 
 
@@ -159,7 +220,12 @@ def show(rows: list[Row], title: str) -> None:
 
 
 def _report(
-    settings: Settings, bundle: Bundle, version: Any, champion: Any, decision: Decision, rows: list[Row]
+    settings: Settings,
+    bundle: Bundle,
+    version: Any,
+    champion: Any,
+    decision: Decision,
+    rows: list[Row],
 ) -> None:
     content = {
         "provenance": stamp(settings, "promote", bundle.identity),
@@ -176,7 +242,9 @@ def _report(
     tracking.client(settings).log_artifact(version.run_id, str(path), "promotion")
 
 
-def _carry_out(settings: Settings, version: Any, champion: Any, best: Any, decision: Decision) -> None:
+def _carry_out(
+    settings: Settings, version: Any, champion: Any, best: Any, decision: Decision
+) -> None:
     """Moves the aliases and writes the audit record."""
     client, name = tracking.client(settings), settings.tracking.registered_model
     if decision.code == PROMOTED:
@@ -190,4 +258,6 @@ def _carry_out(settings: Settings, version: Any, champion: Any, best: Any, decis
 
 
 def _mark(settings: Settings, bundle: Bundle) -> None:
-    write_json(settings.paths.state / MARKER, {"identity": bundle.identity, "uri": settings.tracking.uri})
+    write_json(
+        settings.paths.state / MARKER, {"identity": bundle.identity, "uri": settings.tracking.uri}
+    )

@@ -1,4 +1,6 @@
-"""Fetches champion and challenger from the registry into live/, then points live/current.json at them in one step."""
+"""Fetches champion and challenger from the registry into live/, then points live/current.json at
+them in one step.
+"""
 
 import argparse
 import json
@@ -20,7 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def up_to_date(settings: Settings) -> bool:
-    """Whether live/ already holds the bundle that this clone promoted last, told without importing the tracker."""
+    """Whether live/ already holds the bundle that this clone promoted last, told without importing
+    the tracker.
+    """
     path = settings.paths.live / CURRENT
     if not path.is_file() or not (settings.paths.bundle / "manifest.json").is_file():
         return False
@@ -58,18 +62,23 @@ def fetch(settings: Settings, alias: str) -> dict[str, Any] | None:
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """Writes live/<version>/ and live/current.json; a running server reloads when the latter changes."""
+    """Writes live/<version>/ and live/current.json; a running server reloads when the latter
+    changes.
+    """
     with logs.stage("pull") as log:
         if up_to_date(settings):
             log.info("live/ is up to date")
             return 0
         champion = fetch(settings, registry.CHAMPION)
         if champion is None:
-            (settings.paths.state / promote.MARKER).unlink(missing_ok=True)  # of a store that is gone
+            (settings.paths.state / promote.MARKER).unlink(
+                missing_ok=True
+            )  # of a store that is gone
             raise ValueError("no champion in the registry: run `make pipeline` first")
         settings.paths.live.mkdir(parents=True, exist_ok=True)
         write_json(
-            settings.paths.live / CURRENT, {"champion": champion, "challenger": fetch(settings, registry.CHALLENGER)}
+            settings.paths.live / CURRENT,
+            {"champion": champion, "challenger": fetch(settings, registry.CHALLENGER)},
         )
         log.info("live champion is %s", champion["version"])
     return 0

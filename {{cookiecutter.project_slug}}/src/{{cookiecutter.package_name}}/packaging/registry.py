@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..experiments import tracking
+from .. import tracking
 from ..provenance import git, user
 from ..settings import Settings
 from .bundle import MODEL, Bundle
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-BEST = "best"  # the best model ever promoted, which bounds what a series of champions may lose together
+# the best model ever promoted, which bounds what a series of champions may lose together
+BEST = "best"
 
 
 def by_alias(settings: Settings, alias: str) -> "ModelVersion | None":
@@ -23,7 +24,9 @@ def by_alias(settings: Settings, alias: str) -> "ModelVersion | None":
     from mlflow.exceptions import MlflowException
 
     try:
-        return tracking.client(settings).get_model_version_by_alias(settings.tracking.registered_model, alias)
+        return tracking.client(settings).get_model_version_by_alias(
+            settings.tracking.registered_model, alias
+        )
     except MlflowException as error:
         # MLflow's answers to an unknown model and to an unknown alias.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -32,7 +35,9 @@ def by_alias(settings: Settings, alias: str) -> "ModelVersion | None":
 
 
 def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVersion":
-    """A new version of the registered model, loadable with `mlflow.pyfunc`, tagged with the bundle it stands for."""
+    """A new version of the registered model, loadable with `mlflow.pyfunc`, tagged with the bundle
+    it stands for.
+    """
     import mlflow
     import numpy as np
     import onnx
@@ -40,8 +45,12 @@ def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVer
     from mlflow.types import Schema, TensorSpec
 
     name = settings.tracking.registered_model
-    inputs = Schema([TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.inputs.items()])
-    outputs = Schema([TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.outputs.items()])
+    inputs = Schema(
+        [TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.inputs.items()]
+    )
+    outputs = Schema(
+        [TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.outputs.items()]
+    )
     with mlflow.start_run(run_id=run.id):
         logged = mlflow.onnx.log_model(
             onnx.load(bundle.folder / MODEL),
@@ -61,7 +70,9 @@ def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVer
         "data": bundle.card.data,
         "candidate": bundle.card.candidate,
     }
-    return run.client.create_model_version(name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id)
+    return run.client.create_model_version(
+        name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id
+    )
 
 
 def find(settings: Settings, identity: str) -> "ModelVersion | None":
@@ -72,7 +83,9 @@ def find(settings: Settings, identity: str) -> "ModelVersion | None":
 
 
 def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundle:
-    """Fetches the bundle of a version into an empty folder. Raises ValueError where it is not the registered one."""
+    """Fetches the bundle of a version into an empty folder. Raises ValueError where it is not the
+    registered one.
+    """
     identity = version.tags["identity"]
     client = tracking.client(settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +93,9 @@ def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundl
     found = Path(client.download_artifacts(version.run_id, f"bundles/{identity[:12]}", str(folder)))
     bundle = Bundle.load(found)
     if bundle.identity != identity:
-        raise ValueError(f"the tracker's bundle of version {version.version} is not the one that was registered")
+        raise ValueError(
+            f"the tracker's bundle of version {version.version} is not the one that was registered"
+        )
     return bundle
 
 
@@ -90,11 +105,16 @@ def label(version: "ModelVersion") -> str:
 
 
 def audit(
-    settings: Settings, action: str, version: "ModelVersion", previous: "ModelVersion | None", why: list[str]
+    settings: Settings,
+    action: str,
+    version: "ModelVersion",
+    previous: "ModelVersion | None",
+    why: list[str],
 ) -> None:
     """Appends one decision to the audit log, synced to disk, and notes it on the model version.
 
-    A decision that only repeats the last one, as each `make pipeline` on a refused bundle does, adds nothing.
+    A decision that only repeats the last one, as each `make pipeline` on a refused bundle does,
+    adds nothing.
     """
     entry: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,7 +130,9 @@ def audit(
         "why": why,
     }
     last = decisions(settings)[-1:]
-    if last and all(last[0][k] == entry[k] for k in ("action", "identity", "version", "previous", "why")):
+    if last and all(
+        last[0][k] == entry[k] for k in ("action", "identity", "version", "previous", "why")
+    ):
         return
     settings.paths.audit.parent.mkdir(parents=True, exist_ok=True)
     with settings.paths.audit.open("a", encoding="utf-8") as file:
@@ -123,11 +145,15 @@ def audit(
 
 
 def rolled_back(settings: Settings, identity: str) -> str | None:
-    """Why the last rollback took this very bundle out of service; None where it did not, or it was promoted since."""
+    """Why the last rollback took this very bundle out of service; None where it did not, or it was
+    promoted since.
+    """
     for record in reversed(decisions(settings)):
         if record["action"] == "promote" and record["identity"] == identity:
             return None
-        if record["action"] == "rollback" and (record["previous"] or "").endswith(f"-{identity[:8]}"):
+        if record["action"] == "rollback" and (record["previous"] or "").endswith(
+            f"-{identity[:8]}"
+        ):
             return f"rolled back at {record['time']}: {'; '.join(record['why'])}"
     return None
 
@@ -136,4 +162,8 @@ def decisions(settings: Settings) -> list[dict[str, Any]]:
     """The audit log, oldest first."""
     if not settings.paths.audit.is_file():
         return []
-    return [json.loads(line) for line in settings.paths.audit.read_text(encoding="utf-8").splitlines() if line]
+    return [
+        json.loads(line)
+        for line in settings.paths.audit.read_text(encoding="utf-8").splitlines()
+        if line
+    ]

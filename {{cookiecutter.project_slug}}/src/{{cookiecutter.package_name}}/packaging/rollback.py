@@ -2,8 +2,7 @@
 
 import argparse
 
-from .. import logs
-from ..experiments import tracking
+from .. import logs, tracking
 from ..settings import Settings
 from . import promote, pull, registry
 
@@ -25,10 +24,16 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         client, name = tracking.client(settings), settings.tracking.registered_model
         version = client.get_model_version(name, before.partition("-")[0])
         best = registry.by_alias(settings, registry.BEST)
-        if best and best.version == champion.version:  # what was taken out of service is no measure for others
+        if (
+            best and best.version == champion.version
+        ):  # what was taken out of service is no measure for others
             client.set_registered_model_alias(name, registry.BEST, version.version)
         client.set_registered_model_alias(name, registry.CHAMPION, version.version)
         registry.audit(settings, "rollback", version, champion, [args.reason])
         (settings.paths.state / promote.MARKER).unlink(missing_ok=True)
-        log.info("champion is %s again, in place of %s", registry.label(version), registry.label(champion))
+        log.info(
+            "champion is %s again, in place of %s",
+            registry.label(version),
+            registry.label(champion),
+        )
     return pull.run(settings, args)

@@ -1,4 +1,6 @@
-"""The HTTP application: predictions, feedback, health, metrics and the page. `python -m <package> serve` runs it."""
+"""The HTTP application: predictions, feedback, health, metrics and the page. `python -m <package>
+serve` runs it.
+"""
 
 import base64
 import hashlib
@@ -14,8 +16,8 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..data.features import instance_schema
 from ..settings import Settings
+from ..task.features import instance_schema
 from . import v2
 from .protocol import (
     ErrorAnswer,
@@ -32,8 +34,10 @@ from .protocol import (
 from .service import RETRY, Service
 from .store import StoreBusy
 
-PAGE = Path(__file__).with_name("page.html")
-ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorAnswer} for code in (400, 401, 404, 413, 415, 422, 503)}
+PAGE = Path(__file__).parents[1] / "task" / "page.html"
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorAnswer} for code in (400, 401, 404, 413, 415, 422, 503)
+}
 
 
 def create(settings: Settings) -> FastAPI:
@@ -46,7 +50,13 @@ def create(settings: Settings) -> FastAPI:
             yield
 
     # The usual documentation pages load scripts from elsewhere: only the schema itself is offered.
-    app = FastAPI(title=settings.project.name, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title=settings.project.name,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     page = PAGE.read_text(encoding="utf-8")
     _predict(app, service)
     _feedback(app, service)
@@ -60,7 +70,11 @@ def create(settings: Settings) -> FastAPI:
 
 
 def _predict(app: FastAPI, service: Service) -> None:
-    @app.post("/predict", responses={200: {"model": PredictAnswer}, **ERRORS}, openapi_extra=_body(PredictRequest))
+    @app.post(
+        "/predict",
+        responses={200: {"model": PredictAnswer}, **ERRORS},
+        openapi_extra=_body(PredictRequest),
+    )
     async def predict(request: Request) -> Response:
         """Predictions on one or more items, each under an id that /feedback takes."""
         champion, started = service.champion(), time.perf_counter()
@@ -73,7 +87,9 @@ def _predict(app: FastAPI, service: Service) -> None:
                 raise Refused(422, f"instances: {error}", [("instances", str(error))]) from None
             ids = service.record(champion, scored, content["instances"], started)
             items = champion.encode(scored.answers)
-            predictions = [{"prediction_id": id_, **item} for id_, item in zip(ids, items, strict=True)]
+            predictions = [
+                {"prediction_id": id_, **item} for id_, item in zip(ids, items, strict=True)
+            ]
             model = {"version": champion.version, "identity": champion.bundle.identity}
             return answer({"predictions": predictions, "model": model})
 
@@ -90,12 +106,16 @@ def _feedback(app: FastAPI, service: Service) -> None:
             given = check(FeedbackRequest, content)
             label = true_label(given.label, card)
             try:
-                known = given.prediction_id.isascii() and service.store.feedback(given.prediction_id, label)
+                known = given.prediction_id.isascii() and service.store.feedback(
+                    given.prediction_id, label
+                )
             except StoreBusy:
                 raise Refused(503, "the store is busy: try again", headers=RETRY) from None
             if not known:
                 raise Refused(
-                    404, "prediction_id: no such prediction", [("prediction_id", "must be one that was given")]
+                    404,
+                    "prediction_id: no such prediction",
+                    [("prediction_id", "must be one that was given")],
                 )
             service.metrics.feedback.labels(label if isinstance(label, str) else "value").inc()
             return answer({"stored": True})
@@ -117,19 +137,28 @@ def _operations(app: FastAPI, service: Service, page: str) -> None:
     async def readyz() -> Response:
         """A model is loaded."""
         champion = service.champion()
-        return answer({"status": "ready", "model": {"version": champion.version, "identity": champion.bundle.identity}})
+        return answer(
+            {
+                "status": "ready",
+                "model": {"version": champion.version, "identity": champion.bundle.identity},
+            }
+        )
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """Prometheus text format."""
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     field = "method" if error.status_code == 405 else "path"
     details = [{"field": field, "rule": "must be one that /openapi.json describes"}]
-    return answer({"error": str(error.detail), "details": details}, error.status_code, error.headers)
+    return answer(
+        {"error": str(error.detail), "details": details}, error.status_code, error.headers
+    )
 
 
 def _body(model: type) -> dict[str, Any]:
@@ -138,7 +167,8 @@ def _body(model: type) -> dict[str, Any]:
 
 
 def _describe_bodies(app: FastAPI, service: Service) -> None:
-    """Adds the request models to the schema: bodies are read by our own code, which FastAPI cannot see.
+    """Adds the request models to the schema: bodies are read by our own code, which FastAPI cannot
+    see.
 
     What an item holds is known in full once there is a model.
     """
@@ -159,7 +189,9 @@ def _describe_bodies(app: FastAPI, service: Service) -> None:
 
 
 def security_headers(page: str) -> list[tuple[bytes, bytes]]:
-    """Headers of every answer; the page's own scripts and styles are allowed by their hashes, nothing else is."""
+    """Headers of every answer; the page's own scripts and styles are allowed by their hashes,
+    nothing else is.
+    """
     policy = (
         f"default-src 'none'; script-src {_hashes(page, 'script')}; style-src {_hashes(page, 'style')}; "
         "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -176,12 +208,19 @@ def security_headers(page: str) -> list[tuple[bytes, bytes]]:
 
 
 def _hashes(page: str, tag: str) -> str:
-    digests = [hashlib.sha256(text.encode()).digest() for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)]
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    digests = [
+        hashlib.sha256(text.encode()).digest()
+        for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    ]
+    return (
+        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
+    )
 
 
 class Edge:
-    """Around everything: counts and times requests, adds the security headers, turns a crash into a plain 500."""
+    """Around everything: counts and times requests, adds the security headers, turns a crash into a
+    plain 500.
+    """
 
     def __init__(self, app: ASGIApp, service: Service, headers: list[tuple[bytes, bytes]]) -> None:
         self.app, self.service, self.headers = app, service, headers
@@ -204,6 +243,10 @@ class Edge:
         except Exception:  # a bug: the client gets an answer, the log gets the traceback
             self.service.log.exception("%s failed", scope["path"])
             if not status:
-                await answer({"error": "internal error", "details": []}, 500)(scope, receive, finish)
-        path = getattr(scope.get("route"), "path", "other")  # the template, so that clients cannot invent label values
+                await answer({"error": "internal error", "details": []}, 500)(
+                    scope, receive, finish
+                )
+        path = getattr(
+            scope.get("route"), "path", "other"
+        )  # the template, so that clients cannot invent label values
         self.service.metrics.answered(path, status, time.perf_counter() - started)

@@ -1,9 +1,10 @@
-"""Scores a Parquet file, or a folder of them, larger than memory: record batches stream through a bundle.
+"""Scores a Parquet file, or a folder of them, larger than memory: record batches stream through a
+bundle.
 
     python -m <package> batch data/splits/test.parquet scored.parquet --bundle artifacts/bundle
 
-Adds the columns predicted_label, confidence, abstain and model (the bundle's identity); where values are predicted,
-predicted_value, interval_low, interval_high, abstain and model.
+Adds the columns predicted_label, confidence, abstain and model (the bundle's identity); where
+values are predicted, predicted_value, interval_low, interval_high, abstain and model.
 """
 
 import argparse
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import logs
-from ..data.features import encode
-from ..modeling.predictions import Answers, Estimates
 from ..settings import Settings
+from ..task.features import encode
+from ..types import Answers, Estimates
 from .predictor import Champion, load, load_live
 
 ROWS = 1024
@@ -24,18 +25,29 @@ READ_BYTES = 1 << 20
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", type=Path, metavar="INPUT", help="a Parquet file, or a folder of them, with the raw columns"
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="a Parquet file, or a folder of them, with the raw columns",
     )
     parser.add_argument(
-        "output", type=Path, metavar="OUTPUT", help="the Parquet file to write; it appears when it is complete"
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="the Parquet file to write; it appears when it is complete",
     )
     parser.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="the bundle to score with (default: the champion in live/)"
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="the bundle to score with (default: the champion in live/)",
     )
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """0 when every row was scored. Raises ValueError that names the file and the rows which cannot be."""
+    """0 when every row was scored. Raises ValueError that names the file and the rows which cannot
+    be.
+    """
     with logs.stage("batch") as log:
         champion = load(args.bundle, "") if args.bundle else load_live(settings.paths.live)
         files = sorted(args.input.glob("*.parquet")) if args.input.is_dir() else [args.input]
@@ -64,7 +76,12 @@ def score(champion: Champion, files: list[Path], output: Path, log: logging.Logg
         if writer is not None:
             writer.close()
         draft.unlink(missing_ok=True)
-    log.info("%d rows scored to %s", rows, output, extra={"fields": {"rows": rows, "bundle": champion.bundle.identity}})
+    log.info(
+        "%d rows scored to %s",
+        rows,
+        output,
+        extra={"fields": {"rows": rows, "bundle": champion.bundle.identity}},
+    )
     return rows
 
 
@@ -108,7 +125,11 @@ def columns(champion: Champion, answers: Answers) -> dict[str, Any]:
     """The added columns by name, each [n]."""
     if isinstance(answers, Estimates):
         low, high = answers.intervals.T
-        found: dict[str, Any] = {"predicted_value": answers.value, "interval_low": low, "interval_high": high}
+        found: dict[str, Any] = {
+            "predicted_value": answers.value,
+            "interval_low": low,
+            "interval_high": high,
+        }
     else:
         found = {"predicted_label": champion.labels(answers), "confidence": answers.confidence}
     model = [champion.bundle.identity] * len(answers.abstain)

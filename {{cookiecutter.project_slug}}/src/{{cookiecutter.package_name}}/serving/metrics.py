@@ -3,10 +3,18 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    Summary,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily
 
-from ..modeling.predictions import Answers, Estimates
+from ..types import Answers, Estimates
 from .predictor import Champion
 from .store import Store
 
@@ -20,9 +28,15 @@ class Metrics:
     def __init__(self, store: Store, in_flight: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.requests = Counter("http_requests", "Answered requests", ["path", "status"], registry=registry)
+        self.requests = Counter(
+            "http_requests", "Answered requests", ["path", "status"], registry=registry
+        )
         self.seconds = Histogram(
-            "http_request_duration_seconds", "Time to answer", ["path"], buckets=SECONDS, registry=registry
+            "http_request_duration_seconds",
+            "Time to answer",
+            ["path"],
+            buckets=SECONDS,
+            registry=registry,
         )
         self.predictions = Counter(
             "model_predictions",
@@ -30,19 +44,35 @@ class Metrics:
             ["version", "label"],
             registry=registry,
         )
-        self.abstentions = Counter("model_abstentions", "Predictions with abstain", ["version"], registry=registry)
+        self.abstentions = Counter(
+            "model_abstentions", "Predictions with abstain", ["version"], registry=registry
+        )
         self.confidence = Histogram(
-            "model_confidence", "Probability of the predicted label", ["version"], buckets=CONFIDENCE, registry=registry
+            "model_confidence",
+            "Probability of the predicted label",
+            ["version"],
+            buckets=CONFIDENCE,
+            registry=registry,
         )
         self.deviation = Summary(
-            "model_deviation", "Predicted standard deviation of a value", ["version"], registry=registry
+            "model_deviation",
+            "Predicted standard deviation of a value",
+            ["version"],
+            registry=registry,
         )
         self.feedback = Counter("model_feedback", "Feedback received", ["label"], registry=registry)
         self.model = Gauge(
-            "model_info", "The model that answers", ["name", "version", "identity", "candidate"], registry=registry
+            "model_info",
+            "The model that answers",
+            ["name", "version", "identity", "candidate"],
+            registry=registry,
         )
-        Gauge("http_requests_in_flight", "Requests being worked on", registry=registry).set_function(in_flight)
-        Gauge("store_queue_rows", "Rows waiting to be stored", registry=registry).set_function(lambda: store.depth)
+        Gauge(
+            "http_requests_in_flight", "Requests being worked on", registry=registry
+        ).set_function(in_flight)
+        Gauge("store_queue_rows", "Rows waiting to be stored", registry=registry).set_function(
+            lambda: store.depth
+        )
         registry.register(_Dropped(store))
 
     def answered(self, path: str, status: int, seconds: float) -> None:
@@ -51,7 +81,9 @@ class Metrics:
 
     def predicted(self, champion: Champion, answers: Answers) -> None:
         version = champion.version
-        if isinstance(answers, Estimates):  # a bounded number of labels, each expected in one prediction of ten
+        if isinstance(
+            answers, Estimates
+        ):  # a bounded number of labels, each expected in one prediction of ten
             labels = [f"tenth {i + 1}" for i in np.searchsorted(champion.tenths, answers.value)]
             sizes, observe = answers.deviation, self.deviation.labels(version).observe
         else:
@@ -80,4 +112,6 @@ class _Dropped:
         self.store = store
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        yield CounterMetricFamily("store_dropped", "Predictions that could not be stored", value=self.store.dropped)
+        yield CounterMetricFamily(
+            "store_dropped", "Predictions that could not be stored", value=self.store.dropped
+        )

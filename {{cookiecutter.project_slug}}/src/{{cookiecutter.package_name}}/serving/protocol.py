@@ -1,4 +1,6 @@
-"""What goes over the wire: strict JSON in, JSON out, and one form of refusal that names the field and the rule."""
+"""What goes over the wire: strict JSON in, JSON out, and one form of refusal that names the field
+and the rule.
+"""
 
 import json
 import math
@@ -10,8 +12,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import ClientDisconnect
 
-from ..data.features import Features, Instance, check_instance
 from ..packaging.bundle import Card
+from ..task.features import Features, Instance, check_instance
 
 MAX_DETAILS = 10
 LARGEST = sys.float_info.max
@@ -36,7 +38,9 @@ class FeedbackRequest(Message):
 
 
 class ClassPrediction(Message):
-    """`set` holds the labels that the conformal prediction set covers; `abstain` says that a person should decide."""
+    """`set` holds the labels that the conformal prediction set covers; `abstain` says that a person
+    should decide.
+    """
 
     prediction_id: str
     label: str
@@ -47,7 +51,9 @@ class ClassPrediction(Message):
 
 
 class ValuePrediction(Message):
-    """`interval` is the conformal one, lowest and highest value; `deviation` the predicted standard deviation."""
+    """`interval` is the conformal one, lowest and highest value; `deviation` the predicted standard
+    deviation.
+    """
 
     prediction_id: str
     value: float
@@ -80,7 +86,11 @@ class Refused(Exception):
     """An answer of class 4xx or 503; `details` are (field, rule) pairs."""
 
     def __init__(
-        self, status: int, error: str, details: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        error: str,
+        details: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(error)
         self.status, self.error, self.headers = status, error, headers
@@ -89,22 +99,36 @@ class Refused(Exception):
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON in plain ASCII: what a client sent and we quote may not be encodable otherwise."""
-    return Response(json.dumps(content, allow_nan=False), status, headers, media_type="application/json")
+    return Response(
+        json.dumps(content, allow_nan=False), status, headers, media_type="application/json"
+    )
 
 
 def refusal(refused: Refused) -> Response:
-    return answer({"error": refused.error, "details": refused.details}, refused.status, refused.headers)
+    return answer(
+        {"error": refused.error, "details": refused.details}, refused.status, refused.headers
+    )
 
 
 async def read(request: Request, max_bytes: int, needs_type: bool) -> bytes:
-    """The body. Refuses other content types than JSON and more than max_bytes, whether announced or not."""
+    """The body. Refuses other content types than JSON and more than max_bytes, whether announced or
+    not.
+    """
     given = request.headers.get("content-type", "" if needs_type else "application/json")
     kind = given.partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refused(415, "the content-type must be application/json", [("content-type", "must be application/json")])
+        raise Refused(
+            415,
+            "the content-type must be application/json",
+            [("content-type", "must be application/json")],
+        )
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refused(415, "the body must not be compressed", [("content-encoding", "must be absent")])
-    too_large = Refused(413, f"the body is larger than {max_bytes} bytes", [("body", f"at most {max_bytes} bytes")])
+        raise Refused(
+            415, "the body must not be compressed", [("content-encoding", "must be absent")]
+        )
+    too_large = Refused(
+        413, f"the body is larger than {max_bytes} bytes", [("body", f"at most {max_bytes} bytes")]
+    )
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
@@ -127,7 +151,9 @@ def parse(body: bytes) -> dict[str, Any]:
         raise Refused(400, "the JSON is nested too deeply", [("body", "less nesting")]) from None
     except ValueError as error:
         raise Refused(
-            400, f"the body is not valid JSON: {error}", [("body", "must be valid JSON with finite numbers")]
+            400,
+            f"the body is not valid JSON: {error}",
+            [("body", "must be valid JSON with finite numbers")],
         ) from None
     if not isinstance(content, dict):
         raise Refused(422, "the body must be a JSON object", [("body", "must be a JSON object")])
@@ -147,7 +173,9 @@ def check(model: type[Model], content: Any) -> Model:
         return model.model_validate(content)
     except ValidationError as invalid:
         found = invalid.errors(include_url=False, include_context=False, include_input=False)
-    details = [(_field(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in found[:MAX_DETAILS]]
+    details = [
+        (_field(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in found[:MAX_DETAILS]
+    ]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     raise Refused(422, f"{details[0][0]}: {details[0][1]}{more}", details)
 
@@ -163,7 +191,9 @@ def instances(content: dict[str, Any], features: Features, most: int) -> list[In
     items = content.get("instances")
     if isinstance(items, list) and len(items) > most:
         raise Refused(
-            422, f"instances: at most {most} at a time, got {len(items)}", [("instances", f"at most {most} items")]
+            422,
+            f"instances: at most {most} at a time, got {len(items)}",
+            [("instances", f"at most {most} items")],
         )
     parsed, details = check(PredictRequest, content).instances, []
     for i, instance in enumerate(parsed):
@@ -185,5 +215,7 @@ def true_label(given: Any, card: Card) -> str | float:
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if card.kind == "regression" and is_number and abs(given) <= LARGEST:
         return float(given)
-    rule = "must be a finite number" if card.kind == "regression" else f"must be one of {card.labels}"
+    rule = (
+        "must be a finite number" if card.kind == "regression" else f"must be one of {card.labels}"
+    )
     raise Refused(422, f"label: {rule}", [("label", rule)])

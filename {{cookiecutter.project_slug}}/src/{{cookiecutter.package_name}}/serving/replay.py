@@ -1,4 +1,5 @@
-"""Sends rows of a split to a running server and compares each answer with the bundle's own: a release's smoke test.
+"""Sends rows of a split to a running server and compares each answer with the bundle's own: a
+release's smoke test.
 
 python -m <package> replay --split test --rows 300 --feedback
 python -m <package> replay --rows 300 --corrupt NAME:SEVERITY
@@ -15,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.features import Instance, check_instance, inputs_to_instances, row_to_instance
 from ..provenance import stamp, write_json
 from ..settings import Settings
+from ..task.features import Instance, check_instance, inputs_to_instances, row_to_instance
 from .predictor import Champion, load_live
 
 BATCH = 50
@@ -27,17 +28,27 @@ Labels = list[Any]  # names of classes, or numbers
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--split", default="test", help="train, val, calibration or test (default: test)")
     parser.add_argument(
-        "--rows", type=int, default=300, help="how many rows, drawn by the settings' seed (default: 300)"
+        "--split", default="test", help="train, val, calibration or test (default: test)"
     )
-    parser.add_argument("--corrupt", metavar="NAME:SEVERITY", help="corrupt the inputs first; severity 1 to 5")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=300,
+        help="how many rows, drawn by the settings' seed (default: 300)",
+    )
+    parser.add_argument(
+        "--corrupt", metavar="NAME:SEVERITY", help="corrupt the inputs first; severity 1 to 5"
+    )
     parser.add_argument("--feedback", action="store_true", help="send the true labels too")
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server (default: http://127.0.0.1:8000)")
+    parser.add_argument(
+        "--url", default="http://127.0.0.1:8000", help="the server (default: http://127.0.0.1:8000)"
+    )
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """0 if the server gave the bundle's own answer to every row and example, else 1. Writes reports/replay.json.
+    """0 if the server gave the bundle's own answer to every row and example, else 1. Writes
+    reports/replay.json.
 
     A value counts as right where the answered interval holds the truth.
     """
@@ -72,7 +83,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     write_json(settings.paths.reports / "replay.json", report)
     what = f"{len(items)} rows of {args.split}" + (f" under {args.corrupt}" if args.corrupt else "")
     verdict = (
-        "every answer is the bundle's own" if not different else f"{different} answers differ from the bundle's own"
+        "every answer is the bundle's own"
+        if not different
+        else f"{different} answers differ from the bundle's own"
     )
     if report["left_out"]:
         what += f" ({report['left_out']} more left out, since the corruption made them invalid)"
@@ -86,7 +99,9 @@ def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
 
     path = settings.paths.splits / f"{split}.parquet"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist: run `make pipeline` first, or choose another --split")
+        raise ValueError(
+            f"{path} does not exist: run `make pipeline` first, or choose another --split"
+        )
     if count < 1:
         raise ValueError("--rows must be at least 1")
     table = pd.read_parquet(path)
@@ -94,15 +109,21 @@ def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
     return [row_to_instance(row) for row in chosen], [row["label"] for row in chosen]
 
 
-def corrupt(settings: Settings, champion: Champion, items: Items, labels: Labels, text: str) -> tuple[Items, Labels]:
-    """Items under a corruption of the perturbation test, NAME:SEVERITY, and their labels; invalid ones are left out."""
-    from ..evaluation.behaviour import declare
+def corrupt(
+    settings: Settings, champion: Champion, items: Items, labels: Labels, text: str
+) -> tuple[Items, Labels]:
+    """Items under a corruption of the perturbation test, NAME:SEVERITY, and their labels; invalid
+    ones are left out.
+    """
+    from ..task.behaviour import declare
 
     known = declare(settings.data).perturbations
     name, _, severity = text.partition(":")
     if name not in known or severity not in tuple("12345"):
         names = ", ".join(known)
-        raise ValueError(f"--corrupt {text!r}: write NAME:SEVERITY, a severity of 1 to 5 and a name of {names}")
+        raise ValueError(
+            f"--corrupt {text!r}: write NAME:SEVERITY, a severity of 1 to 5 and a name of {names}"
+        )
     inputs = champion.decode([Instance.model_validate(item) for item in items])
     changed = known[name](inputs, int(severity), np.random.default_rng(settings.seed))
     pairs = zip(inputs_to_instances(changed, champion.features), labels, strict=True)
@@ -132,7 +153,9 @@ def ask(url: str, champion: Champion, items: Items) -> tuple[Items, int]:
     answered = post(url, "/predict", {"instances": items})
     if answered["model"]["identity"] != champion.bundle.identity:
         theirs = answered["model"]["version"]
-        raise ValueError(f"{url} serves version {theirs}, live/ names {champion.version}: wait a second, or restart it")
+        raise ValueError(
+            f"{url} serves version {theirs}, live/ names {champion.version}: wait a second, or restart it"
+        )
     inputs = champion.decode([Instance.model_validate(item) for item in items])
     own = champion.encode(champion.predict(inputs).answers)
     given, tolerance = answered["predictions"], TOLERANCE * champion.bundle.card.label_scale
@@ -147,7 +170,9 @@ def _same(given: Any, own: Any, tolerance: float) -> bool:
     if isinstance(own, dict):
         return all(_same(given[key], value, tolerance) for key, value in own.items())
     if isinstance(own, list):
-        return len(given) == len(own) and all(_same(a, b, tolerance) for a, b in zip(given, own, strict=True))
+        return len(given) == len(own) and all(
+            _same(a, b, tolerance) for a, b in zip(given, own, strict=True)
+        )
     return bool(given == own)
 
 
@@ -157,7 +182,9 @@ def post(url: str, path: str, content: dict[str, Any]) -> Any:
     if key := os.environ.get("API_KEYS", "").split(",")[0].strip():
         headers["X-API-Key"] = key
     try:
-        request = urllib.request.Request(url.rstrip("/") + path, json.dumps(content).encode(), headers)
+        request = urllib.request.Request(
+            url.rstrip("/") + path, json.dumps(content).encode(), headers
+        )
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
@@ -165,4 +192,6 @@ def post(url: str, path: str, content: dict[str, Any]) -> Any:
             reason = error.read(2000).decode(errors="replace")
         raise ValueError(f"{url}{path} answered {error.code}: {reason}") from None
     except OSError as error:
-        raise ValueError(f"no answer from {url} ({error}): run `make serve` first, or name it with --url") from None
+        raise ValueError(
+            f"no answer from {url} ({error}): run `make serve` first, or name it with --url"
+        ) from None

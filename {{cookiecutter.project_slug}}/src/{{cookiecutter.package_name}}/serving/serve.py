@@ -1,4 +1,5 @@
-"""Answers HTTP requests with the champion in live/ until SIGTERM or Ctrl+C, then stores what is still queued and ends.
+"""Answers HTTP requests with the champion in live/ until SIGTERM or Ctrl+C, then stores what is
+still queued and ends.
 
 python -m <package> serve serving.port=9000
 """
@@ -45,7 +46,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn ends cleanly on these and then raises them again for whoever listened before: that makes the exit code 0.
+    # uvicorn ends cleanly on these and then raises them again for whoever listened before: that
+    # makes the exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     line = f"{settings.project.name} {version} answers at {_url(listener)} (Ctrl+C ends it)"
@@ -55,8 +57,11 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # The protocol is named because asyncio looks at it: without, answers wait 40 ms for the client's acknowledgement.
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # The protocol is named because asyncio looks at it: without, answers wait 40 ms for the
+    # client's acknowledgement.
+    listener = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
     try:
         if os.name == "posix":  # elsewhere it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,7 +69,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ValueError(f"cannot listen on {host}:{port} ({error}): choose another with serving.port=...") from None
+        raise ValueError(
+            f"cannot listen on {host}:{port} ({error}): choose another with serving.port=..."
+        ) from None
     return listener
 
 

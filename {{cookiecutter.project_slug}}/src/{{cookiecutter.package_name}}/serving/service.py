@@ -1,4 +1,6 @@
-"""What all endpoints share: the champion, the store, the metrics, and a bounded number of requests at work."""
+"""What all endpoints share: the champion, the store, the metrics, and a bounded number of requests
+at work.
+"""
 
 import asyncio
 import hmac
@@ -35,12 +37,16 @@ class Service:
         self.in_flight = 0
         self.metrics = Metrics(self.store, lambda: self.in_flight)
         self.predictor = Predictor(settings.paths.live, self.log, self.metrics.loaded)
-        self._keys = [key.strip().encode() for key in os.environ.get("API_KEYS", "").split(",") if key.strip()]
+        self._keys = [
+            key.strip().encode() for key in os.environ.get("API_KEYS", "").split(",") if key.strip()
+        ]
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "model")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Loads the champion, watches for its successor, and at the end stores what is still queued."""
+        """Loads the champion, watches for its successor, and at the end stores what is still
+        queued.
+        """
         await self._compute(self.predictor.setup)
         watcher = asyncio.create_task(self._watch())
         try:
@@ -61,13 +67,19 @@ class Service:
     async def work(
         self, request: Request, job: Callable[[dict[str, Any]], Response], needs_type: bool = True
     ) -> Response:
-        """Runs the job on the JSON body in a thread. Refuses what is too much, too long or not allowed."""
+        """Runs the job on the JSON body in a thread. Refuses what is too much, too long or not
+        allowed.
+        """
         self._authorise(request)
         self._admit()  # before reading: refusing must stay cheap
         try:
-            body = await asyncio.wait_for(read(request, self.limits.max_body_bytes, needs_type), BODY_SECONDS)
+            body = await asyncio.wait_for(
+                read(request, self.limits.max_body_bytes, needs_type), BODY_SECONDS
+            )
         except TimeoutError:
-            raise Refused(408, "the body did not arrive in time", [("body", f"within {BODY_SECONDS:.0f} s")]) from None
+            raise Refused(
+                408, "the body did not arrive in time", [("body", f"within {BODY_SECONDS:.0f} s")]
+            ) from None
         self._admit()
         self.in_flight += 1
         try:
@@ -75,8 +87,12 @@ class Service:
         finally:
             self.in_flight -= 1
 
-    def record(self, champion: Champion, scored: Scored, items: Sequence[Any], started: float) -> list[str]:
-        """Counts and stores answers on items, `started` at that perf_counter time; returns their prediction ids."""
+    def record(
+        self, champion: Champion, scored: Scored, items: Sequence[Any], started: float
+    ) -> list[str]:
+        """Counts and stores answers on items, `started` at that perf_counter time; returns their
+        prediction ids.
+        """
         answers, labels = scored.answers, champion.labels(scored.answers)
         latency, now = (time.perf_counter() - started) * 1000, time.time()
         records = [
@@ -109,11 +125,15 @@ class Service:
 
     def _admit(self) -> None:
         if self.in_flight >= self.limits.queue:
-            raise Refused(503, f"{self.limits.queue} requests are being worked on: try again", headers=RETRY)
+            raise Refused(
+                503, f"{self.limits.queue} requests are being worked on: try again", headers=RETRY
+            )
 
     def _authorise(self, request: Request) -> None:
         given = request.headers.get("x-api-key", "").encode()
-        allowed = [hmac.compare_digest(given, key) for key in self._keys]  # all of them: the time tells nothing
+        allowed = [
+            hmac.compare_digest(given, key) for key in self._keys
+        ]  # all of them: the time tells nothing
         if self._keys and not any(allowed):
             raise Refused(
                 401,

@@ -1,7 +1,9 @@
-"""The prediction store: every answer and the feedback on it, in one SQLite file that other processes read meanwhile.
+"""The prediction store: every answer and the feedback on it, in one SQLite file that other
+processes read meanwhile.
 
-Answering never waits for the disk: records go to a bounded queue, and one thread commits what has gathered there, every
-20 ms. So a killed process loses 20 ms of answers, and one that is asked to end loses none.
+Answering never waits for the disk: records go to a bounded queue, and one thread commits what has
+gathered there, every 20 ms. So a killed process loses 20 ms of answers, and one that is asked to
+end loses none.
 """
 
 import atexit
@@ -31,7 +33,9 @@ COMMIT;
 
 
 class Record(TypedDict):
-    """One answered item; `instance` is the request item as sent, `signals` what the monitor compares."""
+    """One answered item; `instance` is the request item as sent, `signals` what the monitor
+    compares.
+    """
 
     prediction_id: str
     time: float  # Unix seconds
@@ -50,7 +54,9 @@ ADD = f"INSERT OR IGNORE INTO predictions ({', '.join(COLUMNS)}) VALUES ({', '.j
 JUDGE = "INSERT OR REPLACE INTO feedback (prediction_id, time, label) VALUES (?, ?, ?)"
 # Rows are only ever added at the end and removed at the start, so row numbers count them.
 COMPLETE = "SELECT count(*) = 2 FROM sqlite_master WHERE name IN ('predictions', 'feedback')"
-OLD = "SELECT prediction_id FROM predictions WHERE rowid <= (SELECT max(rowid) FROM predictions) - ?"
+OLD = (
+    "SELECT prediction_id FROM predictions WHERE rowid <= (SELECT max(rowid) FROM predictions) - ?"
+)
 FIND = "SELECT 1 FROM predictions WHERE prediction_id = :id"
 RECENT = """
 SELECT p.*, f.label AS feedback FROM predictions p LEFT JOIN feedback f USING (prediction_id)
@@ -59,23 +65,33 @@ ORDER BY p.rowid DESC LIMIT :limit
 """
 
 
-def recent(path: Path, limit: int, identity: str | None = None, labelled: bool = False) -> list[dict[str, Any]]:
-    """The newest `limit` predictions, newest last, each with "feedback" (the true label or None); no file, no rows.
+def recent(
+    path: Path, limit: int, identity: str | None = None, labelled: bool = False
+) -> list[dict[str, Any]]:
+    """The newest `limit` predictions, newest last, each with "feedback" (the true label or None);
+    no file, no rows.
 
-    `identity` keeps those of one bundle, `labelled` those with feedback. Works while another process writes.
+    `identity` keeps those of one bundle, `labelled` those with feedback. Works while another
+    process writes.
     """
     values = {"identity": identity, "labelled": labelled, "limit": limit}
     return [_record(row) for row in reversed(_query(path, RECENT, values))]
 
 
 class StoreBusy(Exception):
-    """The queue is full, or the file cannot be read: the disk is slower than the requests, or fails."""
+    """The queue is full, or the file cannot be read: the disk is slower than the requests, or
+    fails.
+    """
 
 
 class Store:
-    """Its writer thread starts with the first thing to write; the newest `max_rows` predictions are kept."""
+    """Its writer thread starts with the first thing to write; the newest `max_rows` predictions are
+    kept.
+    """
 
-    def __init__(self, path: Path, max_rows: int = 100_000, log: logging.Logger | None = None) -> None:
+    def __init__(
+        self, path: Path, max_rows: int = 100_000, log: logging.Logger | None = None
+    ) -> None:
         self.path, self.max_rows = path, max_rows
         self.dropped = 0
         self._log = log or logging.getLogger(__name__)
@@ -103,7 +119,9 @@ class Store:
         return 0
 
     def feedback(self, prediction_id: str, label: str | float) -> bool:
-        """Queues the true label of a prediction; False if there is no such prediction. Raises StoreBusy."""
+        """Queues the true label of a prediction; False if there is no such prediction. Raises
+        StoreBusy.
+        """
         with self._lock:
             pending = prediction_id in self._pending
         try:
@@ -132,7 +150,9 @@ class Store:
 
     def _put(self, rows: list[tuple[str, tuple[Any, ...]]]) -> bool:
         size = sum(_size(row) for _, row in rows)
-        full = len(self._queue) + len(rows) > MAX_QUEUED_ROWS or self._bytes + size > MAX_QUEUED_BYTES
+        full = (
+            len(self._queue) + len(rows) > MAX_QUEUED_ROWS or self._bytes + size > MAX_QUEUED_BYTES
+        )
         if full or self._closing:
             return False
         self._queue.extend(rows)
@@ -146,7 +166,9 @@ class Store:
         return True
 
     def _write(self) -> None:
-        """The writer thread: commits all there is, again and again; a failing disk costs rows, never the thread."""
+        """The writer thread: commits all there is, again and again; a failing disk costs rows,
+        never the thread.
+        """
         failing = False
         while True:
             with self._lock:
@@ -174,8 +196,12 @@ class Store:
             with connection:
                 for statement, values in rows:
                     connection.execute(statement, values)
-                connection.execute(f"DELETE FROM feedback WHERE prediction_id IN ({OLD})", (self.max_rows,))
-                connection.execute(f"DELETE FROM predictions WHERE prediction_id IN ({OLD})", (self.max_rows,))
+                connection.execute(
+                    f"DELETE FROM feedback WHERE prediction_id IN ({OLD})", (self.max_rows,)
+                )
+                connection.execute(
+                    f"DELETE FROM predictions WHERE prediction_id IN ({OLD})", (self.max_rows,)
+                )
 
     def _done(self, rows: list[tuple[str, tuple[Any, ...]]], size: int, failed: bool) -> None:
         with self._lock:
@@ -189,12 +215,18 @@ class Store:
 
 
 def _query(path: Path, query: str, values: dict[str, Any]) -> list[sqlite3.Row]:
-    """Rows of a query; none where there is no file, or one whose tables another process is about to make."""
+    """Rows of a query; none where there is no file, or one whose tables another process is about to
+    make.
+    """
     if not path.is_file():
         return []
     with _connect(path) as connection:
         connection.row_factory = sqlite3.Row
-        return connection.execute(query, values).fetchall() if connection.execute(COMPLETE).fetchone()[0] else []
+        return (
+            connection.execute(query, values).fetchall()
+            if connection.execute(COMPLETE).fetchone()[0]
+            else []
+        )
 
 
 @contextmanager
@@ -209,7 +241,9 @@ def _size(row: tuple[Any, ...]) -> int:
 
 def _row(record: Record) -> tuple[Any, ...]:
     values: dict[str, Any] = dict(record)
-    values |= {name: json.dumps(values[name], separators=(",", ":")) for name in ("instance", "signals")}
+    values |= {
+        name: json.dumps(values[name], separators=(",", ":")) for name in ("instance", "signals")
+    }
     return tuple(values[name] for name in COLUMNS)
 
 

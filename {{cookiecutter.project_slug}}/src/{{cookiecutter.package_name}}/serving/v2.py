@@ -12,9 +12,9 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..data.features import inputs_to_instances
-from ..modeling.predictions import Estimates
 from ..packaging.bundle import Card
+from ..task.features import inputs_to_instances
+from ..types import Estimates
 from .predictor import Champion, Inputs, Scored
 from .protocol import Message, Refused, answer, check
 from .service import Service
@@ -45,7 +45,11 @@ class InferRequest(Message):
     outputs: Annotated[list[Wanted], Field(max_length=64)] | None = None
 
 
-BODY = {"requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}}}
+BODY = {
+    "requestBody": {
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}}
+    }
+}
 
 
 def router(service: Service) -> APIRouter:
@@ -54,7 +58,9 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/v2")
     async def server() -> Response:
-        return answer({"name": service.champion().bundle.card.name, "version": "2", "extensions": []})
+        return answer(
+            {"name": service.champion().bundle.card.name, "version": "2", "extensions": []}
+        )
 
     @routes.get("/v2/health/live")
     async def live() -> Response:
@@ -81,10 +87,16 @@ def router(service: Service) -> APIRouter:
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         started, champion = time.perf_counter(), _named(service, name, version)
         if "inference-header-content-length" in request.headers:
-            raise Refused(400, "binary tensors are not supported: send binary_data=False", [("inputs", "JSON data")])
+            raise Refused(
+                400,
+                "binary tensors are not supported: send binary_data=False",
+                [("inputs", "JSON data")],
+            )
 
         # The usual client names no content type.
-        return await service.work(request, lambda body: _infer(service, champion, body, started), needs_type=False)
+        return await service.work(
+            request, lambda body: _infer(service, champion, body, started), needs_type=False
+        )
 
     return routes
 
@@ -99,7 +111,11 @@ def _infer(service: Service, champion: Champion, body: dict[str, Any], started: 
     except ValueError as error:
         raise Refused(422, f"inputs: {error}", [("inputs", str(error))]) from None
     ids = service.record(champion, scored, inputs_to_instances(inputs, champion.features), started)
-    head = {"model_name": champion.bundle.card.name, "model_version": champion.version, "id": asked.id or ids[0]}
+    head = {
+        "model_name": champion.bundle.card.name,
+        "model_version": champion.version,
+        "id": asked.id or ids[0],
+    }
     return answer({**head, "outputs": [_output(one, outputs[one], scored, ids) for one in wanted]})
 
 
@@ -111,12 +127,19 @@ def _outputs(card: Card) -> dict[str, str]:
 def describe(champion: Champion) -> dict[str, Any]:
     """Model metadata: names, datatypes and shapes of inputs and outputs."""
     card = champion.bundle.card
-    shapes = {"raw": card.outputs["raw"].shape, "probabilities": [-1, len(card.labels)], "interval": [-1, 2]}
+    shapes = {
+        "raw": card.outputs["raw"].shape,
+        "probabilities": [-1, len(card.labels)],
+        "interval": [-1, 2],
+    }
     return {
         "name": card.name,
         "versions": [champion.version],
         "platform": "onnxruntime_onnx",
-        "inputs": [{"name": name, "datatype": "FP32", "shape": tensor.shape} for name, tensor in card.inputs.items()],
+        "inputs": [
+            {"name": name, "datatype": "FP32", "shape": tensor.shape}
+            for name, tensor in card.inputs.items()
+        ],
         "outputs": [
             {"name": name, "datatype": datatype, "shape": shapes.get(name, [-1])}
             for name, datatype in _outputs(card).items()
@@ -135,7 +158,11 @@ def tensors(given: list[Tensor], champion: Champion, most: int) -> Inputs:
     for i, tensor in enumerate(given):
         inputs[tensor.name] = _array(tensor, expected[tensor.name].shape, f"inputs[{i}]", most)
     if len({len(array) for array in inputs.values()}) != 1:
-        raise Refused(422, "inputs: the first dimension must be the same for all", [("inputs", "one number of rows")])
+        raise Refused(
+            422,
+            "inputs: the first dimension must be the same for all",
+            [("inputs", "one number of rows")],
+        )
     return inputs
 
 
@@ -145,7 +172,9 @@ def _array(tensor: Tensor, expected: list[int], field: str, most: int) -> NDArra
 
     if tensor.datatype != "FP32":
         raise refuse("datatype", "must be FP32")
-    fits = len(tensor.shape) == len(expected) and all(e in (-1, s) for s, e in zip(tensor.shape, expected, strict=True))
+    fits = len(tensor.shape) == len(expected) and all(
+        e in (-1, s) for s, e in zip(tensor.shape, expected, strict=True)
+    )
     if not fits or not all(1 <= size <= 2**31 for size in tensor.shape):
         raise refuse("shape", f"must be {expected}, where -1 is any size from 1")
     if tensor.shape[0] > most:
@@ -157,7 +186,10 @@ def _array(tensor: Tensor, expected: list[int], field: str, most: int) -> NDArra
             raise refuse("data", f"nested lists must have the shape {tensor.shape}")
         flat = [value for part in flat for value in part]
     if len(flat) != math.prod(tensor.shape):
-        raise refuse("data", f"must hold {math.prod(tensor.shape)} numbers for shape {tensor.shape}, got {len(flat)}")
+        raise refuse(
+            "data",
+            f"must hold {math.prod(tensor.shape)} numbers for shape {tensor.shape}, got {len(flat)}",
+        )
     if not all(type(value) in (int, float) for value in flat):  # not isinstance: true is an int
         raise refuse("data", "must be numbers, flat or nested as the shape says")
     if not all(abs(value) <= FLOAT32_MAX for value in flat):
@@ -175,18 +207,28 @@ def _wanted(asked: InferRequest, known: list[str]) -> list[str]:
 
 
 def _output(name: str, datatype: str, scored: Scored, ids: list[str]) -> dict[str, Any]:
-    answers, arrays = scored.answers, {"raw": scored.outputs["raw"], "prediction_id": np.asarray(ids)}
+    answers, arrays = (
+        scored.answers,
+        {"raw": scored.outputs["raw"], "prediction_id": np.asarray(ids)},
+    )
     if isinstance(answers, Estimates):
         arrays |= {"value": answers.value, "interval": answers.intervals}
     else:
         arrays |= {"probabilities": answers.probabilities}
     array = arrays[name]
-    return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": array.ravel().tolist()}
+    return {
+        "name": name,
+        "datatype": datatype,
+        "shape": list(array.shape),
+        "data": array.ravel().tolist(),
+    }
 
 
 def _named(service: Service, name: str, version: str | None) -> Champion:
     champion = service.champion()
     if name != champion.bundle.card.name or version not in (None, champion.version):
         known = f"{champion.bundle.card.name} version {champion.version}"
-        raise Refused(404, f"no such model here: this server has {known}", [("name", f"must be {known}")])
+        raise Refused(
+            404, f"no such model here: this server has {known}", [("name", f"must be {known}")]
+        )
     return champion

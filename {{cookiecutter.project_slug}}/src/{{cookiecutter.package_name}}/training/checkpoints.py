@@ -1,4 +1,6 @@
-"""What an interrupted training goes on from, bit for bit: whole checkpoints, and the run that they belong to."""
+"""What an interrupted training goes on from, bit for bit: whole checkpoints, and the run that they
+belong to.
+"""
 
 import hashlib
 import io
@@ -35,23 +37,31 @@ def state_folder(settings: Settings) -> Path:
 
 
 def fingerprint(settings: Settings) -> str:
-    """SHA-256 over all that decides the weights: the parameters and code of the train stage, its data, and PyTorch."""
+    """SHA-256 over all that decides the weights: the parameters and code of the train stage, its
+    data, and PyTorch.
+    """
     known = settings.model_dump(mode="json")
-    names = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["params"]
+    names = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"][
+        "params"
+    ]
     values = {name: known for name in names}
     for name in names:
         for part in name.split("."):
             values[name] = values[name][part]
     splits = [sha256(path) for path in sorted(settings.paths.splits.glob("*.parquet"))]
-    where = str(state_folder(settings).resolve())  # Lightning's own record of the best checkpoint holds its path
+    where = str(
+        state_folder(settings).resolve()
+    )  # Lightning's own record of the best checkpoint holds its path
     content = [values, stage_code("train"), splits, torch.__version__, L.__version__, where]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def claim(settings: Settings) -> tuple[str, str | None]:
-    """Key of the run to record in: of the interrupted training that this one goes on with, or a new one.
+    """Key of the run to record in: of the interrupted training that this one goes on with, or a new
+    one.
 
-    Then also the key of an interrupted run that is given up, because configuration, code or data are other ones now.
+    Then also the key of an interrupted run that is given up, because configuration, code or data
+    are other ones now.
     """
     folder, mark = state_folder(settings), fingerprint(settings)
     try:
@@ -69,7 +79,9 @@ def claim(settings: Settings) -> tuple[str, str | None]:
 
 @contextmanager
 def lock(settings: Settings) -> Iterator[None]:
-    """One training at a time: a killed pipeline may have left one that still works, and which DVC knows nothing of."""
+    """One training at a time: a killed pipeline may have left one that still works, and which DVC
+    knows nothing of.
+    """
     path = state_folder(settings).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(path)
@@ -90,7 +102,9 @@ def forget(settings: Settings) -> None:
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
-    """Writes beside the target, to the disk itself, and renames: after a crash there is the old file or the new one."""
+    """Writes beside the target, to the disk itself, and renames: after a crash there is the old
+    file or the new one.
+    """
     draft = path.with_name(f".{path.name}.tmp")
     try:
         with draft.open("wb") as file:
@@ -100,7 +114,9 @@ def write(path: Path, content: bytes | memoryview) -> None:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        raise OSError(f"{path}: {error.strerror}: mend that, and the same command goes on from here") from error
+        raise OSError(
+            f"{path}: {error.strerror}: mend that, and the same command goes on from here"
+        ) from error
     if os.name == "posix":  # the new name, too
         folder = os.open(path.parent, os.O_RDONLY)
         os.fsync(folder)
@@ -112,9 +128,13 @@ def _digest_of(path: Path) -> Path:
 
 
 class SafeCheckpoints(TorchCheckpointIO):
-    """Checkpoints with a file of their SHA-256, which is written first: it holds the old content's digest as well."""
+    """Checkpoints with a file of their SHA-256, which is written first: it holds the old content's
+    digest as well.
+    """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         path, buffer = Path(path), io.BytesIO()
         torch.save(checkpoint, buffer)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +158,9 @@ def intact(path: Path) -> bool:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; None where training must begin anew. Damaged ones are told and removed."""
+    """The newest checkpoint that is whole; None where training must begin anew. Damaged ones are
+    told and removed.
+    """
     log = logs.get("train")
     best = folder / BEST
     if best.exists() and not intact(best):
@@ -158,11 +180,12 @@ def _steps(folder: Path) -> list[Path]:
 
 
 class Resume(Checkpoint):
-    """Writes a checkpoint after every epoch and every so many seconds inside one, and goes on from one exactly there.
+    """Writes a checkpoint after every epoch and every so many seconds inside one, and goes on from
+    one exactly there.
 
-    Beside Lightning's own state that takes the generators of random numbers and the epoch's sums; the loader finds its
-    place from Lightning's.
-    Being a `Checkpoint`, it is called after all other callbacks, and so saves what they know of the same step.
+    Beside Lightning's own state that takes the generators of random numbers and the epoch's sums;
+    the loader finds its place from Lightning's. Being a `Checkpoint`, it is called after all other
+    callbacks, and so saves what they know of the same step.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -171,7 +194,9 @@ class Resume(Checkpoint):
         self.state: dict[str, Any] | None = None
 
     def save(self, trainer: L.Trainer, batch: int) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch:06d}-{batch:09d}.ckpt", weights_only=False)
+        trainer.save_checkpoint(
+            self.folder / f"{trainer.current_epoch:06d}-{batch:09d}.ckpt", weights_only=False
+        )
         self.saved = time.monotonic()
         if trainer.is_global_zero:
             for path in sorted(_steps(self.folder))[:-KEPT]:
@@ -202,7 +227,9 @@ class Resume(Checkpoint):
         self.finished = True
         self.save(trainer, 0)
 
-    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         sums = {name: getattr(module, name) for name in SUMS if hasattr(module, name)}
         checkpoint["resume"] = {
             "finished": self.finished,
@@ -213,7 +240,9 @@ class Resume(Checkpoint):
             for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
                 counts["ready"] = counts["completed"]
 
-    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self.state = checkpoint["resume"]
         trainer.should_stop = checkpoint["resume"]["finished"]
 
@@ -231,7 +260,12 @@ def random_state() -> dict[str, Any]:
     numpy = np.random.get_state(legacy=False)
     numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": numpy, "python": random.getstate()}
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "numpy": numpy,
+        "python": random.getstate(),
+    }
 
 
 def set_random_state(state: dict[str, Any]) -> None:
@@ -239,5 +273,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
     numpy = state["numpy"]
-    np.random.set_state({**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].numpy().astype(np.uint32)}})
+    np.random.set_state(
+        {
+            **numpy,
+            "state": {**numpy["state"], "key": numpy["state"]["key"].numpy().astype(np.uint32)},
+        }
+    )
     random.setstate(state["python"])

@@ -1,7 +1,8 @@
-"""T5: watches training, and says what goes wrong: in the log when it first shows, in a table at the end.
+"""T5: watches training, and says what goes wrong: in the log when it first shows, in a table at the
+end.
 
-Measured once an epoch, from sums that the module keeps and a batch that is validated anyway: no step waits for the
-device. `signs` judges what was measured.
+Measured once an epoch, from sums that the module keeps and a batch that is validated anyway: no
+step waits for the device. `signs` judges what was measured.
 """
 
 import json
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import logs
-from ..experiments.tracking import Run
 from ..modeling.module import Module
 from ..settings import Settings
+from ..tracking import Run
 from .signs import SIGNS, Epoch, beyond, numbers
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
@@ -41,7 +42,10 @@ class Health(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         # Without what tells of the machine: checkpoints of the same training are the same.
-        kept = [{k: v for k, v in e.items() if k not in ("memory", "seconds", "wait")} for e in self.history]
+        kept = [
+            {k: v for k, v in e.items() if k not in ("memory", "seconds", "wait")}
+            for e in self.history
+        ]
         return {"history": kept, "unit": self.unit, "named": self.named, "warned": self.warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -54,28 +58,46 @@ class Health(Callback):
         assert isinstance(module, Module)
         if not self.history and module.gradient[2] > 0:
             step = _layers(_weights(module), self.before).get("moved", 0.0)
-            self.history.append({"loss": _mean(module.seen), "gradient": _mean(module.gradient), "step": step})
+            self.history.append(
+                {"loss": _mean(module.seen), "gradient": _mean(module.gradient), "step": step}
+            )
         if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             self._check(trainer, module, float(module.seen[0]))
         if trainer.is_last_batch:  # validation will clear the gradients
             self.layers = _layers(_weights(module), self.before)
 
-    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         assert isinstance(module, Module)  # what cannot go on must not become a checkpoint
-        self._check(trainer, module, float(module.seen[0]), *(float(p.detach().sum()) for p in module.parameters()))
+        self._check(
+            trainer,
+            module,
+            float(module.seen[0]),
+            *(float(p.detach().sum()) for p in module.parameters()),
+        )
 
     def on_validation_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if not self.unit and not trainer.sanity_checking:
             self.answers.append(batch["label"].cpu())
         if batch_idx == 0:
             self.dead, parts = [], list(module.modules())
-            if any(part._compiled_call_impl is not None or hasattr(part, "_orig_mod") for part in parts):
+            if any(
+                part._compiled_call_impl is not None or hasattr(part, "_orig_mod") for part in parts
+            ):
                 return  # a hook would have it compiled again
             for part in parts:
                 if isinstance(part, ACTIVATIONS):
-                    self.hooks.append(part.register_forward_hook(lambda _m, _i, out: self.dead.append(_dead(out))))
+                    self.hooks.append(
+                        part.register_forward_hook(lambda _m, _i, out: self.dead.append(_dead(out)))
+                    )
 
     def on_validation_batch_end(self, *_: Any) -> None:
         while self.hooks:
@@ -101,7 +123,9 @@ class Health(Callback):
             epoch["error"] = wrong / n
         if "val/loss" in logged:
             epoch["val"] = float(logged["val/loss"])
-        if "train/samples_per_second" in logged:  # of the epoch before: this one's is logged after this hook
+        if (
+            "train/samples_per_second" in logged
+        ):  # of the epoch before: this one's is logged after this hook
             epoch["seconds"] = n / float(logged["train/samples_per_second"])
         if self.dead:
             epoch["dead"] = float(torch.stack(self.dead).max())
@@ -116,18 +140,27 @@ class Health(Callback):
             show(self.report())
 
     def _check(self, trainer: L.Trainer, module: Module, *values: float) -> None:
-        """Raises ValueError where a value is not finite, with the cause as far as steps before it tell."""
+        """Raises ValueError where a value is not finite, with the cause as far as steps before it
+        tell.
+        """
         if all(map(math.isfinite, values)):
             return
         _, largest, _, infinite = module.gradient.tolist()
         norm = max(largest, *(epoch.get("gradient", 0.0) for epoch in self.history), 0.0)
-        grown = norm > self.limits["exploding_gradients"] or (self.history or [{}])[0].get("step", 0.0) > 1
-        self.history.append({"loss": BEYOND, "gradient": norm} if grown else {"broken": max(1.0, infinite)})
+        grown = (
+            norm > self.limits["exploding_gradients"]
+            or (self.history or [{}])[0].get("step", 0.0) > 1
+        )
+        self.history.append(
+            {"loss": BEYOND, "gradient": norm} if grown else {"broken": max(1.0, infinite)}
+        )
         self._judge(ended=False)
         self._record()
         sign = next(iter(self.named), "not_finite")
         where = f"epoch {trainer.current_epoch + 1}, by step {trainer.global_step}"
-        raise ValueError(f"the loss is not finite in {where} ({sign.replace('_', ' ')}): try {SIGNS[sign][1]}")
+        raise ValueError(
+            f"the loss is not finite in {where} ({sign.replace('_', ' ')}): try {SIGNS[sign][1]}"
+        )
 
     def _judge(self, ended: bool) -> None:
         first = (self.history or [{}])[0].get("gradient", 0.0)
@@ -146,20 +179,34 @@ class Health(Callback):
     def _record(self) -> None:
         if self.run:
             report = self.report()
-            self.run.metrics({row["sign"]: row["number"] for row in report if row["number"] is not None}, "health.")
+            self.run.metrics(
+                {row["sign"]: row["number"] for row in report if row["number"] is not None},
+                "health.",
+            )
             self.run.text(json.dumps(report, indent=2), "health/health.json")
 
     def report(self) -> list[dict[str, Any]]:
-        """A row per sign: number, limit, the epoch since when it is named or None, what it means, what to try."""
+        """A row per sign: number, limit, the epoch since when it is named or None, what it means,
+        what to try.
+        """
         found = numbers(self.history, self.unit or 1.0)
         return [
-            {"sign": s, "number": found[s], "limit": self.limits[s], "epoch": self.named.get(s), "meaning": m, "try": t}
+            {
+                "sign": s,
+                "number": found[s],
+                "limit": self.limits[s],
+                "epoch": self.named.get(s),
+                "meaning": m,
+                "try": t,
+            }
             for s, (m, t) in SIGNS.items()
         ]
 
 
 def _mean(sums: Tensor) -> float:
-    """Mean loss of a row from [sum, error, rows], or mean of the finite norms from [sum, largest, steps, infinite]."""
+    """Mean loss of a row from [sum, error, rows], or mean of the finite norms from [sum, largest,
+    steps, infinite].
+    """
     total, _, n, *infinite = sums.tolist()
     return float(total / max(1.0, n - sum(infinite)))
 
@@ -170,8 +217,13 @@ def _weights(module: L.LightningModule) -> list[nn.Parameter]:
 
 
 def _layers(weights: list[nn.Parameter], before: list[Tensor]) -> Epoch:
-    """Gradient of the first layer as a share of the last one's, and how far the last moved, as a share of its size."""
-    found, gradients = Epoch(), [w.grad.square().mean().sqrt() for w in weights if w.grad is not None]
+    """Gradient of the first layer as a share of the last one's, and how far the last moved, as a
+    share of its size.
+    """
+    found, gradients = (
+        Epoch(),
+        [w.grad.square().mean().sqrt() for w in weights if w.grad is not None],
+    )
     if len(gradients) > 1 and float(gradients[-1]) > 0:
         found["first"] = float(gradients[0] / gradients[-1])
     if before:
@@ -181,7 +233,8 @@ def _layers(weights: list[nn.Parameter], before: list[Tensor]) -> Epoch:
 
 
 def _dead(out: Tensor) -> Tensor:
-    """Share of units whose output never leaves (-0.01, 0]: flat in ReLU, and next to flat in SiLU and GELU.
+    """Share of units whose output never leaves (-0.01, 0]: flat in ReLU, and next to flat in SiLU
+    and GELU.
 
     A unit is a channel of [n, c, h, w] or a feature of [n, c] and [n, t, c].
     """
@@ -190,7 +243,9 @@ def _dead(out: Tensor) -> Tensor:
 
 
 def _constant_loss(loss: nn.Module, label: Tensor, classes: int) -> float:
-    """Loss of answering the shares of the classes; losses of values are in standard deviations, where that is 1."""
+    """Loss of answering the shares of the classes; losses of values are in standard deviations,
+    where that is 1.
+    """
     if not classes:
         return 1.0
     shares = torch.bincount(label, minlength=classes) / len(label)

@@ -1,4 +1,6 @@
-"""Where a training's numbers go: to the record of its run, and to the second logger that `configs/logger` names."""
+"""Where a training's numbers go: to the record of its run, and to the second logger that
+`configs/logger` names.
+"""
 
 from pathlib import Path
 
@@ -7,12 +9,14 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 
 from ..experiments.lightning import JournalLogger
-from ..experiments.tracking import Run
 from ..settings import Settings
+from ..tracking import Run
 
 
 def loggers(settings: Settings, run: Run) -> list[Logger]:
-    """The record, and the second logger under the run's key. Raises ValueError where its package is not installed."""
+    """The record, and the second logger under the run's key. Raises ValueError where its package is
+    not installed.
+    """
     extra = settings.logger.extra
     if extra is None:
         return [JournalLogger(run)]
@@ -23,5 +27,7 @@ def loggers(settings: Settings, run: Run) -> list[Logger]:
     except InstantiationException as error:
         if not isinstance(error.__cause__, ModuleNotFoundError):
             raise
-        raise ValueError(f"a package for this `logger` is missing: {' '.join(str(error.__cause__).split())}") from None
+        raise ValueError(
+            f"a package for this `logger` is missing: {' '.join(str(error.__cause__).split())}"
+        ) from None
     return [JournalLogger(run), second]

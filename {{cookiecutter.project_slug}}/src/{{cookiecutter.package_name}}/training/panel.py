@@ -1,4 +1,6 @@
-"""What the network says about the same validation rows after every epoch, in the run as panel/epoch-001.* (E4)."""
+"""What the network says about the same validation rows after every epoch, in the run as
+panel/epoch-001.* (E4).
+"""
 
 import tempfile
 from pathlib import Path
@@ -13,28 +15,37 @@ from numpy.typing import NDArray
 from pyarrow.dataset import dataset
 
 from ..data.datamodule import split_path
-from ..data.features import Features
 from ..data.stream import encoded
-from ..experiments.tracking import Run
-from ..modeling.predictions import Answers, Estimates, Rule, decide
+from ..modeling import kinds
 from ..settings import Settings
-from . import view
+from ..task import view
+from ..task.features import Features
+from ..tracking import Run
+from ..types import Answers, Estimates, Rule
 
 ROWS = 16
 
 
 def choose(label: NDArray[np.generic], seed: int, num: int = ROWS) -> NDArray[np.int64]:
-    """Numbers of at most `num` rows, as many of each class as there are, in the order of their labels [n]."""
+    """Numbers of at most `num` rows, as many of each class as there are, in the order of their
+    labels [n].
+    """
     shuffled = np.random.default_rng(seed).permutation(len(label))
-    turn = pd.Series(shuffled).groupby(label[shuffled]).cumcount()  # the first row of every class, then the second
+    turn = (
+        pd.Series(shuffled).groupby(label[shuffled]).cumcount()
+    )  # the first row of every class, then the second
     rows = shuffled[np.argsort(turn, kind="stable")][:num]
     return rows[np.argsort(label[rows], kind="stable")]
 
 
 def said(answers: Answers, label: NDArray[np.generic], labels: list[str]) -> pd.DataFrame:
-    """A row per answer: `truth`, what was `said`, `sure` (probability, or standard deviation), and whether `wrong`."""
+    """A row per answer: `truth`, what was `said`, `sure` (probability, or standard deviation), and
+    whether `wrong`.
+    """
     if isinstance(answers, Estimates):
-        return pd.DataFrame({"truth": label, "said": answers.value, "sure": answers.deviation, "wrong": False})
+        return pd.DataFrame(
+            {"truth": label, "said": answers.value, "sure": answers.deviation, "wrong": False}
+        )
     names = np.array(labels)
     shown = {"truth": names[label], "said": names[answers.label], "sure": answers.confidence}
     return pd.DataFrame({**shown, "wrong": answers.label != label})
@@ -48,7 +59,9 @@ def examples(settings: Settings) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]
 
 
 class Panel(Callback):
-    """One file per epoch, drawn by the task's `view`; an epoch that is done again after a resume replaces its own."""
+    """One file per epoch, drawn by the task's `view`; an epoch that is done again after a resume
+    replaces its own.
+    """
 
     def __init__(self, settings: Settings, run: Run) -> None:
         self.settings, self.run = settings, run
@@ -58,10 +71,14 @@ class Panel(Callback):
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        inputs = {name: torch.from_numpy(values).to(module.device) for name, values in self.inputs.items()}
+        inputs = {
+            name: torch.from_numpy(values).to(module.device) for name, values in self.inputs.items()
+        }
         raw, _ = module(trainer.precision_plugin.convert_input(inputs))
-        answers = decide(self.settings.data.kind, raw.float().cpu().numpy(), Rule())
-        content = view.view(self.inputs, said(answers, self.label, self.settings.data.labels), self.of)
+        answers = kinds.of(self.settings.data.kind).decide(raw.float().cpu().numpy(), Rule())
+        content = view.view(
+            self.inputs, said(answers, self.label, self.settings.data.labels), self.of
+        )
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"epoch-{trainer.current_epoch + 1:03}.{view.SUFFIX}"
             file.write_bytes(content)
@@ -69,5 +86,7 @@ class Panel(Callback):
 
 
 def panel(settings: Settings, run: Run) -> list[Callback]:
-    """The callback; none where it cannot work: a sharded network answers only when all processes ask."""
+    """The callback; none where it cannot work: a sharded network answers only when all processes
+    ask.
+    """
     return [] if settings.trainer.strategy.startswith("fsdp") else [Panel(settings, run)]

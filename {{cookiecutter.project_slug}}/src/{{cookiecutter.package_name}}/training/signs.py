@@ -1,7 +1,8 @@
-"""T5: what the numbers of a training say about it, in plain words: what each one means, and what to try.
+"""T5: what the numbers of a training say about it, in plain words: what each one means, and what to
+try.
 
-Many numbers move when one thing breaks: of the signs in CHAIN, which runs from causes to what follows from them, only
-the first is named. Put it right, and look again.
+Many numbers move when one thing breaks: of the signs in CHAIN, which runs from causes to what
+follows from them, only the first is named. Put it right, and look again.
 """
 
 from statistics import median
@@ -52,7 +53,10 @@ SIGNS = {
         "rows per second in the last epochs, as a share of the fastest ones'",
         "without another program on this machine; look for a hot device, data that are no longer cached",
     ),
-    "waiting_for_data": ("share of the time that training waits for batches", "more training.workers, a faster disk"),
+    "waiting_for_data": (
+        "share of the time that training waits for batches",
+        "more training.workers, a faster disk",
+    ),
     "memory_growing": (
         "growth of the memory in use since the third epoch, as a share",
         "a look for tensors kept from step to step: store `.item()` or `.detach()` of them",
@@ -60,7 +64,11 @@ SIGNS = {
 }
 CHAIN = list(SIGNS)[:9]
 DESTROYED = CHAIN[:3]  # after these, nothing else that was measured tells anything
-BELOW = {"vanishing_gradients", "learning_rate_low", "slower"}  # named below their limit, the others above it
+BELOW = {
+    "vanishing_gradients",
+    "learning_rate_low",
+    "slower",
+}  # named below their limit, the others above it
 AT_THE_END = {"underfitting", "unfinished"}  # true of any training that has only begun
 SECONDS = 10.0  # the speed of three epochs shorter than that tells of other programs
 
@@ -70,15 +78,20 @@ Epoch = dict[str, float]
 def numbers(history: list[Epoch], unit: float) -> dict[str, float | None]:
     """The number of each sign, None where it could not be measured.
 
-    `history` has the loss and the gradient norm of the first step, then what was measured in each epoch; `unit` is the
-    loss of a constant answer.
+    `history` has the loss and the gradient norm of the first step, then what was measured in each
+    epoch; `unit` is the loss of a constant answer.
     """
 
     def series(key: str) -> list[float]:
         return [epoch[key] for epoch in history if key in epoch]
 
     loss, val = ([value / unit for value in series(key)] for key in ("loss", "val"))
-    seconds, memory, moved, last = series("seconds"), series("memory"), series("moved"), (history or [{}])[-1]
+    seconds, memory, moved, last = (
+        series("seconds"),
+        series("memory"),
+        series("moved"),
+        (history or [{}])[-1],
+    )
     long = sum(seconds[-3:]) > SECONDS
     return {
         "not_finite": last.get("broken", 0.0),
@@ -97,27 +110,45 @@ def numbers(history: list[Epoch], unit: float) -> dict[str, float | None]:
     }
 
 
-def beyond(found: dict[str, float | None], limits: dict[str, float], first_norm: float, ended: bool) -> list[str]:
-    """The signs beyond their limits, without those that follow from one before them; `first_norm` is of a gradient."""
-    far = [s for s, n in found.items() if n is not None and (n < limits[s] if s in BELOW else n > limits[s])]
+def beyond(
+    found: dict[str, float | None], limits: dict[str, float], first_norm: float, ended: bool
+) -> list[str]:
+    """The signs beyond their limits, without those that follow from one before them; `first_norm`
+    is of a gradient.
+    """
+    far = [
+        s
+        for s, n in found.items()
+        if n is not None and (n < limits[s] if s in BELOW else n > limits[s])
+    ]
     signs = [sign for sign in far if ended or sign not in AT_THE_END]
     if "learning_rate_high" in signs and first_norm < limits["exploding_gradients"]:
-        signs = [sign for sign in signs if sign != "exploding_gradients"]  # gradients were small until steps were taken
+        signs = [
+            sign for sign in signs if sign != "exploding_gradients"
+        ]  # gradients were small until steps were taken
     if (found["underfitting"] or 0.0) < 0.5:
         signs = [sign for sign in signs if sign != "learning_rate_low"]  # there was little to learn
     cause = [sign for sign in CHAIN if sign in signs][:1]
-    return cause if set(cause) & set(DESTROYED) else cause + [sign for sign in signs if sign not in CHAIN]
+    return (
+        cause
+        if set(cause) & set(DESTROYED)
+        else cause + [sign for sign in signs if sign not in CHAIN]
+    )
 
 
 def _lost(loss: list[float]) -> float:
-    """Largest rise of the loss over its best before, as a share of the fall until then; 0 where it hardly fell."""
+    """Largest rise of the loss over its best before, as a share of the fall until then; 0 where it
+    hardly fell.
+    """
     best = [min(loss[: i + 1]) for i in range(len(loss))]
     falls = [(loss[0] - low, after - low) for low, after in zip(best, loss[1:], strict=False)]
     return max((rise / fall for fall, rise in falls if fall > 0.1), default=0.0)
 
 
 def _risen(loss: list[float], val: list[float]) -> float:
-    """How far the last three validation losses all lie above the best; 0 where the training loss did not fall since."""
+    """How far the last three validation losses all lie above the best; 0 where the training loss
+    did not fall since.
+    """
     return min(val[-3:]) - min(val) if loss[-1] < loss[val.index(min(val))] else 0.0
 
 

@@ -1,8 +1,9 @@
 """Trains the network and the baselines, or goes on with a training that was interrupted.
 
-`train --pipeline` is the DVC stage: params.yaml in, artifacts/model out. Without it this is Hydra's own command line,
-for exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`, `--cfg job`; results go to outputs/<time>/,
-and an interrupted one goes on with `train hydra.run.dir=outputs/<time>` and the same overrides.
+`train --pipeline` is the DVC stage: params.yaml in, artifacts/model out. Without it this is Hydra's
+own command line, for exploring: `train model.width=64 trainer=gpu`, `-m optimizer=adamw,sgd`,
+`--cfg job`; results go to outputs/<time>/, and an interrupted one goes on with `train
+hydra.run.dir=outputs/<time>` and the same overrides.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from .. import logs
 from ..settings import SCORE, Settings, parse
 
 if TYPE_CHECKING:
-    from ..experiments.tracking import Run
+    from ..tracking import Run
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
@@ -25,7 +26,9 @@ Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--pipeline", action="store_true", help="read params.yaml and write artifacts/model, as `dvc repro` does"
+        "--pipeline",
+        action="store_true",
+        help="read params.yaml and write artifacts/model, as `dvc repro` does",
     )
 
 
@@ -46,7 +49,9 @@ def explore(argv: list[str]) -> int:
 
     def explore_one(settings: Settings) -> float:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        paths = settings.paths.model_copy(update={name: folder / name for name in ("model", "reports", "state")})
+        paths = settings.paths.model_copy(
+            update={name: folder / name for name in ("model", "reports", "state")}
+        )
         metrics = train(settings.model_copy(update={"paths": paths}))
         if not metrics:
             return float("nan")
@@ -54,7 +59,9 @@ def explore(argv: list[str]) -> int:
         return float(metrics["network"]["val"][settings.data.goal.metric])
 
     sys.argv = ["train", *argv]
-    hydra.main(version_base="1.3", config_path=str(Path("configs").resolve()), config_name="config")(job)()
+    hydra.main(
+        version_base="1.3", config_path=str(Path("configs").resolve()), config_name="config"
+    )(job)()
     return 0
 
 
@@ -64,13 +71,17 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def train(settings: Settings) -> Metrics:
-    """Fits all candidates in one tracking run and its children; returns metrics by candidate and split."""
-    from ..experiments import tracking
+    """Fits all candidates in one tracking run and its children; returns metrics by candidate and
+    split.
+    """
+    from .. import tracking
     from . import checkpoints
     from .fit import fit_network
 
     if next((rank for rank in map(os.environ.get, RANKS) if rank is not None), "0") != "0":
-        fit_network(settings, None, resume=True)  # of a distributed run: the first process keeps the record
+        fit_network(
+            settings, None, resume=True
+        )  # of a distributed run: the first process keeps the record
         return {}
     started = time.time()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is as good as Ctrl-C
@@ -82,17 +93,25 @@ def train(settings: Settings) -> Metrics:
         with tracking.followed(settings, record):
             metrics, children = fit_all(settings, record)
         tracking.remember(settings, record, started, children)
-        if "DVC_STAGE" not in os.environ:  # there, `pipeline` does it when DVC has our outputs: a kill may come before
+        if (
+            "DVC_STAGE" not in os.environ
+        ):  # there, `pipeline` does it when DVC has our outputs: a kill may come before
             checkpoints.forget(settings)
         shown = {name: round(m["val"][SCORE[settings.data.kind]], 4) for name, m in metrics.items()}
-        log.info("validation %s: %s", SCORE[settings.data.kind], ", ".join(f"{k} {v}" for k, v in shown.items()))
+        log.info(
+            "validation %s: %s",
+            SCORE[settings.data.kind],
+            ", ".join(f"{k} {v}" for k, v in shown.items()),
+        )
     return metrics
 
 
 def fit_all(settings: Settings, record: "Run") -> "tuple[Metrics, dict[str, Run]]":
-    """The network and the baselines, all of them saved and recorded; doing it again after a kill changes nothing."""
+    """The network and the baselines, all of them saved and recorded; doing it again after a kill
+    changes nothing.
+    """
+    from .. import tracking
     from ..data.datamodule import load
-    from ..experiments import tracking
     from . import checkpoints
     from .fit import fit_network
 
@@ -110,25 +129,31 @@ def fit_all(settings: Settings, record: "Run") -> "tuple[Metrics, dict[str, Run]
 def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metrics:
     """Fits the baselines and saves every candidate: metrics by candidate and split."""
     from ..experiments import charts
-    from ..modeling import baselines, candidates
-    from ..modeling.classical import classical
-    from ..modeling.metrics import evaluate
-    from ..modeling.predictions import Rule, decide
+    from ..modeling import baselines, candidates, kinds
     from ..provenance import read_json, stamp, write_json
+    from ..task.baselines import classical
+    from ..types import Rule
     from .fit import HEALTH
 
     train_split, kind = splits["train"], settings.data.kind
-    model = classical(kind, settings.seed).fit(baselines.flat(train_split.inputs), train_split.label)
+    model = classical(kind, settings.seed).fit(
+        baselines.flat(train_split.inputs), train_split.label
+    )
     learned: dict[str, candidates.Candidate] = {
         "network": candidates.NetworkCandidate(network),
         "classical": candidates.ClassicalCandidate(model),
     }
-    raw = {name: {s: c.outputs(e.inputs).raw for s, e in splits.items()} for name, c in learned.items()}
+    raw = {
+        name: {s: c.outputs(e.inputs).raw for s, e in splits.items()} for name, c in learned.items()
+    }
     for name, simple in baselines.simple_baselines(kind).items():
         simple.fit(train_split.inputs, train_split.label)
         raw[name] = {s: simple.predict(e.inputs) for s, e in splits.items()}
     metrics: Metrics = {
-        name: {s: evaluate(kind, decide(kind, r, Rule()), splits[s].label) for s, r in found.items()}
+        name: {
+            s: kinds.of(kind).metrics(kinds.of(kind).decide(r, Rule()), splits[s].label)
+            for s, r in found.items()
+        }
         for name, found in raw.items()
     }
     candidates.save(settings.paths.model, network, model)
@@ -142,13 +167,16 @@ def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metr
 
 def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "dict[str, Run]":
     """Each baseline as a run of its own, below the network's and under a key that follows from its."""
-    from ..experiments import charts, tracking
+    from .. import tracking
+    from ..experiments import charts
     from ..modeling.candidates import CLASSICAL
 
     children = {}
     for name in ("constant", "heuristic", "classical"):
         tags = {"candidate": name, **tracking.provenance_tags(settings)}
-        with tracking.start(settings, f"baseline {name}", parent, tags, key=f"{parent.key}-{name}") as child:
+        with tracking.start(
+            settings, f"baseline {name}", parent, tags, key=f"{parent.key}-{name}"
+        ) as child:
             child.metrics(tracking.flatten(metrics[name]))
             child.artifacts([charts.folder(settings, name)], "charts")
             if name == "classical":

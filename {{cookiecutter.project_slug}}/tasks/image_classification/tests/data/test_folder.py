@@ -6,17 +6,19 @@ import pandas as pd
 import pytest
 from harness import module
 
-source = module("data.source")
+source = module("task.source")
 
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two pictures of cats and one of a dog, in a folder per class, beside what systems leave lying about."""
+    """Two pictures of cats and one of a dog, in a folder per class, beside what systems leave lying
+    about.
+    """
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(["cat/1.png", "cat/2 b.jpg", "dog/x.png"]):
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(module("data.features").png(np.full((3, 4), number, np.uint8)))
+        path.write_bytes(module("task.features").png(np.full((3, 4), number, np.uint8)))
     (tmp_path / "pictures" / "cat" / ".hidden").touch()
     return tmp_path / "pictures"
 
@@ -42,7 +44,9 @@ def test_a_zip_file_of_it_gives_the_same(pictures: Path, inside: str) -> None:
     shutil.make_archive("packed", "zip", root, None if inside == "." else inside)
     digest = module("provenance").sha256(Path("packed.zip"))
     rows = source.folder("packed.zip", sha256=digest)
-    assert labels(rows) == {("" if inside == "." else "pictures/") + name: label for name, label in CLASSES.items()}
+    assert labels(rows) == {
+        ("" if inside == "." else "pictures/") + name: label for name, label in CLASSES.items()
+    }
     assert rows["image"].tolist() == source.folder("pictures")["image"].tolist()
     with pytest.raises(ValueError, match="has SHA-256"):
         source.folder("packed.zip", sha256="0" * 64)
@@ -51,7 +55,9 @@ def test_a_zip_file_of_it_gives_the_same(pictures: Path, inside: str) -> None:
 @pytest.mark.row("D2")
 @pytest.mark.parametrize("where", ["local", "zip"])
 def test_a_manifest_says_which_files_and_labels(pictures: Path, where: str) -> None:
-    (pictures / "labels.csv").write_text("file,label,note\ndog/x.png,wolf,?\ncat/1.png,,\n", encoding="utf-8")
+    (pictures / "labels.csv").write_text(
+        "file,label,note\ndog/x.png,wolf,?\ncat/1.png,,\n", encoding="utf-8"
+    )
     shutil.make_archive("packed", "zip", pictures)
     rows = source.folder("pictures" if where == "local" else "packed.zip", manifest="labels.csv")
     assert rows["id"].tolist() == ["dog/x.png", "cat/1.png"]

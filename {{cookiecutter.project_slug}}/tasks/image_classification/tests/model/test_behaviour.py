@@ -5,7 +5,9 @@ import pytest
 from harness import ROOT, module
 
 from_root = ROOT / "artifacts" / "bundle" / "manifest.json"
-pytestmark = pytest.mark.skipif(not from_root.is_file(), reason="no bundle yet: run `make pipeline` first")
+pytestmark = pytest.mark.skipif(
+    not from_root.is_file(), reason="no bundle yet: run `make pipeline` first"
+)
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +17,11 @@ def bundle():  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def bundled(bundle):  # type: ignore[no-untyped-def]
-    rows = module("data.source").bundled()
-    features = module("data.features")
-    return features.encode(rows, features.Features.model_validate(bundle.card.features)), rows["label"].astype(
-        int
-    ).to_numpy()
+    rows = module("task.source").bundled()
+    features = module("task.features")
+    return features.encode(rows, features.Features.model_validate(bundle.card.features)), rows[
+        "label"
+    ].astype(int).to_numpy()
 
 
 def test_it_reads_nearly_every_digit(bundle, bundled) -> None:  # type: ignore[no-untyped-def]
@@ -36,6 +38,7 @@ def test_an_empty_picture_gets_no_confident_answer(bundle) -> None:  # type: ign
 def test_fainter_ink_keeps_the_answer(bundle, bundled) -> None:  # type: ignore[no-untyped-def]
     inputs, _ = bundled
     before, after = (
-        bundle.infer({"image": inputs["image"] * np.float32(f)})["raw"].argmax(axis=1) for f in (1.0, 0.85)
+        bundle.infer({"image": inputs["image"] * np.float32(f)})["raw"].argmax(axis=1)
+        for f in (1.0, 0.85)
     )
     assert (before != after).mean() < 0.02

@@ -5,11 +5,13 @@ import torch
 from harness import module
 from safetensors.torch import save_file
 
-networks = module("modeling.networks")
+networks = module("task.networks")
 
 
 def cnn(classes: int, weights: Path | None = None, width: int = 8) -> torch.nn.Module:
-    made = networks.Cnn(classes, channels=1, width=width, dropout=0.0, weights=str(weights) if weights else None)
+    made = networks.Cnn(
+        classes, channels=1, width=width, dropout=0.0, weights=str(weights) if weights else None
+    )
     assert isinstance(made, torch.nn.Module)
     return made
 

@@ -7,20 +7,25 @@ from harness import module
 from numpy.typing import NDArray
 from PIL import Image
 
-view = module("training.view")
+view = module("task.view")
 SAID = {"truth": ["a", "ü"], "said": ["a", "a"], "sure": [0.9, 0.4], "wrong": [False, True]}
 
 
 @pytest.mark.row("E4")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_stand_beside_what_is_said_of_them(channels: int) -> None:
-    of = module("data.features").Features(height=4, width=4, channels=channels)
+    of = module("task.features").Features(height=4, width=4, channels=channels)
     pictures = np.zeros((2, channels, 4, 4), np.float32)
     pictures[1] = 255
-    sheet = np.asarray(Image.open(io.BytesIO(view.view({"image": pictures}, pd.DataFrame(SAID), of))))
+    sheet = np.asarray(
+        Image.open(io.BytesIO(view.view({"image": pictures}, pd.DataFrame(SAID), of)))
+    )
     width, middle = view.SIDE + 8, 4 + view.LINE + view.SIDE // 2
     assert sheet.shape == (view.SIDE + 2 * view.LINE + 8, 2 * width, 3)
-    assert sheet[middle, width // 2].tolist() == [0, 0, 0] and sheet[middle, width + width // 2].tolist() == [255] * 3
+    assert (
+        sheet[middle, width // 2].tolist() == [0, 0, 0]
+        and sheet[middle, width + width // 2].tolist() == [255] * 3
+    )
     below = sheet[view.LINE + view.SIDE + 5 :]  # the right answer is green, the wrong one red
     assert greener(below[:, :width]) and not greener(below[:, width:])
 

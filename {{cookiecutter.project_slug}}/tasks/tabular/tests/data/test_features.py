@@ -8,7 +8,7 @@ import yaml
 from harness import ROOT, module
 from pydantic import ValidationError
 
-features = module("data.features")
+features = module("task.features")
 OF = features.Features(
     numeric={"age": (0, 120), "weight": (0.1, 300)},
     categorical={"sex": ["f", "m"], "town": ["A", "B", "C"]},
@@ -28,15 +28,22 @@ def test_numbers_gaps_and_categories_lie_where_the_network_expects_them() -> Non
 
 
 def test_a_table_of_one_sort_of_columns_has_no_other_inputs() -> None:
-    assert set(features.encode({"a": [1]}, features.Features(numeric={"a": (0, 1)}))) == {"numeric", "missing"}
-    assert set(features.encode({"a": ["x"]}, features.Features(categorical={"a": ["x"]}))) == {"categorical"}
+    assert set(features.encode({"a": [1]}, features.Features(numeric={"a": (0, 1)}))) == {
+        "numeric",
+        "missing",
+    }
+    assert set(features.encode({"a": ["x"]}, features.Features(categorical={"a": ["x"]}))) == {
+        "categorical"
+    }
 
 
 @pytest.mark.parametrize("name", ["bundled", "breast_cancer"])
 def test_rows_and_requests_give_the_same_inputs(name: str) -> None:
-    data = yaml.safe_load(module("pipeline").compose([] if name == "bundled" else [f"data={name}"], ROOT / "configs"))
+    data = yaml.safe_load(
+        module("pipeline").compose([] if name == "bundled" else [f"data={name}"], ROOT / "configs")
+    )
     source, of = data["data"]["source"], features.Features.model_validate(data["data"]["features"])
-    rows = module("data.source").bundled(source["name"], source["missing"])
+    rows = module("task.source").bundled(source["name"], source["missing"])
     direct = features.encode(rows, of)
     items = [features.row_to_instance(row) for row in rows.to_dict("records")]
     for way in (items, features.inputs_to_instances(direct, of)):
@@ -50,12 +57,17 @@ def test_rows_and_requests_give_the_same_inputs(name: str) -> None:
 
 def test_a_number_at_the_end_of_its_range_comes_back_as_it_was_written() -> None:
     of = features.Features(numeric={"a": (0.1, 0.3)})  # 0.3 in float32 is above 0.3
-    assert features.inputs_to_instances(features.encode({"a": [0.1, 0.3]}, of), of) == [{"a": 0.1}, {"a": 0.3}]
+    assert features.inputs_to_instances(features.encode({"a": [0.1, 0.3]}, of), of) == [
+        {"a": 0.1},
+        {"a": 0.3},
+    ]
 
 
 def test_a_column_that_is_left_out_is_missing_where_that_is_allowed() -> None:
     inputs = features.encode({"age": [1.0], "sex": ["f"]}, OF)
-    assert inputs["missing"].tolist() == [[0, 1]] and inputs["categorical"].tolist() == [[1, 0, 0, 0, 0]]
+    assert inputs["missing"].tolist() == [[0, 1]] and inputs["categorical"].tolist() == [
+        [1, 0, 0, 0, 0]
+    ]
     with pytest.raises(KeyError, match="sex"):
         features.encode({"age": [1.0]}, OF)
     with pytest.raises(ValueError, match="age: must be numbers"):
@@ -79,11 +91,15 @@ GOOD = {"age": 30, "weight": 70.5, "sex": "m", "town": "A"}
         ({"colour": 1}, "colour: unknown column"),
     ],
 )
-def test_a_value_that_the_columns_forbid_is_refused_with_field_and_rule(change: Any, message: str) -> None:
+def test_a_value_that_the_columns_forbid_is_refused_with_field_and_rule(
+    change: Any, message: str
+) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         features.check_instance(features.Instance.model_validate(GOOD | change), OF)
     for name in OF.optional:
-        features.check_instance(features.Instance.model_validate({k: v for k, v in GOOD.items() if k != name}), OF)
+        features.check_instance(
+            features.Instance.model_validate({k: v for k, v in GOOD.items() if k != name}), OF
+        )
 
 
 @pytest.mark.row("S7")
@@ -142,37 +158,61 @@ def test_augmentation_varies_what_it_may_and_keeps_gaps_and_one_hot_vectors() ->
         "sex": ["m"] * 1000,
         "town": [None] * 1000,
     }
-    inputs = {name: torch.from_numpy(values) for name, values in features.encode(columns, OF).items()}
-    augment = module("data.augment").Disturb(noise=0.5, missing=0.1, category=0.5, features=OF.model_dump())
+    inputs = {
+        name: torch.from_numpy(values) for name, values in features.encode(columns, OF).items()
+    }
+    augment = module("task.augment").Disturb(
+        noise=0.5, missing=0.1, category=0.5, features=OF.model_dump()
+    )
     changed = augment(inputs)
     moved = changed["numeric"][:, 0] - inputs["numeric"][:, 0]
     assert moved.std() == pytest.approx(5, rel=0.1) and not changed["missing"][:, 0].any()
     gaps = changed["missing"][:, 1] > 0
-    assert gaps[:500].all() and 0.05 < gaps[500:].float().mean() < 0.15 and not changed["numeric"][gaps, 1].any()
+    assert (
+        gaps[:500].all()
+        and 0.05 < gaps[500:].float().mean() < 0.15
+        and not changed["numeric"][gaps, 1].any()
+    )
     blocks = changed["categorical"].split([2, 3], dim=1)
-    assert torch.equal(blocks[0].sum(dim=1), torch.ones(1000)) and 0.2 < blocks[0][:, 0].mean() < 0.3
+    assert (
+        torch.equal(blocks[0].sum(dim=1), torch.ones(1000)) and 0.2 < blocks[0][:, 0].mean() < 0.3
+    )
 
 
 @pytest.mark.row("D5")
 def test_near_duplicates_share_a_key_and_others_do_not() -> None:
-    data = module("settings").parse(yaml.safe_load(module("pipeline").compose([], ROOT / "configs"))).data
-    rows = module("data.source").bundled(data.name, 0.02)
-    keys, of = module("data.schema").near_key(rows, data), features.Features.model_validate(data.features)
+    data = (
+        module("settings")
+        .parse(yaml.safe_load(module("pipeline").compose([], ROOT / "configs")))
+        .data
+    )
+    rows = module("task.source").bundled(data.name, 0.02)
+    keys, of = (
+        module("task.schema").near_key(rows, data),
+        features.Features.model_validate(data.features),
+    )
     assert keys.is_unique
     lowest, highest = (
-        pd.Series(dict(zip(of.numeric, ends, strict=True))) for ends in zip(*of.numeric.values(), strict=True)
+        pd.Series(dict(zip(of.numeric, ends, strict=True)))
+        for ends in zip(*of.numeric.values(), strict=True)
     )
     width = highest - lowest
-    middle = ((rows[[*of.numeric]] - lowest) / width).round(2) * width + lowest  # middles of the cells
+    middle = ((rows[[*of.numeric]] - lowest) / width).round(
+        2
+    ) * width + lowest  # middles of the cells
     same, other = rows.assign(**(middle + 0.004 * width)), rows.assign(**(middle + 0.006 * width))
-    assert keys.eq(module("data.schema").near_key(same, data)).all()
-    assert keys.ne(module("data.schema").near_key(other, data)).all()
+    assert keys.eq(module("task.schema").near_key(same, data)).all()
+    assert keys.ne(module("task.schema").near_key(other, data)).all()
 
 
 @pytest.mark.row("D2")
 def test_the_gaps_are_the_same_every_time_and_only_in_laboratory_values() -> None:
-    bundled = module("data.source").bundled
-    one, other, whole = bundled("diabetes", 0.02), bundled("diabetes", 0.02), bundled("diabetes", 0.0)
+    bundled = module("task.source").bundled
+    one, other, whole = (
+        bundled("diabetes", 0.02),
+        bundled("diabetes", 0.02),
+        bundled("diabetes", 0.0),
+    )
     assert one.equals(other) and not whole.isna().any().any()
     gaps = one.drop(columns=["id", "label"]).isna()
     assert 0.01 < gaps[["tc", "ldl", "hdl", "tch", "ltg", "glu"]].to_numpy().mean() < 0.03

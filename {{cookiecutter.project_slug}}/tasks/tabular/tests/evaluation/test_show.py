@@ -6,10 +6,12 @@ import pytest
 from harness import module
 from matplotlib.figure import Figure
 
-show, predictions = module("evaluation.show"), module("modeling.predictions")
-Examples, encode = module("data.datamodule").Examples, module("data.features").encode
-OF = module("data.features").Features(
-    numeric={"size": (0, 10), "age": (0, 99)}, categorical={"colour": ["red", "blue"]}, optional=["age", "colour"]
+show, kinds, types = module("task.show"), module("modeling.kinds"), module("types")
+Examples, encode = module("data.datamodule").Examples, module("task.features").encode
+OF = module("task.features").Features(
+    numeric={"size": (0, 10), "age": (0, 99)},
+    categorical={"colour": ["red", "blue"]},
+    optional=["age", "colour"],
 )
 
 
@@ -17,16 +19,26 @@ OF = module("data.features").Features(
 def examples() -> Any:
     rng, n = np.random.default_rng(1), 400
     rows = pd.DataFrame(
-        {"size": rng.uniform(0, 10, n), "age": rng.uniform(0, 99, n), "colour": ["red", "blue"] * (n // 2)}
+        {
+            "size": rng.uniform(0, 10, n),
+            "age": rng.uniform(0, 99, n),
+            "colour": ["red", "blue"] * (n // 2),
+        }
     )
     rows.loc[::10, "age"] = np.nan
-    rows["label"] = 3 * rows["size"] + 8 * (rows["colour"] == "blue") + 7 * rows["age"].isna()  # no age says anything
+    rows["label"] = (
+        3 * rows["size"] + 8 * (rows["colour"] == "blue") + 7 * rows["age"].isna()
+    )  # no age says anything
     return Examples(encode(rows, OF), rows["label"].to_numpy(np.float32), rows)
 
 
 def answers(inputs: dict[str, np.ndarray]) -> Any:
-    value = 3 * inputs["numeric"][:, :1] + 8 * inputs["categorical"][:, 1:] + 7 * inputs["missing"][:, 1:]
-    return predictions.decide("regression", value, predictions.Rule())
+    value = (
+        3 * inputs["numeric"][:, :1]
+        + 8 * inputs["categorical"][:, 1:]
+        + 7 * inputs["missing"][:, 1:]
+    )
+    return kinds.of("regression").decide(value, types.Rule())
 
 
 def losses(inputs: dict[str, np.ndarray], label: np.ndarray) -> Any:
@@ -37,34 +49,52 @@ def losses(inputs: dict[str, np.ndarray], label: np.ndarray) -> Any:
 def test_all_elements_of_a_column_count_as_one_feature(examples: Any) -> None:
     names, members = show.features(OF)
     assert names == ["size", "age", "colour"]
-    assert {k: v.tolist() for k, v in members.items()} == {"numeric": [0, 1], "missing": [0, 1], "categorical": [2, 2]}
-    assert {k: v.shape[1:] for k, v in examples.inputs.items()} == {k: v.shape for k, v in members.items()}
+    assert {k: v.tolist() for k, v in members.items()} == {
+        "numeric": [0, 1],
+        "missing": [0, 1],
+        "categorical": [2, 2],
+    }
+    assert {k: v.shape[1:] for k, v in examples.inputs.items()} == {
+        k: v.shape for k, v in members.items()
+    }
 
 
 @pytest.mark.row("M5")
 def test_the_reference_is_the_mean_of_what_is_there(examples: Any) -> None:
     found = show.reference(examples.inputs, OF)
-    assert found["numeric"][0] == pytest.approx(examples.rows[["size", "age"]].mean().to_numpy(), rel=1e-5)
+    assert found["numeric"][0] == pytest.approx(
+        examples.rows[["size", "age"]].mean().to_numpy(), rel=1e-5
+    )
     assert found["missing"].max() == 0 and found["categorical"].tolist() == [[0.5, 0.5]]
 
 
 @pytest.mark.row("E5")
 def test_shuffling_a_column_costs_twice_what_it_explains(examples: Any) -> None:
     rng = np.random.default_rng(2)
-    falls = show.permutation_importance(examples.inputs, examples.label, losses, OF, rng).mean(axis=1)
-    # Shuffled, rows and answers vary by it independently: numbers, missing ages (a tenth) and halves.
-    shares = np.array([np.var(3 * examples.rows["size"]), 49 * 0.1 * 0.9, 64 * 0.5 * 0.5]) / np.var(examples.label)
+    falls = show.permutation_importance(examples.inputs, examples.label, losses, OF, rng).mean(
+        axis=1
+    )
+    # Shuffled, rows and answers vary by it independently: numbers, missing ages (a tenth) and
+    # halves.
+    shares = np.array([np.var(3 * examples.rows["size"]), 49 * 0.1 * 0.9, 64 * 0.5 * 0.5]) / np.var(
+        examples.label
+    )
     assert falls == pytest.approx(2 * shares, rel=0.15)
 
 
 @pytest.mark.row("E5")
 def test_partial_dependence_is_the_model_where_columns_do_not_interact(examples: Any) -> None:
     grid, output = show.partial_dependence(examples.inputs, answers, OF, 0)
-    assert output[:, 0] == pytest.approx(3 * np.array(grid) + 4.7, rel=1e-4) and len(grid) == show.POINTS
+    assert (
+        output[:, 0] == pytest.approx(3 * np.array(grid) + 4.7, rel=1e-4)
+        and len(grid) == show.POINTS
+    )
     grid, output = show.partial_dependence(examples.inputs, answers, OF, 2)
     assert grid == ["red", "blue"] and output[1, 0] - output[0, 0] == pytest.approx(8, rel=1e-4)
     grid, output = show.partial_dependence(examples.inputs, answers, OF, 1)
-    few = examples.rows.head(200)  # with an age, none is missing; missing ones, 0 in the input, are no values
+    few = examples.rows.head(
+        200
+    )  # with an age, none is missing; missing ones, 0 in the input, are no values
     assert min(grid) > 0 and output == pytest.approx((3 * few["size"]).mean() + 4, rel=1e-4)
 
 

@@ -7,7 +7,9 @@ import pytest
 from harness import ROOT, module
 
 from_root = ROOT / "artifacts" / "bundle" / "manifest.json"
-pytestmark = pytest.mark.skipif(not from_root.is_file(), reason="no bundle yet: run `make pipeline` first")
+pytestmark = pytest.mark.skipif(
+    not from_root.is_file(), reason="no bundle yet: run `make pipeline` first"
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +21,12 @@ def bundle() -> Any:
 def table(bundle: Any) -> Any:
     if bundle.card.task not in ("diabetes", "breast_cancer"):
         pytest.skip("the bundle is of other data")
-    return module("data.source").bundled(bundle.card.task, 0.02)
+    return module("task.source").bundled(bundle.card.task, 0.02)
 
 
 def answered(bundle: Any, rows: Any) -> Any:
     """Predicted values, or probabilities of the last label, [n]."""
-    features = module("data.features")
+    features = module("task.features")
     inputs = features.encode(rows, features.Features.model_validate(bundle.card.features))
     answers = bundle.decide(bundle.infer(inputs)["raw"])
     return answers.value if bundle.card.kind == "regression" else answers.probabilities[:, -1]
@@ -32,7 +34,11 @@ def answered(bundle: Any, rows: Any) -> Any:
 
 def test_it_beats_a_constant_by_far(bundle: Any, table: Any) -> None:
     found = answered(bundle, table)
-    truth = table["label"] if bundle.card.kind == "regression" else table["label"] == bundle.card.labels[-1]
+    truth = (
+        table["label"]
+        if bundle.card.kind == "regression"
+        else table["label"] == bundle.card.labels[-1]
+    )
     assert np.corrcoef(found, truth.astype(float))[0, 1] > 0.6
 
 
@@ -47,4 +53,7 @@ def test_one_missing_value_moves_the_answer_little(bundle: Any, table: Any) -> N
     whole = table.dropna()
     before = answered(bundle, whole)
     for name in bundle.card.features["optional"]:
-        assert np.abs(answered(bundle, whole.assign(**{name: np.nan})) - before).mean() < 0.5 * before.std()
+        assert (
+            np.abs(answered(bundle, whole.assign(**{name: np.nan})) - before).mean()
+            < 0.5 * before.std()
+        )

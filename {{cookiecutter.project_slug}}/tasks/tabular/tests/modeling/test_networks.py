@@ -5,7 +5,7 @@ import pytest
 import torch
 from harness import module
 
-networks = module("modeling.networks")
+networks = module("task.networks")
 NUMBERS, CATEGORIES = {"a": [0, 10], "b": [-1, 1]}, {"c": ["x", "y", "z"]}
 rng = np.random.default_rng(1)
 INPUTS = {
@@ -31,7 +31,9 @@ def tensors(*names: str) -> dict[str, torch.Tensor]:
         ({"categorical": CATEGORIES}, ("categorical",)),
     ],
 )
-def test_a_table_has_the_inputs_that_it_has_and_every_one_gets_a_gradient(features: Any, names: Any) -> None:
+def test_a_table_has_the_inputs_that_it_has_and_every_one_gets_a_gradient(
+    features: Any, names: Any
+) -> None:
     given = {name: values.requires_grad_() for name, values in tensors(*names).items()}
     raw, embedding = mlp(3, "multiclass", **features)(**given)
     assert raw.shape == (60, 3) and embedding.shape == (60, 8)
@@ -49,7 +51,10 @@ def test_values_come_in_the_labels_unit_before_any_training() -> None:
 
 
 def test_a_missing_number_counts_nothing_and_is_no_part_of_the_mean() -> None:
-    made, gaps = mlp(3, "multiclass", numeric=NUMBERS, optional=["b"]), np.zeros((60, 2), np.float32)
+    made, gaps = (
+        mlp(3, "multiclass", numeric=NUMBERS, optional=["b"]),
+        np.zeros((60, 2), np.float32),
+    )
     gaps[:30, 1] = 1
     numeric = np.where(gaps > 0, 0, INPUTS["numeric"]).astype(np.float32)
     made.adapt({"numeric": numeric, "missing": gaps}, np.zeros(60, np.int64))
@@ -68,13 +73,22 @@ def test_one_slip_of_the_point_counts_no_more_than_three_deviations() -> None:
 @pytest.mark.parametrize("kind", ["regression", "binary", "multiclass"])
 @pytest.mark.row("M2")
 def test_the_rule_finds_the_telling_column_and_answers_its_bands(kind: str) -> None:
-    inputs = {**INPUTS, "numeric": np.random.default_rng(3).normal(0, 1, (60, 2)).astype(np.float32)}
+    inputs = {
+        **INPUTS,
+        "numeric": np.random.default_rng(3).normal(0, 1, (60, 2)).astype(np.float32),
+    }
     order = inputs["numeric"][:, 1].argsort().argsort() // 15  # four bands of 15 rows
-    label = {"regression": 10.0 * order, "binary": (order > 1).astype(np.int64), "multiclass": order}[kind]
-    rule = module("modeling.heuristic").Heuristic(kind).fit(inputs, label)
+    label = {
+        "regression": 10.0 * order,
+        "binary": (order > 1).astype(np.int64),
+        "multiclass": order,
+    }[kind]
+    rule = module("task.baselines").Heuristic(kind).fit(inputs, label)
     raw = rule.predict(inputs)
     if kind == "regression":
-        assert raw.shape == (60, 1) and np.abs(raw[:, 0] - label).max() < 1.5  # the mean joins each band once
+        assert (
+            raw.shape == (60, 1) and np.abs(raw[:, 0] - label).max() < 1.5
+        )  # the mean joins each band once
     else:
         assert (raw.argmax(axis=1) == label).all() and np.exp(raw).sum(axis=1) == pytest.approx(1)
 
@@ -83,11 +97,13 @@ def test_the_rule_finds_the_telling_column_and_answers_its_bands(kind: str) -> N
 def test_trees_are_stored_without_code_and_cost_what_their_depths_say(kind: str) -> None:
     import skops.io
 
-    trees = module("modeling.classical")
+    trees = module("task.baselines")
     x = rng.normal(size=(200, 3)).astype(np.float32)
     label = x[:, 0] if kind == "regression" else (x[:, 0] > 0).astype(np.int64)
     model = trees.classical(kind, 1).fit(x, label)
     stored = skops.io.dumps(model)
     assert set(skops.io.get_untrusted_types(data=stored)) <= set(trees.TRUSTED)
-    assert np.array_equal(skops.io.loads(stored, trusted=trees.TRUSTED).predict(x), model.predict(x))
+    assert np.array_equal(
+        skops.io.loads(stored, trusted=trees.TRUSTED).predict(x), model.predict(x)
+    )
     assert 100 < trees.operations(model) <= 400

@@ -1,0 +1,119 @@
+"""Distillation: a student of a quarter of the size learns from the trained network (Hinton 2015,
+arXiv:1503.02531).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..data.datamodule import label_scale
+from ..modeling import candidates
+from ..modeling.module import Module, build_network
+from ..params import load
+from ..settings import Settings
+from ..training.fit import build_module
+from .variants import Workshop, latency, raw, size
+
+SHARE = 0.25  # of the teacher's parameters
+
+
+def recipe(shop: Workshop, student: str = "", temperature: float = 4.0, share: float = 0.5) -> None:
+    """Teacher, student alone and student taught; `share` of the loss is the teacher's, the rest the
+    labels'.
+
+    `student` is an override such as model.width=8; without it, the width whose size is nearest to a
+    quarter.
+    """
+    settings = shop.settings
+    teacher = candidates.load(settings)["network"]
+    assert isinstance(teacher, candidates.NetworkCandidate)
+    small = smaller(settings, student)
+    test = shop.examples["test"].inputs
+    with shop.variant("teacher") as run:
+        outputs = raw(teacher.network)
+        shop.add(run, "teacher", outputs, {**size(teacher.network), **latency(outputs, test)})
+
+    def taught(settings: Settings) -> Module:
+        network = build_module(settings).network
+        return Taught(settings, network, label_scale(settings), teacher.network, temperature, share)
+
+    for name, build in (("student alone", build_module), ("student taught", taught)):
+        with shop.variant(name) as run:
+            network, curve = shop.fit(run, small, build)
+            shop.add(
+                run,
+                name,
+                raw(network),
+                {**size(network), **latency(raw(network), test), **curve.costs()},
+            )
+
+
+class Taught(Module):
+    """Learns the labels and a frozen teacher's answers.
+
+    Of classes, the probabilities at a temperature, with its square as weight; of a regression,
+    value and log deviation.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        network: nn.Module,
+        scale: float,
+        teacher: nn.Module,
+        temperature: float,
+        share: float,
+    ) -> None:
+        super().__init__(settings, network, scale)
+        self.teacher = [
+            teacher.eval().requires_grad_(False)
+        ]  # in a list: no part of this module's weights
+        self.temperature, self.share = temperature, share
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        with torch.no_grad():
+            self.wanted = self.teacher[0].to(self.device)(**batch["inputs"])[0]
+        return super().training_step(batch, batch_idx)
+
+    def _loss(self, raw: Tensor, label: Tensor) -> Tensor:
+        loss = super()._loss(raw, label)
+        return (1 - self.share) * loss + self.share * self._distance(raw) if self.training else loss
+
+    def _distance(self, raw: Tensor) -> Tensor:
+        if self.settings.data.kind == "regression":
+            unit = torch.tensor([self.scale, 1.0], device=raw.device)
+            return functional.mse_loss(raw / unit, self.wanted / unit)
+        own, wanted = ((r / self.temperature).log_softmax(dim=1) for r in (raw, self.wanted))
+        return (
+            functional.kl_div(own, wanted, log_target=True, reduction="batchmean")
+            * self.temperature**2
+        )
+
+
+def smaller(settings: Settings, student: str) -> Settings:
+    """Settings of the student. Raises ValueError where neither an override nor a width says what to
+    make smaller.
+    """
+    model = {**settings.model, **({"weights": None} if "weights" in settings.model else {})}
+    if student:
+        key = student.partition("=")[0].removeprefix("model.")
+        value = load([student]).model.get(key)
+        return settings.model_copy(update={"model": {**model, key: value}})
+    if "width" not in model:
+        raise ValueError(
+            "this model has no `width` to shrink: name a smaller one, such as student=model.depth=1"
+        )
+
+    def of_width(width: int) -> Settings:
+        return settings.model_copy(update={"model": {**model, "width": width}})
+
+    def parameters(width: int) -> int:
+        with torch.device("meta"):  # shapes without memory
+            return sum(p.numel() for p in build_network(of_width(width)).parameters())
+
+    wanted = SHARE * parameters(model["width"])
+    return of_width(
+        min(range(1, model["width"] + 1), key=lambda width: abs(parameters(width) - wanted))
+    )

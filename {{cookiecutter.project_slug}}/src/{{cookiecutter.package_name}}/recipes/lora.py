@@ -1,0 +1,143 @@
+"""LoRA: a pretrained network adapted by small matrices beside its frozen weights (Hu et al. 2021,
+arXiv:2106.09685).
+
+The pretrained checkpoint is that of artifacts/model; what it is adapted to are inputs changed by a
+perturbation that evaluation/behaviour.py declares.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..data.datamodule import label_scale
+from ..modeling import candidates
+from ..modeling.module import Module
+from ..settings import Settings
+from ..task.behaviour import declare
+from .variants import Inputs, Workshop, freeze_statistics, raw, size
+
+
+class LowRank(nn.Module):
+    """Adds B·A to a weight [out, ...]: A [rank, in] starts random, B [out, rank] at zero."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        rows, columns = weight.flatten(1).shape
+        rank = min(rank, rows, columns)
+        self.a = nn.Parameter(torch.randn(rank, columns, device=weight.device) / columns**0.5)
+        self.b = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.b @ self.a).view_as(weight)
+
+
+def adapt(network: nn.Module, rank: int) -> nn.Module:
+    """Freezes the network and gives every linear layer and convolution an adapter, in place."""
+    network.requires_grad_(False)
+    freeze_statistics(network)
+    for layer in [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]:
+        parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
+    return network
+
+
+def adapters(network: nn.Module) -> dict[str, Tensor]:
+    """All that an adapted network adds to the pretrained one, by name."""
+    return {
+        name: p.detach().contiguous() for name, p in network.named_parameters() if p.requires_grad
+    }
+
+
+def merge(network: nn.Module) -> nn.Module:
+    """Puts the adapters into plain weights, in place: as large and as fast as before, under the
+    same names.
+    """
+    for layer in network.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight")
+    return network.requires_grad_(True)
+
+
+class Shifted(Module):
+    """Trains and validates on inputs changed by a perturbation; validation by the same draws in
+    every epoch.
+    """
+
+    def __init__(
+        self, settings: Settings, network: nn.Module, change: Callable[[Inputs, Generator], Inputs]
+    ) -> None:
+        super().__init__(settings, network, label_scale(settings))
+        self.change, self.rng = change, np.random.default_rng(settings.seed)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return super().training_step(self._changed(batch, self.rng), batch_idx)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        super().validation_step(
+            self._changed(batch, np.random.default_rng(self.settings.seed)), batch_idx
+        )
+
+    def _changed(self, batch: dict[str, Any], rng: Generator) -> dict[str, Any]:
+        inputs = self.change(
+            {name: values.cpu().numpy() for name, values in batch["inputs"].items()}, rng
+        )
+        return {
+            **batch,
+            "inputs": {name: torch.from_numpy(v).to(self.device) for name, v in inputs.items()},
+        }
+
+
+def recipe(shop: Workshop, shift: str = "", severity: int = 3, rank: int = 4) -> None:
+    """The pretrained network on changed inputs: as it is, fine-tuned whole, and fine-tuned by
+    adapters of that rank.
+
+    `shift` is the name of a declared perturbation; without it, the first. "trained" counts the
+    numbers that were trained, "KiB" is what has to be stored for the result.
+    """
+    settings, known = shop.settings, declare(shop.settings.data).perturbations
+    shift = shift or next(iter(known), "")
+    if shift not in known:
+        raise ValueError(
+            f"no perturbation {shift!r} in evaluation/behaviour.py: choose shift=... of {', '.join(known)}"
+        )
+    pretrained = candidates.load(settings)["network"]
+    assert isinstance(pretrained, candidates.NetworkCandidate)
+
+    def change(inputs: Inputs, rng: Generator) -> Inputs:
+        return known[shift](inputs, severity, rng)
+
+    def shifted(inputs: Inputs) -> Inputs:
+        return change(inputs, np.random.default_rng(settings.seed))
+
+    def tuned(prepare: Callable[[nn.Module], nn.Module]) -> Callable[[Settings], Module]:
+        return lambda own: Shifted(own, prepare(copy.deepcopy(pretrained.network)), change)
+
+    whole = size(pretrained.network)["KiB"]
+    with shop.variant("pretrained") as run:
+        shop.add(run, "pretrained", raw(pretrained.network), {"trained": 0, "KiB": whole}, shifted)
+    ways: dict[str, Any] = {
+        "full": lambda network: network,
+        f"LoRA rank {rank}": lambda network: adapt(network, rank),
+    }
+    for name, prepare in ways.items():
+        with shop.variant(name) as run:
+            network, curve = shop.fit(run, settings, tuned(prepare))
+            found, kib = adapters(network), whole
+            if name != "full":
+                file = shop.folder / "adapters.safetensors"
+                save_file(found, file)
+                run.artifacts([file], "model")
+                before, kib = raw(network)(shop.examples["test"].inputs), file.stat().st_size / 1024
+                apart = np.abs(before - raw(merge(network))(shop.examples["test"].inputs)).max()
+                shop.notes.append(
+                    f"merged into plain weights, the largest difference of a raw output is {apart:.1e}"
+                )
+            costs = {"trained": sum(t.numel() for t in found.values()), "KiB": kib, **curve.costs()}
+            shop.add(run, name, raw(network), costs, shifted)
+    shop.notes.insert(0, f"inputs changed: {shift}, severity {severity}")

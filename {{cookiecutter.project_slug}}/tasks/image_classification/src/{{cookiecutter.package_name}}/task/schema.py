@@ -1,0 +1,74 @@
+"""What a valid row is. Every rule is checked on every row, and all failures are reported together."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from PIL import Image
+
+from ..data.checks import label_column
+from ..settings import Data
+
+SIDE, STEP = 8, 0.15
+
+
+def readable(content: object) -> bool:
+    """Whether the bytes are a whole PNG or JPEG file."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:  # type: ignore[arg-type]
+            image.load()
+    except (OSError, SyntaxError, TypeError, Image.DecompressionBombError):
+        return False
+    return True
+
+
+def schema(data: Data) -> pa.DataFrameSchema:
+    """Columns, in order, and no others; `label` may be empty: the share of unlabeled rows is a
+    check of its own.
+    """
+    return pa.DataFrameSchema(
+        {
+            "id": pa.Column(str, pa.Check.str_length(1, 200), unique=True),
+            "image": pa.Column(
+                object,
+                pa.Check(
+                    lambda s: s.map(readable),
+                    name="readable_picture",
+                    error="a whole PNG or JPEG file",
+                ),
+            ),
+            "label": label_column(data),
+            "content": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+        },
+        strict=True,
+        ordered=True,
+    )
+
+
+def break_row(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with the second one made invalid, for tests: its picture is cut short."""
+    broken = rows.copy()
+    broken.at[1, "image"] = bytes(broken.at[1, "image"])[:20]
+    return broken
+
+
+def near_key(rows: pd.DataFrame, data: Data) -> pd.Series:
+    """A text per row [n], equal for near-duplicates: other size, brightness or compression, a
+    little noise.
+
+    Difference hash: where the picture, reduced to 8x8 grey cells, gets lighter to the right or
+    downwards by more than 15 % of its contrast (after N. Krawetz 2013, hackerfactor.com, with a
+    dead band, so that noise on an even background changes nothing).
+    """
+    return rows["image"].map(_difference_hash)
+
+
+def _difference_hash(content: bytes) -> str:
+    with Image.open(io.BytesIO(content)) as image:
+        cells = np.asarray(
+            image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32
+        )
+    step = STEP * max(1.0, float(np.ptp(cells)))
+    bits = np.concatenate([(np.diff(cells, axis=axis) > step).ravel() for axis in (0, 1)])
+    return np.packbits(bits).tobytes().hex()

@@ -1,0 +1,1 @@
+"""Yours: what an owner changes first. The stages call it, and it calls none of them."""

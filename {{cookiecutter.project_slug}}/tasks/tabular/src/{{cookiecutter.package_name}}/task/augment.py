@@ -1,0 +1,58 @@
+"""Augmentations: modules that take and return a batch of model inputs, applied in training alone."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .features import Features
+
+
+class Disturb(nn.Module):
+    """Adds noise to numbers, in standard deviations; drops optional ones; replaces categories by
+    any of the column.
+
+    What the network has seen vary, it does not lean on.
+    """
+
+    def __init__(
+        self, noise: float, missing: float, category: float, features: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.noise, self.missing, self.category = noise, missing, category
+        self.columns = Features.model_validate(features)
+        self.may_miss = torch.from_numpy(self.columns.may_miss)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        changed = dict(inputs)
+        if "numeric" in inputs:
+            numeric, was_missing = inputs["numeric"], inputs["missing"]
+            dropped = (torch.rand_like(numeric) < self.missing) & self.may_miss.to(numeric.device)
+            missing = torch.maximum(dropped.to(numeric.dtype), was_missing)
+            numeric = numeric + self.noise * self._deviation(
+                numeric, 1 - was_missing
+            ) * torch.randn_like(numeric)
+            changed |= {"numeric": numeric * (1 - missing), "missing": missing}
+        if "categorical" in inputs:
+            changed["categorical"] = torch.cat(
+                [
+                    self._replaced(inputs["categorical"][:, block])
+                    for block in self.columns.blocks.values()
+                ],
+                dim=1,
+            )
+        return changed
+
+    @staticmethod
+    def _deviation(numeric: Tensor, present: Tensor) -> Tensor:
+        """Standard deviation [d] of the values of the batch that are present."""
+        count = present.sum(dim=0).clamp(min=1)
+        mean = (numeric * present).sum(dim=0) / count
+        return (((numeric - mean) ** 2 * present).sum(dim=0) / count).sqrt()
+
+    def _replaced(self, one_hot: Tensor) -> Tensor:
+        n, k = one_hot.shape
+        drawn = nn.functional.one_hot(torch.randint(k, (n,), device=one_hot.device), k).to(
+            one_hot.dtype
+        )
+        return torch.where(torch.rand(n, 1, device=one_hot.device) < self.category, drawn, one_hot)
