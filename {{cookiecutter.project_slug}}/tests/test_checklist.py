@@ -31,9 +31,7 @@ def recorded_once(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def recorded(
-    recorded_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+def recorded(recorded_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     shutil.copytree(recorded_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     yield module("params").load([])

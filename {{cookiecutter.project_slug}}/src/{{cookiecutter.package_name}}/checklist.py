@@ -170,7 +170,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     table, found = Table("row", "what", "status", "proof, or what is missing"), {}
     for row, entry in rows.items():
         status, proof = judge(row, entry, project)
-        if row in excused:
+        if row in excused and status != "not applicable":
             status, proof = "not applicable", excused[row]
         found[row] = {"status": status, "proof": proof}
         table.add_row(row, entry["title"], status, proof, style=COLOURS[status])

@@ -274,7 +274,7 @@ class Dimension(Strict):
     @model_validator(mode="after")
     def _one_of_two(self) -> "Dimension":
         if (self.choices is None) == (self.low is None or self.high is None):
-            raise ValueError("needs `choices`, or `low` below `high`")
+            raise ValueError("needs `choices`, or `low` and `high`")
         return self
 
 
@@ -283,13 +283,13 @@ class Search(Strict):
     reached.
     """
 
-    space: dict[str, Dimension] = Field(min_length=1)
-    pruner: Literal["median", "hyperband", "none"]
-    warmup_epochs: NonNegativeInt
-    max_trials: PositiveInt
-    max_minutes: PositiveFloat
-    stop_at_goal: bool
-    storage: str
+    space: dict[str, Dimension] = Field({}, min_length=1)
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    warmup_epochs: NonNegativeInt = 3
+    max_trials: PositiveInt = 20
+    max_minutes: PositiveFloat = 10
+    stop_at_goal: bool = False
+    storage: str = "sqlite:///store/search.db"
 
 
 class Logger(Strict):
@@ -428,7 +428,7 @@ class Settings(Strict):
     trainer: Trainer
     training: Training
     health: Health
-    search: Search
+    search: Search = Search()
     logger: Logger
     tracking: Tracking
     evaluation: Evaluation
