@@ -2,7 +2,6 @@
 rows passed.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -72,20 +71,15 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run of the whole suite leaves its outcome per checklist row in reports/tests.json; a part
-    of it does not.
+    """A whole run leaves its outcome per checklist row in reports/: `make test` in tests.json, `make
+    test-machinery` in machinery.json; a part of either leaves nothing.
     """
     config = session.config
-    whole = (
-        not config.option.keyword
-        and not config.option.markexpr
-        and all(Path(a).name == "tests" for a in config.args)
-    )
-    if whole and OUTCOMES and Path.cwd() == ROOT and not hasattr(config, "workerinput"):
-        reports = (
-            ROOT
-            / yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paths"]["reports"]
-        )
-        reports.mkdir(exist_ok=True)
-        content = {"code": module("provenance").source_code(), "rows": OUTCOMES}
-        (reports / "tests.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    selected = config.option.keyword or config.option.markexpr or hasattr(config, "workerinput")
+    names = {"tests": "tests.json", "machinery": "machinery.json"}
+    name = names.get(Path(config.args[0]).name) if len(config.args) == 1 else None
+    if selected or name is None or not OUTCOMES or Path.cwd() != ROOT:
+        return
+    paths = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paths"]
+    content = {"code": module("provenance").source_code(), "rows": OUTCOMES}
+    module("provenance").write_json(ROOT / paths["reports"] / name, content)

@@ -56,7 +56,7 @@ def test_mistakes_are_explained_in_one_line_and_bugs_are_not(tmp_path: Path) -> 
 
 def test_a_wrong_message_is_one_line_without_the_whole_input() -> None:
     with pytest.raises(ValueError) as caught:
-        module("limits").Rate.model_validate({"max_violations": 2, "tolerance": 0, "typo": 1})
+        module("settings").Rate.model_validate({"max_violations": 2, "tolerance": 0, "typo": 1})
     told = module("logs").explain(caught.value)
     assert told.splitlines()[0].startswith("max_violations: ") and "typo: " in told
     assert "pydantic" not in told and "input" not in told.splitlines()[0]

@@ -1,4 +1,5 @@
 import itertools
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_unknown_key_is_refused_by_name(project: Project) -> None:
         ("regression", [], {"metric": "rmse", "at_least": 1, "at_most": None}, "needs `at_most`"),
         ("regression", [], {"costs": {"under": 1}}, "`under` and `over`"),
         ("binary", ["a", "b"], {"costs": [[0, 1]]}, "2 rows of 2 costs"),
-        ("binary", ["a", "b"], {"costs": [[0, -1], [1, 0]]}, "none below 0"),
+        ("binary", ["a", "b"], {"costs": [[0, -1], [1, 0]]}, "greater than or equal to 0"),
     ],
 )
 def test_a_goal_that_does_not_fit_the_kind_is_refused(
@@ -85,15 +86,46 @@ def test_a_goal_that_does_not_fit_the_kind_is_refused(
         module("settings").parse(raw)
 
 
-@pytest.mark.parametrize("override", ["serving.prt=1", "nonsense", "serving.port.deep=1"])
+@pytest.mark.parametrize("override", ["serving.prt=1", "nonsense=1", "serving.port.deep=1"])
 def test_unknown_override_says_what_to_write(override: str, project: Project) -> None:
-    with pytest.raises(ValueError, match="write an existing key"):
+    with pytest.raises(ValueError, match="unknown key .* such as `serving.port=9000`"):
         project.settings(override)
 
 
+def test_overrides_are_in_hydras_grammar(project: Project) -> None:
+    settings = project.settings(
+        "optimizer.lr=1e-3", "augmentation=null", "evaluation.cost.max_ratio=.5"
+    )
+    assert settings.optimizer["lr"] == 0.001 and settings.augmentation is None
+    assert settings.evaluation.cost.max_ratio == 0.5
+
+
+def test_the_serving_image_takes_overrides_without_hydra(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "hydra.core.override_parser.overrides_parser", None)
+    settings = module("params").load(["serving.port=9000", "serving.host=0.0.0.0"])
+    assert (settings.serving.port, settings.serving.host) == (9000, "0.0.0.0")
+
+
 def test_group_override_points_to_the_verbs_that_compose(project: Project) -> None:
-    with pytest.raises(ValueError, match="choose groups with `pipeline serving=big`"):
-        project.settings("serving=big")
+    with pytest.raises(ValueError, match="choose groups"):
+        project.settings("optimizer=sgd")
+
+
+def test_at_most_seven_files_compose_by_default(project: Project) -> None:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(Path("configs").resolve()), version_base=None):
+        config = compose("config", return_hydra_config=True)
+    chosen = {
+        group: choice
+        for group, choice in config.hydra.runtime.choices.items()
+        if choice and not group.startswith("hydra/")
+    }
+    assert len(chosen) + 1 <= 7, chosen
+    alternatives = {path.parent.name for path in Path("configs").glob("*/*.yaml")}
+    assert {*chosen} <= alternatives
 
 
 def test_shipped_params_have_the_keys_of_configs(project: Project) -> None:

@@ -3,21 +3,22 @@ called.
 """
 
 import argparse
-import ast
-import importlib.util
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 # verb: (module, what it does)
-VERBS = {
+STAGES = {  # without options of their own, so that their help need not import them
     "ingest": ("data.ingest", "read the source into an immutable snapshot, data/raw"),
     "validate": ("data.validate", "check every row of the snapshot; exit 1 when data is invalid"),
     "split": ("data.split", "assign every row to train, val, calibration or test"),
-    "train": ("training.train", "train the network and the baselines"),
     "evaluate": ("evaluation.evaluate", "run the quality methods on the candidates"),
     "package": ("packaging.package", "export the better candidate as a bundle and measure it"),
+}
+VERBS = {
+    **STAGES,
+    "train": ("training.train", "train the network and the baselines"),
     "promote": (
         "packaging.promote",
         "decide on the bundle: exit 0 promoted, 3 refused, 4 cannot tell",
@@ -61,12 +62,8 @@ VERBS = {
     ),
     "sync": ("experiments.sync", "deliver recorded runs to the tracker, after it was away"),
     "ui": ("experiments.ui", "open the tracker's web page"),
-    "bench": ("bench", "measure the speed of one part, such as `bench train`"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
-# No options of their own: help must not wait for their libraries. The others import theirs when
-# they run.
-PLAIN = {"ingest", "validate", "split", "evaluate", "package"}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -77,79 +74,66 @@ QUIET = {
 }
 
 
-def overview() -> argparse.ArgumentParser:
+def is_here(verb: str) -> bool:
+    """Whether this project has a verb: the lean profile lacks some."""
+    return (Path(__file__).parent / (VERBS[verb][0].replace(".", "/") + ".py")).is_file()
+
+
+def overview() -> str:
     """All verbs, a line each."""
-    lines = [f"  {name:<10} {text}" for name, (_, text) in VERBS.items()]
-    epilog = "verbs:\n" + "\n".join(lines) + "\n\n`python -m <package> <verb> --help` explains one."
-    return argparse.ArgumentParser(
-        prog=f"python -m {__package__}",
-        usage=f"python -m {__package__} <verb> [key=value ...]",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    lines = [f"  {verb:<10} {VERBS[verb][1]}" for verb in filter(is_here, VERBS)]
+    usage = f"usage: python -m {__package__} <verb> [key=value ...]"
+    return "\n".join([usage, "", "verbs:", *lines, "", "`<verb> --help` explains one."])
 
 
-def parser(verb: str, module: ModuleType | None) -> argparse.ArgumentParser:
-    """A verb's command line; without its module, one that serves for help alone."""
-    one = argparse.ArgumentParser(
+def command_line(verb: str) -> argparse.ArgumentParser:
+    """A verb's options, and the settings to change."""
+    parser = argparse.ArgumentParser(
         prog=f"python -m {__package__} {verb}",
-        description=f"{VERBS[verb][1]}.",
-        epilog=module.__doc__ if module else _docstring(verb),
+        description=VERBS[verb][1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    one.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="settings to change, such as serving.port=9000",
-    )
-    if module and verb not in PLAIN:
-        module.arguments(one)
-    return one
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=8")
+    if verb not in STAGES:
+        module = import_module(f".{VERBS[verb][0]}", __package__)
+        parser.epilog = module.__doc__
+        module.arguments(parser)
+    return parser
 
 
-def _docstring(verb: str) -> str | None:
-    spec = importlib.util.find_spec(f"{__package__}.{VERBS[verb][0]}")
-    assert spec is not None and spec.origin is not None
-    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+def run(verb: str, argv: list[str]) -> int:
+    """Raises ValueError and the like for what a user got wrong."""
+    from .params import load
+
+    if verb == "train" and not {"--pipeline", "--help", "-h"} & {*argv}:
+        from .training.train import explore
+
+        return explore(argv)  # Hydra's own command line
+    args = command_line(verb).parse_intermixed_args(argv)
+    module = import_module(f".{VERBS[verb][0]}", __package__)
+    # A verb that composes configs/ itself gets its overrides as they are.
+    settings = None if hasattr(module, "COMPOSES") else load(args.overrides)
+    return int(module.run(settings, args))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb and returns its exit code; what a user got wrong is one line and exit code 2."""
-    argv = sys.argv[1:] if argv is None else argv
-    for name, value in QUIET.items():  # nothing phones home
-        os.environ.setdefault(name, value)
-    if not argv or argv[0] in ("-h", "--help"):
-        overview().print_help()
+    verb, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(overview())
         return 0
-    if argv[0] not in VERBS and "LOCAL_RANK" in os.environ:
-        argv = [
-            "train",
-            *argv,
-        ]  # Lightning starts the other processes with Hydra's part of the command line
-    verb = argv[0]
-    if verb not in VERBS:
-        print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
-        return 2
-    helps = bool({"-h", "--help"} & {*argv})
-    module = (
-        None
-        if helps and verb in PLAIN
-        else importlib.import_module(f".{VERBS[verb][0]}", __package__)
-    )
-    one = parser(verb, module)
-    explores = hasattr(module, "explore") and "--pipeline" not in argv and not helps
-    args = one.parse_intermixed_args(argv[1:] if not explores else [])
-    assert module is not None  # help has ended the program
+    os.environ.update({**QUIET, **os.environ})  # nothing phones home
     from .logs import explain
-    from .params import load
+    from .settings import refuse_renamed
 
+    if "LOCAL_RANK" in os.environ and verb not in VERBS:
+        verb, rest = "train", [verb, *rest]  # Lightning starts its other processes without the verb
     try:
-        if explores:
-            return int(module.explore(argv[1:]))
-        # A verb that composes configs/ itself gets its overrides as they are.
-        settings = None if getattr(module, "COMPOSES", False) else load(args.overrides)
-        return int(module.run(settings, args))
+        refuse_renamed([verb, *rest])
+        if verb not in VERBS or not is_here(verb):
+            verbs = ", ".join(filter(is_here, VERBS))
+            raise ValueError(f"unknown verb {verb!r}; choose one of {verbs}")
+        return run(verb, rest)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,32 +1,32 @@
 """Prints every row of checklist.yaml with its status and its proof; `--json` for programs."""
 
 import argparse
-import hashlib
 import json
-import re
+import tomllib
+from collections import Counter
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from .packaging.bundle import Bundle
 from .packaging.pull import CURRENT
-from .params import PARAMS
-from .provenance import STAGE_CODE, data_version, read_json, sha256, source_code, stage_code
+from .provenance import read_json, source_code, stamp
 from .settings import Settings
 
-ROWS, NOT_APPLICABLE, DESIGN, LOCK = (
-    Path("checklist.yaml"),
-    Path("not_applicable.yaml"),
-    Path("docs/design.md"),
-    Path("dvc.lock"),
-)
-COMMANDS = {
-    "replay.json": "serve, then replay",
-    "monitor.json": "serve, replay, monitor",
-    "tests.json": "make test",
-}
-Status = dict[str, str]
+DESIGN = Path("docs/design.md")
+TESTS = ("tests.json", "machinery.json")  # what `make test` and `make test-machinery` leave
+COLOURS = {"proven": "green", "not yet": "yellow", "unanswered": "red", "not applicable": "dim"}
+
+
+class Project(NamedTuple):
+    """What proofs are held against; `changed` says by stage what DVC sees changed since it ran."""
+
+    settings: Settings
+    changed: dict[str, Any]
+    code: str
+    profile: str
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +35,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def project_now(settings: Settings) -> Project:
+    from dvc.repo import Repo
+
+    tools = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    return Project(settings, Repo().status(), source_code(), tools["project"]["profile"])
+
+
 def at(content: Any, key: str) -> Any:
-    """Value at a dotted key; list items by number. Raises ValueError where it is missing."""
+    """Value at a dotted key, list items by number; None where it is missing."""
     for name in key.split("."):
         try:
             content = content[int(name)] if isinstance(content, list) else content[name]
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise ValueError(f"{key} is missing") from None
+        except (LookupError, TypeError, ValueError):
+            return None
     return content
 
 
@@ -51,125 +58,68 @@ def met(value: Any, wanted: Any) -> bool:
     """
     if not isinstance(wanted, dict):
         return bool(value == wanted)
-    if "any" in wanted:
-        return value in wanted["any"]
+    if value is None or "any" in wanted:
+        return value in wanted.get("any", [])
     size = len(value) if hasattr(value, "__len__") else value
-    return isinstance(size, int | float) and wanted.get("min", size) <= size <= wanted.get(
-        "max", size
-    )
+    return bool(wanted.get("min", -inf) <= size <= wanted.get("max", inf))
 
 
-def check_lock(path: Path) -> None:
-    """Raises ValueError where a pipeline output was changed by hand or its parameters changed
-    since.
-    """
-    stages = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"] if LOCK.is_file() else {}
-    present = yaml.safe_load(
-        PARAMS.read_text(encoding="utf-8")
-    )  # as DVC reads it, without defaults
-    for name, stage in stages.items():
-        for out in stage.get("outs", []):
-            if out["path"] != path.as_posix():
-                continue
-            if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != out["md5"]:
-                raise ValueError(f"{path} is not what stage {name} wrote: run `make pipeline`")
-            locked = stage.get("params", {}).get("params.yaml", {})
-            changed = [key for key, value in locked.items() if at(present, key) != value]
-            if changed:
-                raise ValueError(f"{', '.join(changed)} changed since: run `make pipeline`")
+def check_pipeline(project: Project) -> None:
+    """Raises ValueError where code, data, configuration or an output changed since the stages ran."""
+    if project.changed:
+        raise ValueError(f"stale since {', '.join(project.changed)} changed: run `make pipeline`")
 
 
-def check_current(made: dict[str, Any], settings: Settings) -> None:
-    """Raises ValueError where the hashes an artefact carries are not those of the present code,
-    data and bundle.
-    """
-    if made["stage"] not in STAGE_CODE or made["code"] != stage_code(made["stage"]):
-        raise ValueError("the code changed since")
-    if made["data"] != data_version(settings):
-        raise ValueError("the data changed since")
-    if made["bundle"] is not None and made["bundle"] != Bundle.load(settings.paths.bundle).identity:
-        raise ValueError("the bundle changed since")
-
-
-def prove_report(row: str, proof: dict[str, Any], settings: Settings) -> str:
-    path = settings.paths.reports / proof["report"]
+def prove_report(row: str, proof: dict[str, Any], project: Project) -> str:
+    paths, expected = project.settings.paths, proof["expect"]
+    path = paths.reports / proof["report"]
     if not path.is_file():
-        raise ValueError(f"run {COMMANDS.get(path.name, '`make pipeline`')}: there is no {path}")
+        raise ValueError(f"there is no {path}: run {proof.get('command', '`make pipeline`')}")
+    check_pipeline(project)
     content = read_json(path)
-    check_lock(path)
-    if "provenance" in content:
-        check_current(content["provenance"], settings)
-    wrong = [key for key, wanted in proof["expect"].items() if not met(at(content, key), wanted)]
+    if made := content.get("provenance"):
+        bundle = made["bundle"] and Bundle.load(paths.bundle).identity
+        if made != stamp(project.settings, made["stage"], bundle):
+            raise ValueError(f"the code, data or bundle that {path} speaks of changed since")
+    wrong = [key for key, wanted in expected.items() if not met(at(content, key), wanted)]
     if wrong:
-        raise ValueError(f"{path}: {', '.join(wrong)} is not as it should be")
-    return f"{path} ({', '.join(proof['expect'])})"
+        raise ValueError(f"{path}: {', '.join(wrong)} is missing or not as it should be")
+    return f"{path} ({', '.join(expected)})"
 
 
-def prove_tests(row: str, proof: dict[str, Any], settings: Settings) -> str:
-    path = settings.paths.reports / "tests.json"
-    if not path.is_file():
-        raise ValueError("run `make test`")
-    content = read_json(path)
-    if content["code"] != source_code():
-        raise ValueError("code or tests changed since: run `make test`")
-    outcomes = content["rows"].get(row, {})
-    bad = [name for name, outcome in outcomes.items() if outcome != "passed"]
-    if bad or not outcomes:
-        raise ValueError(
-            f"did not pass: {', '.join(bad)}"
-            if bad
-            else "no test of this row ran in the last `make test`"
-        )
+def prove_tests(row: str, proof: dict[str, Any], project: Project) -> str:
+    outcomes: dict[str, str] = {}
+    for path in [project.settings.paths.reports / name for name in TESTS]:
+        record: dict[str, Any] = read_json(path) if path.is_file() else {}
+        if record.get("code") == project.code:
+            outcomes |= record["rows"].get(row, {})
+    if not outcomes:
+        raise ValueError("no test of it ran on this code: run `make test` or `make test-machinery`")
+    failed = [name for name, outcome in outcomes.items() if outcome != "passed"]
+    if failed:
+        raise ValueError(f"did not pass: {', '.join(failed)}")
     return f"{len(outcomes)} tests passed"
 
 
-def prove_bundle(row: str, proof: dict[str, Any], settings: Settings) -> str:
-    bundle = Bundle.load(settings.paths.bundle)
-    if bundle.card.data != data_version(settings) or bundle.card.code != stage_code("package"):
-        raise ValueError("code or data changed since the bundle was made: run `make pipeline`")
-    return f"{bundle.folder}, {len(list(bundle.folder.iterdir()))} files match their hashes"
+def prove_bundle(row: str, proof: dict[str, Any], project: Project) -> str:
+    check_pipeline(project)
+    folder = Bundle.load(project.settings.paths.bundle).folder
+    return f"{folder}, {len(list(folder.iterdir()))} files match their hashes"
 
 
-def prove_champion(row: str, proof: dict[str, Any], settings: Settings) -> str:
-    champion = read_json(settings.paths.live / CURRENT)["champion"]
-    if Bundle.load(settings.paths.live / champion["path"]).identity != champion["identity"]:
-        raise ValueError("live/ does not hold what the registry promoted: run `make pipeline`")
-    lines = settings.paths.audit.read_text(encoding="utf-8").splitlines()
-    records = [
-        r
-        for r in map(json.loads, lines)
-        if r["identity"] == champion["identity"] and r["action"] in ("promote", "rollback")
-    ]
-    if not records or champion["identity"] != Bundle.load(settings.paths.bundle).identity:
-        raise ValueError(
-            "the champion is not the current bundle, or has no audit record: run `make pipeline`"
-        )
-    return f"{settings.paths.audit} says why {champion['version']} is champion ({sha256(settings.paths.audit)[:8]})"
-
-
-def answered(section: str, settings: Settings) -> str | None:
-    """The first words of the section's answer in docs/design.md; None where it is missing or about
-    other data.
-    """
-    text = DESIGN.read_text(encoding="utf-8") if DESIGN.is_file() else ""
-    about = re.search(r"^Answers for the data set: (.+)$", text, re.M)
-    found = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
-    lines = [
-        line
-        for line in (found.group(1).splitlines() if found else [])
-        if line.strip() and not line.startswith(">")
-    ]
-    if not about or about.group(1).strip() != settings.data.name or not lines:
-        return None
-    return " ".join(lines)[:80]
-
-
-def prove_answer(row: str, proof: dict[str, Any], settings: Settings) -> str:
-    return f"{DESIGN}: {proof['answer']}"
+def prove_champion(row: str, proof: dict[str, Any], project: Project) -> str:
+    paths = project.settings.paths
+    champion = read_json(paths.live / CURRENT)["champion"]
+    served = Bundle.load(paths.live / champion["path"]).identity
+    if served != Bundle.load(paths.bundle).identity:
+        raise ValueError("the champion in live/ is not the current bundle: run `make pipeline`")
+    for record in map(json.loads, paths.audit.read_text(encoding="utf-8").splitlines()):
+        if record["identity"] == served and record["action"] in ("promote", "rollback"):
+            return f"{paths.audit} says why {champion['version']} is champion"
+    raise ValueError(f"{paths.audit} does not say why {champion['version']} is champion")
 
 
 PROVERS = {
-    "answer": prove_answer,
     "report": prove_report,
     "tests": prove_tests,
     "bundle": prove_bundle,
@@ -177,52 +127,57 @@ PROVERS = {
 }
 
 
-def judge(row: str, entry: dict[str, Any], settings: Settings, excused: dict[str, str]) -> Status:
+def answer(section: str, data: str) -> str:
+    """The first words of the section's answer in docs/design.md; empty where it is missing or about
+    other data.
+    """
+    text = DESIGN.read_text(encoding="utf-8") if DESIGN.is_file() else ""
+    if f"Answers for the data set: {data}" not in text.splitlines():
+        return ""
+    content = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    lines = [line for line in content.splitlines() if not line.startswith(">")]
+    return " ".join(lines).strip()[:80]
+
+
+def judge(row: str, entry: dict[str, Any], project: Project) -> tuple[str, str]:
     """Status and proof of one row."""
-    if row in excused:
-        return {"status": "not applicable", "proof": excused[row]}
-    if "needs" in entry and not Path(entry["needs"]).exists():
-        return {"status": "not applicable", "proof": "profile lean"}
+    if entry.get("needs", project.profile) != project.profile:
+        return "not applicable", f"profile {project.profile}"
+    proofs = []
     if "ask" in entry:
-        answer = answered(entry["ask"], settings)
-        if answer is None:
-            return {"status": "unanswered", "proof": f"answer “{entry['ask']}” in {DESIGN}"}
-        entry = {**entry, "proof": [*entry.get("proof", []), {"answer": answer}]}
+        proofs = [answer(entry["ask"], project.settings.data.name)]
+        if not proofs[0]:
+            return "unanswered", f"answer “{entry['ask']}” in {DESIGN}"
     if "missing" in entry:
-        return {"status": "not yet", "proof": f"missing: {entry['missing']}"}
+        return "not yet", f"missing: {entry['missing']}"
     try:
-        found = [PROVERS[next(iter(proof))](row, proof, settings) for proof in entry["proof"]]
+        for proof in entry["proof"]:
+            proofs.append(PROVERS[next(iter(proof))](row, proof, project))
     except (ValueError, OSError, KeyError) as error:
-        return {"status": "not yet", "proof": str(error)}
-    return {"status": "proven", "proof": "; ".join(found)}
+        return "not yet", str(error)
+    return "proven", "; ".join(proofs)
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
     """Exit code 0: this reports, it does not judge."""
-    rows = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
-    excused = (
-        yaml.safe_load(NOT_APPLICABLE.read_text(encoding="utf-8"))
-        if NOT_APPLICABLE.is_file()
-        else {}
-    )
-    found = {row: judge(row, entry, settings, excused) for row, entry in rows.items()}
-    if args.json:
-        print(json.dumps(found, indent=2))
-        return 0
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("row", "what", "status", "proof, or what is missing")
-    colours = {"proven": "green", "not yet": "yellow", "unanswered": "red", "not applicable": "dim"}
-    for row, status in found.items():
-        colour = colours[status["status"]]
-        table.add_row(
-            row,
-            rows[row]["title"],
-            f"[{colour}]{status['status']}[/{colour}]",
-            status["proof"].replace("[", r"\["),
-        )
-    Console().print(table)
-    counts = {status: sum(f["status"] == status for f in found.values()) for status in colours}
-    print(", ".join(f"{count} {status}" for status, count in counts.items()))
+    project, excused = project_now(settings), {}
+    rows = yaml.safe_load(Path("checklist.yaml").read_text(encoding="utf-8"))
+    if (path := Path("not_applicable.yaml")).is_file():
+        excused = yaml.safe_load(path.read_text(encoding="utf-8"))
+    table, found = Table("row", "what", "status", "proof, or what is missing"), {}
+    for row, entry in rows.items():
+        status, proof = judge(row, entry, project)
+        if row in excused and status != "not applicable":
+            status, proof = "not applicable", excused[row]
+        found[row] = {"status": status, "proof": proof}
+        table.add_row(row, entry["title"], status, proof, style=COLOURS[status])
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    Console(markup=False).print(table)
+    counts = Counter(judged["status"] for judged in found.values())
+    print(", ".join(f"{counts[status]} {status}" for status in COLOURS))
     return 0

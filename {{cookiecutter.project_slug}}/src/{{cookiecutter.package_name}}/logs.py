@@ -14,6 +14,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from .settings import problems
+
 LOGS = Path("logs")
 
 
@@ -35,6 +37,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
+def is_for_people(record: logging.LogRecord) -> bool:
+    """The start and the end of a stage go to the file alone: the terminal has its own line."""
+    return "event" not in getattr(record, "fields", {})
+
+
 def get(stage: str, folder: Path = LOGS) -> logging.Logger:
     """The logger of a stage, set up on first use; its file rotates at 5 MB and keeps three older
     ones.
@@ -48,6 +55,7 @@ def get(stage: str, folder: Path = LOGS) -> logging.Logger:
         file.setFormatter(JsonFormatter())
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("  %(message)s"))
+        terminal.addFilter(is_for_people)
         logger.addHandler(file)
         logger.addHandler(terminal)
         logger.setLevel(logging.INFO)
@@ -57,37 +65,22 @@ def get(stage: str, folder: Path = LOGS) -> logging.Logger:
 
 # Errors of these libraries tell of a wrong value, a store that is broken or a machine that lacks
 # something.
-EXPLAINED = (
-    "hydra",
-    "lightning",
-    "mlflow",
-    "omegaconf",
-    "sqlalchemy",
-    "sqlite3",
-    "yaml",
-    "pyarrow",
-)
+EXPLAINED = "dvc hydra lightning mlflow omegaconf sqlalchemy sqlite3 yaml pyarrow".split()
 
 
 def explain(error: BaseException) -> str | None:
     """One line for what a user can mend; None for a bug, which keeps its traceback."""
-    if (
-        isinstance(error, ValueError | OSError)
-        or type(error).__module__.partition(".")[0] in EXPLAINED
-    ):
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        if isinstance(error, ValidationError):  # whose own text quotes the whole input
-            where = [
-                (".".join(map(str, e["loc"])) or error.title, e["msg"]) for e in error.errors()
-            ]
-            lines = [
-                f"{field}: {message.removeprefix('Value error, ')}" for field, message in where
-            ]
-        if type(error).__module__.startswith(("sqlite3", "sqlalchemy")):
-            # The store of the predictions or of the tracker; the rest of the message is the query.
-            return f"a database is damaged or busy ({lines[0]}): move its file, in store/ or mlflow.db, out of the way"
-        return "\n  ".join(lines[:6]) or repr(error)
-    return None
+    library = type(error).__module__.partition(".")[0]
+    if not isinstance(error, ValueError | OSError) and library not in EXPLAINED:
+        return None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ValidationError):
+        lines = problems(error)
+    if library in ("sqlite3", "sqlalchemy"):
+        # The store of the predictions or of the tracker; the rest of the message is the query.
+        remedy = "move its file, in store/ or mlflow.db, out of the way"
+        return f"a database is damaged or busy ({lines[0]}): {remedy}"
+    return "\n  ".join(lines[:6]) or repr(error)
 
 
 @contextmanager
@@ -96,27 +89,14 @@ def stage(name: str) -> Iterator[logging.Logger]:
     terminal.
     """
     logger, started = get(name), time.perf_counter()
-    _write(logger, "start", {"event": "start"})
+    logger.info("start", extra={"fields": {"event": "start"}})
+    end = {"event": "end", "outcome": "ok"}
     try:
         yield logger
     except BaseException as error:
-        seconds = round(time.perf_counter() - started, 2)
-        _write(
-            logger,
-            f"failed: {error}",
-            {"event": "end", "outcome": "failed", "seconds": seconds, "error": repr(error)},
-        )
+        end |= {"outcome": "failed", "error": repr(error)}
         raise
-    seconds = round(time.perf_counter() - started, 2)
-    _write(logger, "done", {"event": "end", "outcome": "ok", "seconds": seconds})
+    finally:
+        seconds = time.perf_counter() - started
+        logger.info(end["outcome"], extra={"fields": {**end, "seconds": round(seconds, 2)}})
     print(f"✔ {name} {seconds:.1f} s", file=sys.stderr)
-
-
-def _write(logger: logging.Logger, message: str, fields: dict[str, object]) -> None:
-    """To the file alone: the terminal has its own line for it."""
-    record = logger.makeRecord(
-        logger.name, logging.INFO, __file__, 0, message, (), None, extra={"fields": fields}
-    )
-    for handler in logger.handlers:
-        if isinstance(handler, RotatingFileHandler):
-            handler.handle(record)

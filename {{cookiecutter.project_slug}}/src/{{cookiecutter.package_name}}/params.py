@@ -2,7 +2,6 @@
 on top.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +12,43 @@ from .settings import Settings, parse
 PARAMS = Path("params.yaml")
 
 
-def load(overrides: list[str] | None = None) -> Settings:
-    """Settings from `params.yaml` in the working directory, with `dotted.key=value` overrides on
-    top.
-    """
+def read() -> dict[str, Any]:
+    """The content of `params.yaml` in the working directory."""
     if not PARAMS.is_file():
         raise ValueError(f"no {PARAMS} here: run this in the project's root folder")
-    try:
-        raw = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{PARAMS} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ValueError(
-            f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last committed one back"
-        )
-    for override in overrides or []:
-        _apply(raw, override)
-    return parse(raw)
+    with PARAMS.open(encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last one back")
+    return content
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    *parents, last = key.split(".")
-    node: Any = raw
-    for name in parents:
-        node = node.get(name) if isinstance(node, dict) else None
-    if not separator or not isinstance(node, dict) or last not in node:
-        raise ValueError(
-            f"unknown override {override!r}: write an existing key of {PARAMS}, such as `serving.port=9000`"
-        )
-    if isinstance(node[last], dict):
-        raise ValueError(
-            f"{key!r} is a group: choose groups with `pipeline {override}` or `train {override}`, which compose"
-        )
+def load(overrides: list[str] | None = None) -> Settings:
+    """Settings from `params.yaml`, with `dotted.key=value` overrides in Hydra's grammar on top."""
+    content = read()
+    for key, value in _parsed(overrides or []):
+        *parents, last = key.split(".")
+        section: Any = content
+        for name in parents:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            raise ValueError(
+                f"unknown key {key!r}: name one of {PARAMS}, such as `serving.port=9000`"
+            )
+        if isinstance(section[last], dict) and isinstance(value, str):
+            raise ValueError(f"{key!r} is a group: `pipeline {key}=...` and `train` choose groups")
+        section[last] = value
+    return parse(content)
+
+
+def _parsed(overrides: list[str]) -> list[tuple[str, Any]]:
+    """Key and value of each override."""
+    if not overrides:
+        return []
     try:
-        # YAML takes 1e-9, without a point, for text.
-        node[last] = (
-            float(value) if re.fullmatch(r"[-+]?\d+e[-+]?\d+", value) else yaml.safe_load(value)
-        )
-    except yaml.YAMLError:
-        raise ValueError(f"the value of {override!r} is not valid YAML") from None
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+    except ModuleNotFoundError:  # the serving image has no Hydra: there a value is YAML
+        pairs = [override.partition("=") for override in overrides]
+        return [(key, yaml.safe_load(value)) for key, _, value in pairs]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [(override.key_or_group, override.value()) for override in parsed]

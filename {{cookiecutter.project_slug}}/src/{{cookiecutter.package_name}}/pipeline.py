@@ -6,28 +6,23 @@ The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 
 import argparse
 import difflib
-import hashlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from . import logs
-from .params import PARAMS, load
+from . import logs, params
+from .params import PARAMS
 from .provenance import git
 from .settings import Settings, parse
 
 COMPOSES = True
 STATE = Path(".state")
-COMPOSED = STATE / "composed"
+COMPOSED = STATE / "params.yaml"  # what configs/ composed to, without overrides, the last time
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
-    """The composed, resolved configuration as YAML, byte for byte what `dvc exp run -S` writes."""
+def compose(overrides: list[str]) -> str:
+    """The composed, resolved configuration as YAML, byte for byte what `dvc exp run -S` writes.
+    Raises ValueError where configs/ or the overrides are wrong.
+    """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -50,92 +47,37 @@ def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(configs.resolve()), version_base=None):
+        with initialize_config_dir(str(Path("configs").resolve()), version_base=None):
             config = hydra_compose("config", overrides=overrides)
-        OmegaConf.resolve(config)
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_yaml(config, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ValueError(
-            f"configs/ with {overrides} do not compose: {' '.join(str(error).split())}"
-        ) from None
-    return OmegaConf.to_yaml(config)
-
-
-def _composed_at_head() -> str | None:
-    """What the committed configs/ compose to; None outside a repository or before the first commit."""
-    archive = subprocess.run(
-        ["git", "archive", "HEAD", "configs"], capture_output=True, check=False
-    )
-    if archive.returncode:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-            if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
-                tar.extraction_filter = tarfile.data_filter
-            tar.extractall(folder)
-        return compose([], Path(folder) / "configs")
-
-
-def _yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text  # broken by hand: like nothing else, so it counts as a change
-
-
-def composed(overrides: list[str]) -> str:
-    """SHA-256 of params.yaml and of what it was composed from: while it stays, composing again
-    changes nothing.
-    """
-    digest = hashlib.sha256("\0".join(overrides).encode())
-    for path in [PARAMS, *sorted(Path("configs").rglob("*.yaml"))]:
-        digest.update(
-            path.as_posix().encode() + b"\0" + path.read_bytes() if path.is_file() else b""
-        )
-    return digest.hexdigest()
+        problem = " ".join(str(error).partition("Config search path")[0].split())
+        raise ValueError(f"configs/ with {overrides} do not compose: {problem}") from None
 
 
 def write_params(overrides: list[str]) -> None:
-    """Writes params.yaml, unless that would silently undo an experiment which somebody applied
-    there.
-
-    A difference from configs/ that the edits in configs/ do not explain is an applied experiment: a
-    committed one stays in force, an uncommitted one stops the pipeline until it is committed,
-    dropped or named.
+    """Composes params.yaml and shows what changes there. Raises ValueError where that would undo an
+    experiment that is not committed: without overrides, what git sees as changed must have come
+    from configs/ alone.
     """
-    if COMPOSED.is_file() and COMPOSED.read_text(encoding="utf-8") == composed(overrides):
-        return
-    wanted, present = (
-        compose(overrides),
-        PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else "",
-    )
-    parse(yaml.safe_load(wanted))  # a wrong value is told before it is written
-    if not present or yaml.safe_load(wanted) == _yaml(present):
-        PARAMS.write_text(wanted, encoding="utf-8")
-        COMPOSED.write_text(composed(overrides), encoding="utf-8")
-        return
-    lines = difflib.unified_diff(
-        present.splitlines(True), wanted.splitlines(True), str(PARAMS), "configs/", n=1
-    )
-    difference, base = "".join(lines), _composed_at_head()
-    committed = git("show", f"HEAD:./{PARAMS}") + "\n"
-    if overrides:
-        print(
-            f"  {PARAMS} changes:\n{difference}", file=sys.stderr
-        )  # also what an earlier experiment had chosen
-    elif base is not None and _yaml(present) not in (_yaml(base), _yaml(committed)):
-        print(difference, file=sys.stderr)
-        raise ValueError(
-            f"{PARAMS} holds an uncommitted experiment that composing would undo (difference above): commit it, "
-            f"name it (`make pipeline EXPERIMENT=...`), or drop it with `git checkout {PARAMS}`"
-        )
-    elif base is not None and _yaml(present) == _yaml(committed) != _yaml(base):
-        if wanted == base:
-            print(f"  {PARAMS} holds a committed experiment: running it as it is", file=sys.stderr)
-            return
-        raise ValueError(
-            f"configs/ changed, and {PARAMS} holds a committed experiment: name it with EXPERIMENT=..."
-        )
-    PARAMS.write_text(wanted, encoding="utf-8")
+    composed = compose(overrides)
+    parse(yaml.safe_load(composed))  # a wrong value is told before it is written
+    present = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else composed
+    before = COMPOSED.read_text(encoding="utf-8") if COMPOSED.is_file() else ""
+    if present not in (before, composed) and params.read() != yaml.safe_load(composed):
+        old, new = present.splitlines(True), composed.splitlines(True)
+        difference = "".join(difflib.unified_diff(old, new, str(PARAMS), "configs/", n=1))
+        print(f"  {PARAMS} changes:\n{difference}", file=sys.stderr)
+        if not overrides and git("diff", "--name-only", "HEAD", "--", str(PARAMS)):
+            raise ValueError(
+                f"{PARAMS} holds an uncommitted experiment that composing would undo (above): name "
+                f"it (`make pipeline EXPERIMENT=...`), or drop it with `git checkout {PARAMS}`"
+            )
+    PARAMS.write_text(composed, encoding="utf-8")
+    if not overrides:
+        COMPOSED.parent.mkdir(exist_ok=True)
+        COMPOSED.write_text(composed, encoding="utf-8")
 
 
 def repro(*options: str) -> None:
@@ -145,7 +87,7 @@ def repro(*options: str) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     command = [sys.executable, "-m", "dvc", "repro", *options]
     with subprocess.Popen(command, env={**os.environ, "PATH": path}) as process:
-        from .packaging import promote, pull  # noqa: F401  what comes next is imported while DVC looks at the files
+        from .packaging import promote, pull  # noqa: F401  imported while DVC looks at the files
 
         try:
             process.wait()
@@ -153,9 +95,7 @@ def repro(*options: str) -> None:
             process.wait()
             raise
     if process.returncode:
-        raise ValueError(
-            "a stage failed: its own message is above; `make pipeline` goes on from there once it is mended"
-        )
+        raise ValueError("a stage failed, as said above: `make pipeline` goes on from there")
 
 
 def next_commit() -> str | None:
@@ -171,35 +111,30 @@ def next_commit() -> str | None:
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     """compose → dvc repro → promote → pull, by one process at a time."""
-    lock = STATE / "pipeline.lock"
-    lock.parent.mkdir(exist_ok=True)
+    STATE.mkdir(exist_ok=True)
     try:
-        with FileLock(lock, timeout=0):
-            return _run(args)
+        with FileLock(STATE / "pipeline.lock", timeout=0), logs.stage("pipeline") as log:
+            code = run_alone(args)
+            if command := next_commit():
+                log.info("to keep this: %s", command)
+            return code
     except Timeout:
         raise ValueError("another pipeline runs in this folder: wait for it to end") from None
 
 
-def _run(args: argparse.Namespace) -> int:
-    with logs.stage("pipeline") as log:
-        os.environ["OVERRIDES"] = " ".join(
-            args.overrides
-        )  # for the run: params.yaml has what came of them
-        if not args.keep:
-            write_params(args.overrides)
-        settings = load()
-        if args.refresh:
-            repro("--force", "--single-item", "ingest")
-        repro()
-        shutil.rmtree(
-            settings.paths.state / "training", ignore_errors=True
-        )  # what an interrupted one had gone on from
-        from .packaging import promote, pull
+def run_alone(args: argparse.Namespace) -> int:
+    os.environ["OVERRIDES"] = " ".join(args.overrides)  # for the run's record
+    if not args.keep:
+        write_params(args.overrides)
+    settings = params.load()
+    if args.refresh:
+        repro("--force", "--single-item", "ingest")
+    repro()
+    # What an interrupted training had gone on from.
+    shutil.rmtree(settings.paths.state / "training", ignore_errors=True)
+    from .packaging import promote, pull
 
-        code = promote.run(settings, argparse.Namespace(override=None))
-        if code == 0 or (settings.paths.live / pull.CURRENT).exists():
-            pull.run(settings, args)
-        command = next_commit()
-        if command:
-            log.info("to keep this: %s", command)
+    code = promote.run(settings, argparse.Namespace(override=None))
+    if code == 0 or (settings.paths.live / pull.CURRENT).exists():
+        pull.run(settings, args)
     return code

@@ -12,78 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .settings import Settings
 
 PACKAGE = Path(__file__).parent
-LOADING = ("data/datamodule.py", "data/stream.py", "data/snapshot.py", "task/features.py")
-# The source files, beside settings.py, that a stage's result depends on; dvc.yaml lists the same (a
-# test).
-STAGE_CODE: dict[str, tuple[str, ...]] = {
-    "ingest": (
-        "data/ingest.py",
-        "data/sources.py",
-        "task/source.py",
-        "task/schema.py",
-        "task/features.py",
-    ),
-    "validate": (
-        "data/validate.py",
-        "data/validation.html.j2",
-        "data/checks.py",
-        "data/profile.py",
-        "data/snapshot.py",
-        "task/schema.py",
-        "task/features.py",
-    ),
-    "split": (
-        "data/split.py",
-        "data/card.py",
-        "data/checks.py",
-        "data/snapshot.py",
-        "task/schema.py",
-        "task/features.py",
-    ),
-    "train": (
-        *LOADING,
-        "task/augment.py",
-        "types.py",
-        "modeling",
-        "task/networks.py",
-        "task/baselines.py",
-        "training/train.py",
-        "training/fit.py",
-        "training/checkpoints.py",
-        "training/throughput.py",
-        "training/health.py",
-        "training/signs.py",
-        "training/panel.py",
-        "task/view.py",
-        "training/loggers.py",
-    ),
-    "evaluate": (
-        *LOADING,
-        "types.py",
-        "modeling",
-        "task/networks.py",
-        "task/baselines.py",
-        "evaluation",
-        "task/behaviour.py",
-        "task/show.py",
-    ),
-    "package": (
-        *LOADING,
-        "types.py",
-        "modeling",
-        "task/networks.py",
-        "task/baselines.py",
-        "packaging/package.py",
-        "packaging/export.py",
-        "packaging/bundle.py",
-    ),
-    "promote": ("packaging", "experiments"),
-    "serve": ("serving", "packaging/bundle.py", "types.py", "modeling/kinds", "task/features.py"),
-    "monitor": ("monitoring", "serving/store.py"),
-}
+ROOT = PACKAGE.parents[1]  # of the project
 
 
 def sha256(path: Path) -> str:
@@ -91,64 +25,52 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def stage_code(stage: str) -> str:
-    """SHA-256 over the source files that this stage depends on."""
+def code_hash(*paths: Path) -> str:
+    """SHA-256 over the source files below these paths."""
     digest = hashlib.sha256()
-    for name in ("settings.py", *STAGE_CODE[stage]):
-        path = PACKAGE / name
-        for file in (
-            sorted(p for p in path.rglob("*") if p.suffix in (".py", ".html", ".j2"))
-            if path.is_dir()
-            else [path]
-        ):
-            digest.update(
-                file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0"
-            )
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix in (".py", ".html", ".j2", ".yaml"):
+                digest.update(f"{file.relative_to(ROOT).as_posix()} {sha256(file)}\n".encode())
     return digest.hexdigest()
+
+
+def stage_code(stage: str) -> str:
+    """Hash of the source that dvc.yaml lists for a stage; of the whole package for other verbs."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    listed = [ROOT / path for path in stages.get(stage, {"deps": []})["deps"] if path[:4] == "src/"]
+    return code_hash(*(listed or [PACKAGE]))
 
 
 def source_code() -> str:
-    """SHA-256 over the whole package, its configuration and its tests, for what the test suite
-    proves.
-    """
-    digest = hashlib.sha256()
-    folders = (PACKAGE, Path("configs"), Path("tests"))
-    for file in sorted(
-        p
-        for folder in folders
-        for p in folder.rglob("*")
-        if p.suffix in (".py", ".html", ".j2", ".yaml")
-    ):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+    """Hash of what the test suite proves: the package, its configuration and its tests."""
+    return code_hash(PACKAGE, ROOT / "configs", ROOT / "tests")
+
+
+def made_by_pipeline(path: Path) -> Path:
+    """The path, where it exists. Raises ValueError that names the command which makes it."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: run `make pipeline` first")
+    return path
 
 
 def data_version(settings: Settings) -> str:
     """SHA-256 of the raw snapshot's manifest, which itself holds the SHA-256 of each data file."""
-    manifest = settings.paths.raw / "manifest.json"
-    if not manifest.is_file():
-        raise ValueError(f"no data snapshot in {settings.paths.raw}: run `make pipeline` first")
-    return sha256(manifest)
+    return sha256(made_by_pipeline(settings.paths.raw / "manifest.json"))
 
 
 def stamp(settings: Settings, stage: str, bundle: str | None = None) -> dict[str, Any]:
     """What a report carries to prove that it speaks of the current code, data and bundle."""
-    return {
-        "stage": stage,
-        "code": stage_code(stage),
-        "data": data_version(settings),
-        "bundle": bundle,
-    }
+    code, data = stage_code(stage), data_version(settings)
+    return {"stage": stage, "code": code, "data": data, "bundle": bundle}
 
 
 def git(*arguments: str) -> str:
     """Output of a git command, empty where there is no repository or no git."""
-    try:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=False
-        ).stdout.strip()
-    except FileNotFoundError:
-        return ""
+    with suppress(FileNotFoundError):
+        command = ["git", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
 
 
 def user() -> str:
@@ -160,15 +82,14 @@ def user() -> str:
 
 def environment() -> dict[str, str]:
     """Python, machine and the installed version of every distribution."""
-    packages = sorted(
-        {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}, key=str.lower
-    )
+    installed = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}
+    packages = "\n".join(sorted(installed, key=str.lower))
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
-        "packages": "\n".join(packages),
-        "packages_sha256": hashlib.sha256("\n".join(packages).encode()).hexdigest(),
+        "packages": packages,
+        "packages_sha256": hashlib.sha256(packages.encode()).hexdigest(),
     }
 
 
@@ -184,6 +105,4 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Content of a report. Raises ValueError that names the command which makes it."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: run `make pipeline` first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(made_by_pipeline(path).read_text(encoding="utf-8"))

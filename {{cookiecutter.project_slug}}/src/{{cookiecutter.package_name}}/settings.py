@@ -7,7 +7,18 @@ No other module but `params`, which reads the composed file, sees a raw mapping.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -23,9 +34,6 @@ class Strict(BaseModel):
 def _has_target(value: dict[str, Any]) -> dict[str, Any]:
     if "_target_" not in value:
         raise ValueError("needs `_target_`, the dotted name of the class or function to call")
-    missing = [key for key, given in value.items() if given == "???"]
-    if missing:
-        raise ValueError(f"needs {', '.join(missing)}: this choice has no default for it")
     return value
 
 
@@ -35,13 +43,19 @@ builds it.
 """
 
 Kind = Literal["multiclass", "binary", "regression"]
-AVERAGED = [
-    f"{metric}_{average}"
-    for average in ("micro", "macro")
-    for metric in ("precision", "recall", "f1")
-]
 METRICS: dict[Kind, list[str]] = {
-    "multiclass": ["accuracy", *AVERAGED, "cohen_kappa", "jaccard", "log_loss"],
+    "multiclass": [
+        "accuracy",
+        "precision_micro",
+        "recall_micro",
+        "f1_micro",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "cohen_kappa",
+        "jaccard",
+        "log_loss",
+    ],
     "binary": [
         "accuracy",
         "precision",
@@ -57,16 +71,13 @@ METRICS: dict[Kind, list[str]] = {
     ],
     "regression": ["mse", "rmse", "mae", "r2", "mape", "msle", "huber"],
 }
-SCORE: dict[Kind, str] = {
-    "multiclass": "accuracy",
-    "binary": "accuracy",
-    "regression": "r2",
-}  # 1 - mean row loss
+SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}
+"""1 - mean loss per row."""
 LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle", "huber"}
-_LABELS = {
-    "multiclass": "three labels or more",
-    "binary": "two labels, the positive one second",
-    "regression": "no labels",
+# What was called otherwise in an earlier version, beside its name today: a key, a choice or a verb.
+RENAMED = {
+    "augmentation=none": "augmentation=null",
+    "bench": "`make bench-...` of the template, which measures a project",
 }
 
 
@@ -132,7 +143,7 @@ class Checks(Strict):
     max_conflicts: Share
     min_class_share: Share
     label_range: tuple[float, float] | None
-    max_drift: float = Field(ge=0)
+    max_drift: NonNegativeFloat
 
 
 class Goal(Strict):
@@ -149,9 +160,9 @@ class Goal(Strict):
     metric: str
     at_least: float | None = None
     at_most: float | None = None
-    costs: list[list[float]] | dict[Literal["under", "over"], float] | None
+    costs: list[list[NonNegativeFloat]] | dict[Literal["under", "over"], PositiveFloat] | None
     max_error_rate: Share
-    target_error: float = Field(ge=0)
+    target_error: NonNegativeFloat
 
 
 class Data(Strict):
@@ -167,31 +178,24 @@ class Data(Strict):
     checks: Checks
 
     @model_validator(mode="after")
-    def _kind_fits(self) -> "Data":
-        wanted = {"multiclass": range(3, 10**6), "binary": range(2, 3), "regression": range(1)}[
-            self.kind
-        ]
-        if len(self.labels) not in wanted or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"kind {self.kind} needs {_LABELS[self.kind]}")
-        goal, known = self.goal, METRICS[self.kind]
-        if goal.metric not in known:
-            raise ValueError(f"goal.metric of kind {self.kind} must be one of {', '.join(known)}")
-        lower = goal.metric in LOWER_IS_BETTER
-        if (goal.at_least is None) != lower or (goal.at_most is None) == lower:
-            raise ValueError(
-                f"goal of {goal.metric} needs `{'at_most' if lower else 'at_least'}`, and not the other"
-            )
-        costs, k = goal.costs, len(self.labels)
-        if isinstance(costs, dict) and (
-            k or set(costs) != {"under", "over"} or min(costs.values()) <= 0
-        ):
-            raise ValueError("goal.costs of a regression needs `under` and `over`, both above 0")
-        if isinstance(costs, list) and (
-            [len(row) for row in costs] != [k] * k or any(min(r) < 0 for r in costs)
-        ):
-            raise ValueError(
-                f"goal.costs must be {k} rows of {k} costs, [true][answered], none below 0"
-            )
+    def _fits_its_kind(self) -> "Data":
+        goal, k = self.goal, len(set(self.labels))
+        enough, wanted = {
+            "multiclass": (k > 2, "three labels or more"),
+            "binary": (k == 2, "two labels, the positive one second"),
+            "regression": (k == 0, "no labels"),
+        }[self.kind]
+        if not enough or k != len(self.labels):
+            raise ValueError(f"kind {self.kind} needs {wanted}")
+        if goal.metric not in METRICS[self.kind]:
+            raise ValueError(f"goal.metric must be one of {', '.join(METRICS[self.kind])}")
+        bound = "at_most" if goal.metric in LOWER_IS_BETTER else "at_least"
+        if goal.model_dump(include={"at_least", "at_most"}, exclude_none=True).keys() != {bound}:
+            raise ValueError(f"goal of {goal.metric} needs `{bound}`, and not the other")
+        if isinstance(goal.costs, list) and [len(row) for row in goal.costs] != [k] * k:
+            raise ValueError(f"goal.costs must be {k} rows of {k} costs, [true][answered]")
+        if isinstance(goal.costs, dict) and (k or len(goal.costs) < 2):
+            raise ValueError("goal.costs of a regression needs `under` and `over`")
         return self
 
 
@@ -220,7 +224,7 @@ class Trainer(Strict):
     limit_val_batches: int | float
     profiler: str | None
     detect_anomaly: bool
-    batches_per_step: int = Field(gt=0)
+    batches_per_step: PositiveInt
 
 
 class Training(Strict):
@@ -231,13 +235,13 @@ class Training(Strict):
     for data larger than memory.
     """
 
-    batch_size: int = Field(gt=0)
-    early_stopping_patience: int = Field(gt=0)
-    num_threads: int = Field(gt=0)
+    batch_size: PositiveInt
+    early_stopping_patience: PositiveInt
+    num_threads: PositiveInt
     must_overfit: bool
-    checkpoint_seconds: float = Field(gt=0)
+    checkpoint_seconds: PositiveFloat
     streaming: bool
-    workers: int = Field(ge=0)
+    workers: NonNegativeInt
 
 
 class Health(Strict):
@@ -264,20 +268,13 @@ class Dimension(Strict):
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
-    step: int | float | None = Field(None, gt=0)
+    step: PositiveInt | PositiveFloat | None = None
     choices: list[str | int | float | bool | None] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Dimension":
-        if self.choices is not None:
-            if self.model_dump(exclude_defaults=True).keys() != {
-                "choices"
-            }:  # a dump of it names the others as null
-                raise ValueError("takes `choices` alone, or a range")
-        elif self.low is None or self.high is None or not self.low < self.high:
-            raise ValueError("needs `choices`, or `low` below `high`")
-        elif self.log and (self.low <= 0 or self.step):
-            raise ValueError("with `log` needs `low` above 0, and no `step`")
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("needs `choices`, or `low` and `high`")
         return self
 
 
@@ -286,13 +283,13 @@ class Search(Strict):
     reached.
     """
 
-    space: dict[str, Dimension] = Field(min_length=1)
-    pruner: Literal["median", "hyperband", "none"]
-    warmup_epochs: int = Field(ge=0)
-    max_trials: int = Field(gt=0)
-    max_minutes: float = Field(gt=0)
-    stop_at_goal: bool
-    storage: str
+    space: dict[str, Dimension] = Field({}, min_length=1)
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    warmup_epochs: NonNegativeInt = 3
+    max_trials: PositiveInt = 20
+    max_minutes: PositiveFloat = 10
+    stop_at_goal: bool = False
+    storage: str = "sqlite:///store/search.db"
 
 
 class Logger(Strict):
@@ -340,7 +337,7 @@ class Rate(Strict):
     """
 
     max_violations: Share
-    tolerance: float = Field(ge=0)
+    tolerance: NonNegativeFloat
 
 
 class Calibration(Strict):
@@ -350,7 +347,7 @@ class Calibration(Strict):
     Beside them a limit on how many times too large the logits of a classifier may be.
     """
 
-    bins: int = Field(gt=0)
+    bins: PositiveInt
     max_ece: Share
     max_gap: Share
     max_overconfidence: float = Field(ge=1)
@@ -363,7 +360,7 @@ class Confidence(Strict):
     nothing.
     """
 
-    target_error: float = Field(ge=0)
+    target_error: NonNegativeFloat
     alpha: float = Field(gt=0, lt=1)
     max_ratio: float
 
@@ -408,8 +405,8 @@ class Serving(Strict):
 
 
 class Monitoring(Strict):
-    window: int = Field(gt=0)
-    min_rows: int = Field(gt=0)
+    window: PositiveInt
+    min_rows: PositiveInt
     alpha: Share
     max_error_rate: Share
     max_reference: int
@@ -431,7 +428,7 @@ class Settings(Strict):
     trainer: Trainer
     training: Training
     health: Health
-    search: Search
+    search: Search = Search()
     logger: Logger
     tracking: Tracking
     evaluation: Evaluation
@@ -440,10 +437,27 @@ class Settings(Strict):
     monitoring: Monitoring
 
 
+def refuse_renamed(words: list[str]) -> None:
+    """Raises ValueError that names what took the place of a verb, a choice or a key."""
+    for word in words:
+        for name in (word, word.partition("=")[0]):
+            if name in RENAMED:
+                raise ValueError(f"{name} is {RENAMED[name]} now")
+
+
+def problems(error: ValidationError) -> list[str]:
+    """A line for each wrong key, without the whole input that pydantic quotes."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(map(str, problem["loc"])) or error.title
+        lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
 def parse(raw: dict[str, Any]) -> Settings:
     """Checks a composed configuration. Raises ValueError with one line per wrong key."""
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ValueError("the configuration is wrong:\n  " + "\n  ".join(lines)) from None
+        lines = "\n  ".join(problems(error))
+        raise ValueError(f"the configuration is wrong:\n  {lines}") from None

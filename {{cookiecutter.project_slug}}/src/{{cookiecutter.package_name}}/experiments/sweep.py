@@ -69,6 +69,8 @@ def explained() -> Iterator[None]:
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit 0 when a budget is spent or the goal reached, and some trial gave a result."""
+    if not any(word.startswith("search=") for word in args.overrides):
+        args.overrides = ["search=default", *args.overrides]
     settings = parse(yaml.safe_load(compose(args.overrides)))
     if args.workers < 1 or not re.fullmatch(r"[\w-]{1,80}", args.name or "_"):
         raise ValueError("--workers needs a number from 1 on, --name letters, numbers, - and _")
