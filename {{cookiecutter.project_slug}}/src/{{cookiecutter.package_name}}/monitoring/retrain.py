@@ -8,7 +8,6 @@ merge.
 import hashlib
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,7 @@ from .. import logs
 from ..provenance import git, read_json, write_json
 from ..serving.store import recent
 from ..settings import Data, Settings
-from ..worktree import checkout, repository
-from .worktree import Worktree
+from ..worktree import Worktree, checkout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,14 +41,11 @@ def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outc
     """Trains on the labelled predictions and lets the gates decide. Raises ValueError or
     RuntimeError with one line.
     """
-    inside = repository()
     needed = settings.monitoring.retrain_min_labels
     labelled = len(recent(settings.paths.store, needed, labelled=True))
     if labelled < needed:
         return _too_few(labelled, needed)
-    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    with checkout(settings.paths.state / "routine", time) as folder:
-        tree = Worktree(settings, Path.cwd(), folder / inside, time)
+    with checkout(settings, "routine") as tree:
         tree.prepare()
         rows = new_rows(settings, tree.feedback)
         if len(rows) < needed:
@@ -145,8 +140,7 @@ def run_pipeline(tree: Worktree, rows: "pd.DataFrame", reasons: list[str]) -> in
     log = logs.get("routine")
     log.info("training with %d labelled predictions more, in %s", len(rows), tree.project)
     tree.add_feedback(rows)
-    with tree.shared_tracker():
-        tree.call("dvc", "repro")
+    tree.call("dvc", "repro")
     # Before promote: the audit record and the registry name a commit that stays.
     tree.commit(f"Retrain with {len(rows)} labelled predictions\n\n" + "\n".join(reasons))
     package, shared = tree.settings.project.package, tree.shared_paths()
