@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..settings import Monitoring
 from ..types import Floats
 from .samples import Sample
 
@@ -47,7 +48,9 @@ class Result:
         """The verdict as a person would say it."""
         if not self.alarm:
             return "no change seen"
-        return next(word for word, limit in STRENGTH.items() if abs(self.effect) >= limit) + " changed"
+        return (
+            next(word for word, limit in STRENGTH.items() if abs(self.effect) >= limit) + " changed"
+        )
 
 
 def ks(reference: Floats, window: Floats) -> tuple[float, float]:
@@ -72,11 +75,8 @@ def scalar_test(name: str, reference: Floats, window: Floats) -> Result:
     values = np.unique(np.concatenate(sides))
     values = values[~np.isnan(values)]
     if len(values) <= MAX_CATEGORIES:
-        counts = [
-            np.array([*(side[:, None] == values).sum(axis=0), np.isnan(side).sum()], np.int64)
-            for side in sides
-        ]
-        return label_test(*counts, [*map("{:g}".format, values), "missing values"], name)
+        counts = [[*(side[:, None] == values).sum(axis=0), np.isnan(side).sum()] for side in sides]
+        return shares_test(name, counts, [*map("{:g}".format, values), "missing values"])
     scale = np.nanmax(np.abs(sides[0]), initial=0.0) or 1.0
     statistic, p = ks(*(np.where(np.isnan(side), -np.inf, side / scale) for side in sides))
     detail = _medians(*sides)
@@ -120,21 +120,20 @@ def pool(table: NDArray[np.int64]) -> NDArray[np.int64]:
     return table
 
 
-def label_test(
-    reference: NDArray[np.int64],
-    window: NDArray[np.int64],
-    labels: list[str],
-    name: str = "predicted labels",
-) -> Result:
-    """Chi-square test of equal shares for counts [k] and [k]; the effect is Cramér's V."""
+def shares_test(name: str, counts: Any, labels: list[str]) -> Result:
+    """Chi-square test of equal shares for the counts [2, k] of both sides; the effect is Cramér's
+    V.
+    """
     from scipy.stats import chi2_contingency
 
     method, effect_name = "chi-square", "Cramér's V"
-    table = pool(np.array([reference, window], dtype=np.int64))
+    counts = np.array(counts, np.int64)
+    table = pool(counts)
     if table.shape[1] < 2:
         detail = "too few rows, or all of them equal"
         return Result(name, method, 0.0, 1.0, 0.0, effect_name, detail)
-    shift = window / max(1, window.sum()) - reference / max(1, reference.sum())
+    before, after = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    shift = after - before
     most = int(np.argmax(np.abs(shift)))
     detail = f"most: share of {labels[most]} {100 * shift[most]:+.0f} points"
     statistic, p = map(float, chi2_contingency(table, correction=False)[:2])
@@ -154,21 +153,22 @@ def holm(p: list[float]) -> list[float]:
 
 
 def compare(
-    reference: Sample, window: Sample, labels: list[str], *, alpha: float, max_rows: int, seed: int
+    reference: Sample, window: Sample, labels: list[str], limits: Monitoring, seed: int
 ) -> list[Result]:
     """All tests of a window against the reference, with one Holm correction over them: false alarms
-    at most alpha.
+    at most `limits.alpha`.
     """
+    alpha, embeddings = limits.alpha, (reference.embedding, window.embedding)
     results = []
     for name, values in reference.answers.items():
         results.append(_answer_test(name, values, window.answers[name], labels))
     for name in sorted(reference.signals.keys() & window.signals.keys()):
         results.append(scalar_test(f"signal {name}", reference.signals[name], window.signals[name]))
-    if EMBEDDING and reference.embedding is not None and window.embedding is not None:
+    if EMBEDDING and all(side is not None for side in embeddings):
         # The smallest p-value that permutations can give must survive the correction.
         permutations = math.ceil(2 * (len(results) + 1) / alpha) - 1
         test, rng = importlib.import_module(EMBEDDING.name).mmd_test, np.random.default_rng(seed)
-        results.append(test(reference.embedding, window.embedding, permutations, rng, max_rows))
+        results.append(test(*embeddings, permutations, rng, limits.max_reference))
     adjusted = holm([result.p for result in results])
     return [
         replace(result, adjusted=p, alarm=p <= alpha)
@@ -184,5 +184,5 @@ def _answer_test(
         return softmax_test(reference, window, labels)
     if name == "label":
         counts = [np.bincount(side, minlength=len(labels)) for side in (reference, window)]
-        return label_test(*counts, labels)
+        return shares_test("predicted labels", counts, labels)
     return scalar_test(f"predicted {name}s", reference, window)

@@ -28,9 +28,7 @@ def mmd_test(
         beyond += int((_mmd_squared(kernel, shuffled) >= statistic - 1e-12).sum())
     p, effect = (1 + beyond) / (1 + permutations), math.sqrt(max(0.0, statistic))
     detail = f"{permutations} permutations"
-    return Result(
-        "embedding", "maximum mean discrepancy", statistic, p, effect, "MMD", detail
-    )
+    return Result("embedding", "maximum mean discrepancy", statistic, p, effect, "MMD", detail)
 
 
 def _cap(rows: Floats, limit: int, rng: np.random.Generator) -> Floats:

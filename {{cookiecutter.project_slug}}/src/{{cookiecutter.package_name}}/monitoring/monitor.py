@@ -64,13 +64,12 @@ def monitor(settings: Settings) -> Report:
 
 def judge(settings: Settings, rows: list[Row], bundle: Bundle, version: str) -> Report:
     """Everything the report says about a window, ready for JSON."""
-    limits, labels = settings.monitoring, bundle.card.labels
+    limits = settings.monitoring
     numbers = quality.measure(rows, bundle.card, 1 - limits.alpha)
     tests: list[drift.Result] = []
     if len(rows) >= limits.min_rows:
-        samples = reference_sample(bundle), stored_sample(rows, bundle.card)
-        options = {"alpha": limits.alpha, "max_rows": limits.max_reference, "seed": settings.seed}
-        tests = drift.compare(*samples, labels, **options)
+        reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)
+        tests = drift.compare(reference, window, bundle.card.labels, limits, settings.seed)
     reasons, verdict = alarms(tests, numbers, limits.max_error_rate), "alarm"
     if not reasons and not tests:
         verdict = "cannot tell"
@@ -117,10 +116,10 @@ def alarms(tests: list[drift.Result], numbers: quality.Quality, max_error_rate: 
     Of many tests the most certain are told; the report has them all.
     """
     changed = sorted((test for test in tests if test.alarm), key=lambda test: test.adjusted)
-    sentences = [
-        f"{t.name} {t.words} ({t.effect_name} {t.effect:.2f}, adjusted p {t.adjusted:.2g}; {t.detail})"
-        for t in changed[:MAX_REASONS]
-    ]
+    sentences = []
+    for test in changed[:MAX_REASONS]:
+        effect = f"{test.effect_name} {test.effect:.2f}, adjusted p {test.adjusted:.2g}"
+        sentences.append(f"{test.name} {test.words} ({effect}; {test.detail})")
     if len(changed) > MAX_REASONS:
         sentences.append(f"and {len(changed) - MAX_REASONS} more, in the report's table")
     low, high = numbers.error_interval or (0.0, 0.0)

@@ -70,7 +70,8 @@ class Bundle:
             path = folder / name
             if not path.is_file() or _sha256(path) != entry["sha256"]:
                 raise ValueError(
-                    f"{path} is missing or differs from its manifest: fetch or build the bundle again"
+                    f"{path} is missing or differs from its manifest: "
+                    "fetch or build the bundle again"
                 )
         card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
         return cls(folder, hashlib.sha256(content).hexdigest(), card)

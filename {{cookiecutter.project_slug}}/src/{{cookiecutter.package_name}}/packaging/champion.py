@@ -27,7 +27,7 @@ WORDS = {"pass": "not worse than", "fail": "worse than", "cannot tell": "may be 
 
 
 def references(settings: Settings) -> "dict[str, ModelVersion]":
-    """The champion, and the best model where that is another one; empty before the first promotion."""
+    """The champion, and the best model where that is another one; empty before the first."""
     champion = registry.by_alias(settings, registry.CHAMPION)
     if champion is None:
         return {}

@@ -11,7 +11,8 @@ from .. import logs
 from ..provenance import write_json
 from ..settings import Settings
 from . import registry
-from .bundle import CURRENT, Bundle
+from .bundle import CURRENT as CURRENT  # for checklist and gc
+from .bundle import Bundle
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -156,7 +156,7 @@ def champion_before(settings: Settings, champion: "ModelVersion") -> str | None:
     """
     for record in reversed(decisions(settings)):
         if record["action"] == "promote" and record["version"] == label(champion):
-            return record["previous"]
+            return str(record["previous"]) if record["previous"] else None
     return None
 
 

@@ -114,9 +114,7 @@ def _feedback(app: FastAPI, service: Service) -> None:
                 raise Refused(503, "the store is busy: try again", headers=RETRY) from None
             if not stored:
                 rule = "must be one that was given"
-                raise Refused(
-                    404, "prediction_id: no such prediction", [("prediction_id", rule)]
-                )
+                raise Refused(404, "prediction_id: no such prediction", [("prediction_id", rule)])
             service.metrics.feedback.labels(label if isinstance(label, str) else "value").inc()
             return answer({"stored": True})
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ..task.features import inputs_to_instances
-from .predictor import Champion, Inputs, Scored
+from .predictor import Champion, Inputs
 from .protocol import Message, Refused, answer, check, refuse
 from .service import Service
 
