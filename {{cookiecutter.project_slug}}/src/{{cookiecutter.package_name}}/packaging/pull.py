@@ -12,7 +12,7 @@ from ..provenance import write_json
 from ..settings import Settings
 from . import registry
 from .bundle import CURRENT as CURRENT  # for checklist and gc
-from .bundle import Bundle
+from .bundle import Bundle, load_live
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,18 @@ def holds(folder: Path, identity: str) -> bool:
     """Whether a folder holds this bundle, whole and unchanged."""
     try:
         return Bundle.load(folder).identity == identity
+    except ValueError:
+        return False
+
+
+def is_live(settings: Settings) -> bool:
+    """Whether live/ holds the bundle in artifacts/, and no registry of a team may say otherwise:
+    told without importing MLflow.
+    """
+    if not settings.tracking.uri.startswith("sqlite"):
+        return False
+    try:
+        return holds(settings.paths.bundle, load_live(settings.paths.live)[1].identity)
     except ValueError:
         return False
 
