@@ -2,7 +2,8 @@
 `data.labels`.
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +109,12 @@ def training_metrics(num_classes: int) -> "MetricCollection":
 
 # Evaluation
 
+SCORE, LOSS = "accuracy", "share wrong"  # 1 - mean of `row_losses`, and that mean
+ZERO_ONE = True  # a loss is 0 or 1
+PROMISES: Literal["probabilities", "deviations"] = "probabilities"
+SETS = "sets"
+PLOTS = ("confusion", "roc", "distribution")  # of `evaluation.plots`
+
 
 def metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
     """Every metric of the answered classes, which costs may move away from the most probable ones
@@ -151,3 +158,82 @@ def confusion(answers: Decisions, label: NDArray[Any]) -> NDArray[np.int64]:
     counts = np.zeros([answers.probabilities.shape[1]] * 2, np.int64)
     np.add.at(counts, (label, answers.label), 1)
     return counts
+
+
+def purpose(name: str, labels: list[str]) -> str:
+    """What a model of data of this name does, in one sentence."""
+    if len(labels) == 2:
+        return f"The model decides for each row of {name} between {labels[0]} and {labels[1]}."
+    return f"The model sorts each row of {name} into one of {len(labels)} classes."
+
+
+def default_costs(num_classes: int) -> Floats:
+    """1 for every error: costs [k, k] of answering the column when the row is true."""
+    return 1 - np.eye(num_classes)
+
+
+def tells_confidence(raw: Floats) -> bool:
+    """Whether a model says how sure it is."""
+    return True
+
+
+def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+    """What `decide` compares with the conformal quantile [n]: 1 - p of the true class."""
+    return np.asarray(1 - softmax(raw, rule.temperature)[np.arange(len(label)), label])
+
+
+def coverage(answers: Decisions, label: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Whether each set holds the truth [n], and how large it is [n]."""
+    return answers.sets[np.arange(len(label)), label], answers.sets.sum(axis=1)
+
+
+def differs(answers: Decisions, others: Decisions, tolerance: float) -> NDArray[np.bool_]:
+    """Rows [n] with another class."""
+    return np.asarray(answers.label != others.label)
+
+
+def levels(answers: Decisions, column: Any) -> Floats:
+    """What a direction compares: the probability [n] of a class, or of one for each row [n]."""
+    return np.asarray(answers.probabilities[np.arange(len(answers.label)), column])
+
+
+def outputs(answers: Decisions) -> Floats:
+    """Answers as numbers [n, k]; of two classes the positive one says it all."""
+    p = answers.probabilities
+    return p[:, 1:] if p.shape[1] == 2 else p
+
+
+def answered_class(answers: Decisions) -> NDArray[np.int64] | None:
+    """The class [n] that an explanation is about."""
+    return answers.label
+
+
+def hardness(answers: Decisions, label: NDArray[Any]) -> Floats:
+    """How wrong each answer [n] is: 1 - probability of the true class."""
+    return 1 - levels(answers, label)
+
+
+def text(label: Any, labels: list[str]) -> str:
+    """One label for reading."""
+    return labels[label]
+
+
+def answered(answers: Decisions, labels: list[str]) -> list[str]:
+    """Answers [n] for reading."""
+    return [labels[i] for i in answers.label]
+
+
+def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
+    """What an attack makes larger."""
+    from torch.nn import functional
+
+    return functional.cross_entropy(raw, label)
+
+
+def at_other_rules(
+    answers: Decisions, rule: Rule
+) -> tuple[str, float, Floats, list[Decisions]]:
+    """Answers at other thresholds: name of what moves, its stored place, its places, answers."""
+    places, p = np.linspace(0, 1, 101), answers.probabilities[:, 1]
+    moved = [replace(answers, label=(p >= t).astype(np.int64)) for t in places]
+    return "threshold of the probability", rule.threshold or 0.5, places, moved

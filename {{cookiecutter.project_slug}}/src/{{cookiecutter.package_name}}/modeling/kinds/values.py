@@ -1,7 +1,8 @@
 """Answers on a scale (regression): labels [n] are numbers in a unit of their own."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,12 @@ def training_metrics(num_classes: int) -> "MetricCollection":
 
 # Evaluation
 
+SCORE, LOSS = "R²", "share of the variance left"  # 1 - mean of `row_losses`, and that mean
+ZERO_ONE = False  # a loss is 0 or 1
+PROMISES: Literal["probabilities", "deviations"] = "deviations"
+SETS = "intervals"
+PLOTS = ("predicted", "residuals")  # of `evaluation.plots`
+
 
 def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
     """Every metric of the answered values (M3)."""
@@ -105,3 +112,85 @@ def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
         for name, result in MetricCollection(parts, compute_groups=False)(value, truth).items()
     }
     return {**results, "huber": float(torch.nn.functional.huber_loss(value, truth))}
+
+
+def confusion(answers: Estimates, label: NDArray[Any]) -> NDArray[np.int64] | None:
+    """There are no classes to confuse."""
+    return None
+
+
+def purpose(name: str, labels: list[str]) -> str:
+    """What a model of data of this name does, in one sentence."""
+    return f"The model predicts a number for each row of {name}, with how sure it is."
+
+
+def default_costs(num_classes: int) -> dict[Any, float]:
+    """The absolute error."""
+    return {"under": 1.0, "over": 1.0}
+
+
+def tells_confidence(raw: Floats) -> bool:
+    """Whether a model gives deviations."""
+    return raw.shape[1] > 1
+
+
+def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+    """What `decide` compares with the conformal quantile [n]: the standardised distance."""
+    answers = decide(raw, rule.without_costs())
+    return np.asarray(np.abs(label - answers.value) / answers.deviation)
+
+
+def coverage(answers: Estimates, label: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Whether each interval holds the truth [n], and how wide it is [n]."""
+    low, high = answers.intervals.T
+    return (low <= label) & (label <= high), high - low
+
+
+def differs(answers: Estimates, others: Estimates, tolerance: float) -> NDArray[np.bool_]:
+    """Rows [n] whose value moved by more than the tolerance."""
+    return np.asarray(np.abs(answers.value - others.value) > tolerance)
+
+
+def levels(answers: Estimates, column: Any) -> Floats:
+    """What a direction compares: values [n]."""
+    return answers.value
+
+
+def outputs(answers: Estimates) -> Floats:
+    """Answers as numbers [n, 1]."""
+    return answers.value[:, None]
+
+
+def answered_class(answers: Estimates) -> NDArray[np.int64] | None:
+    """There is none."""
+    return None
+
+
+def hardness(answers: Estimates, label: NDArray[Any]) -> Floats:
+    """How wrong each answer [n] is: the absolute error."""
+    return np.asarray(np.abs(answers.value - label))
+
+
+def text(label: Any, labels: list[str]) -> str:
+    """One label for reading."""
+    return f"{label:.4g}"
+
+
+def answered(answers: Estimates, labels: list[str]) -> list[str]:
+    """Answers [n] for reading."""
+    return [f"{value:.4g}" for value in answers.value]
+
+
+def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
+    """What an attack makes larger."""
+    return ((raw[:, 0] - label) ** 2).sum()
+
+
+def at_other_rules(
+    answers: Estimates, rule: Rule
+) -> tuple[str, float, Floats, list[Estimates]]:
+    """Answers at other shifts: name of what moves, its stored place, its places, answers."""
+    places = np.linspace(-2, 2, 41)
+    plain = answers.value - rule.shift * answers.deviation
+    moved = [replace(answers, value=plain + s * answers.deviation) for s in places]
+    return "shift, in predicted standard deviations", rule.shift, places, moved
