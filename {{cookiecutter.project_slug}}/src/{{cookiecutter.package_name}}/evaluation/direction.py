@@ -25,8 +25,7 @@ def altered(
     """Rows whose answer a harmless change alters (M8); the tolerance is in the label's unit."""
     before, differs = answer(inputs), kinds.of(kind).differs
     return {
-        name: differs(before, answer(change(inputs)), tolerance)
-        for name, change in changes.items()
+        name: differs(before, answer(change(inputs)), tolerance) for name, change in changes.items()
     }
 
 

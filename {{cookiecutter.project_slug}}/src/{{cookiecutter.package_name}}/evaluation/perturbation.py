@@ -91,9 +91,7 @@ def judge(
         why += f"; {weakest:.0%} under attack, must be at least {settings.min_adversarial:.0%}"
     else:
         why += "; attacks need gradients: not applicable"
-    passed = outcome(
-        robustness >= settings.min_robustness and weakest >= settings.min_adversarial
-    )
+    passed = outcome(robustness >= settings.min_robustness and weakest >= settings.min_adversarial)
     details = {"clean": clean, "curves": curves, "attacks": attacks, "worst": worst}
     number, limit = round(robustness, 4), settings.min_robustness
     return Verdict("M7", "Perturbation", passed, number, limit, why, details)

@@ -113,7 +113,6 @@ SCORE, LOSS = "accuracy", "share wrong"  # 1 - mean of `row_losses`, and that me
 ZERO_ONE = True  # a loss is 0 or 1
 PROMISES: Literal["probabilities", "deviations"] = "probabilities"
 SETS = "sets"
-PLOTS = ("confusion", "roc", "distribution")  # of `evaluation.plots`
 
 
 def metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
@@ -223,6 +222,48 @@ def answered(answers: Decisions, labels: list[str]) -> list[str]:
     return [labels[i] for i in answers.label]
 
 
+def plots(answers: Decisions, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Drawers into a figure by name, of answers against the truth [n]."""
+
+    def confusion(figure: Any) -> None:
+        from sklearn.metrics import ConfusionMatrixDisplay
+
+        figure.set_size_inches(5, 4.2 if len(labels) > 4 else 3)
+        display = ConfusionMatrixDisplay.from_predictions(
+            label,
+            answers.label,
+            labels=range(len(labels)),
+            display_labels=labels,
+            cmap="Blues",
+            colorbar=False,
+            ax=figure.subplots(),
+            xticks_rotation=90 if len("".join(labels)) > 30 else 0,
+        )
+        display.ax_.set(xlabel="answered", ylabel="true")
+
+    def roc(figure: Any) -> None:
+        """Each class against the rest; of two classes the second."""
+        from sklearn.metrics import RocCurveDisplay
+
+        figure.set_size_inches(5, 4)
+        axes = figure.subplots()
+        for k in range(len(labels)) if len(labels) > 2 else [1]:
+            if 0 < (label == k).sum() < len(label):  # else there is no curve
+                p = answers.probabilities[:, k]
+                RocCurveDisplay.from_predictions(label == k, p, name=labels[k], ax=axes)
+        axes.set(xlabel="false alarms", ylabel="found")
+
+    def distribution(figure: Any) -> None:
+        """Rows by confidence, right and wrong ones apart."""
+        axes, right = figure.subplots(), answers.label == label
+        parts = [answers.confidence[right], answers.confidence[~right]]
+        axes.hist(parts, np.linspace(0, 1, 31), stacked=True, label=["right", "wrong"])
+        axes.set(xlabel="confidence", ylabel="rows")
+        axes.legend()
+
+    return {"confusion": confusion, "roc": roc, "distribution": distribution}
+
+
 def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
     """What an attack makes larger."""
     from torch.nn import functional
@@ -230,9 +271,7 @@ def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
     return functional.cross_entropy(raw, label)
 
 
-def at_other_rules(
-    answers: Decisions, rule: Rule
-) -> tuple[str, float, Floats, list[Decisions]]:
+def at_other_rules(answers: Decisions, rule: Rule) -> tuple[str, float, Floats, list[Decisions]]:
     """Answers at other thresholds: name of what moves, its stored place, its places, answers."""
     places, p = np.linspace(0, 1, 101), answers.probabilities[:, 1]
     moved = [replace(answers, label=(p >= t).astype(np.int64)) for t in places]

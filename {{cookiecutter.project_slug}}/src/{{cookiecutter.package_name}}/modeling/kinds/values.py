@@ -88,7 +88,6 @@ SCORE, LOSS = "R²", "share of the variance left"  # 1 - mean of `row_losses`, a
 ZERO_ONE = False  # a loss is 0 or 1
 PROMISES: Literal["probabilities", "deviations"] = "deviations"
 SETS = "intervals"
-PLOTS = ("predicted", "residuals")  # of `evaluation.plots`
 
 
 def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
@@ -181,14 +180,34 @@ def answered(answers: Estimates, labels: list[str]) -> list[str]:
     return [f"{value:.4g}" for value in answers.value]
 
 
+def plots(answers: Estimates, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Drawers into a figure by name, of answers against the truth [n]."""
+
+    def predicted(figure: Any) -> None:
+        from sklearn.metrics import PredictionErrorDisplay as Display
+
+        figure.set_size_inches(5, 5)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        style = {"s": 10}
+        for axes, kind in ((above, "actual_vs_predicted"), (below, "residual_vs_predicted")):
+            Display.from_predictions(label, answers.value, kind=kind, ax=axes, scatter_kwargs=style)
+        above.set(xlabel="", ylabel="true", aspect="auto")
+        below.set(xlabel="predicted", ylabel="true less predicted")
+
+    def distribution(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.hist(label - answers.value, bins=30)
+        axes.set(xlabel="true less predicted", ylabel="rows")
+
+    return {"predicted": predicted, "distribution": distribution}
+
+
 def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
     """What an attack makes larger."""
     return ((raw[:, 0] - label) ** 2).sum()
 
 
-def at_other_rules(
-    answers: Estimates, rule: Rule
-) -> tuple[str, float, Floats, list[Estimates]]:
+def at_other_rules(answers: Estimates, rule: Rule) -> tuple[str, float, Floats, list[Estimates]]:
     """Answers at other shifts: name of what moves, its stored place, its places, answers."""
     places = np.linspace(-2, 2, 41)
     plain = answers.value - rule.shift * answers.deviation
