@@ -284,6 +284,8 @@ def service_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     """
     confidence = sum(row["confidence"] for row in rows) / len(rows)
     return {"mean_confidence": confidence, "estimated_accuracy": confidence}
+
+
 def purpose(name: str, labels: list[str]) -> str:
     """What a model of data of this name does, in one sentence."""
     if len(labels) == 2:

@@ -2,7 +2,6 @@
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -238,6 +237,8 @@ def service_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     results = {"mean_deviation": sum(row["signals"]["deviation"] for row in rows) / len(rows)}
     errors = [abs(row["feedback"] - row["label"]) for row in rows if row["feedback"] is not None]
     return results | ({"mean_absolute_error": sum(errors) / len(errors)} if errors else {})
+
+
 def confusion(answers: Estimates, label: NDArray[Any]) -> NDArray[np.int64] | None:
     """There are no classes to confuse."""
     return None
