@@ -196,9 +196,13 @@ def _run(args: argparse.Namespace) -> int:
         )  # what an interrupted one had gone on from
         from .packaging import promote, pull
 
-        code = promote.run(settings, argparse.Namespace(override=None))
-        if code == 0 or (settings.paths.live / pull.CURRENT).exists():
-            pull.run(settings, args)
+        code = 0
+        if pull.is_live(settings):
+            log.info("nothing new: live/ holds this bundle")
+        else:
+            code = promote.run(settings, argparse.Namespace(override=None))
+            if code == 0 or (settings.paths.live / pull.CURRENT).exists():
+                pull.run(settings, args)
         command = next_commit()
         if command:
             log.info("to keep this: %s", command)
