@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...settings import Data
 from ...types import Decisions, Floats, Rule
 
 if TYPE_CHECKING:
+    import pandas as pd  # which the server does not have
+    import pandera.pandas as pa
     from torch import Tensor, nn
     from torchmetrics import MetricCollection
 
@@ -55,6 +58,34 @@ def row_losses(answers: Decisions, label: NDArray[Any], scale: float) -> Floats:
 def constant(label: NDArray[Any]) -> Floats:
     """Raw output [k] of always answering the shares of the classes."""
     return np.asarray(np.log(np.bincount(label) / len(label) + 1e-9))
+
+
+# Data
+
+
+def label_column(data: Data) -> "pa.Column":
+    """The rule for labels: a known class; empty is counted apart."""
+    import pandera.pandas as pa
+
+    return pa.Column(str, pa.Check.isin(data.labels), nullable=True)
+
+
+def label_summary(label: "pd.Series", data: Data) -> dict[str, float]:
+    """Rows of each class."""
+    return {name: int((label == name).sum()) for name in data.labels}
+
+
+def label_spread(label: "pd.Series", data: Data) -> tuple[str, float, float, str]:
+    """A check that there is something to tell apart: its name, number, lower limit and detail."""
+    counts = label.value_counts().reindex(data.labels, fill_value=0)
+    share = counts.min() / max(1, counts.sum())
+    return "share of the smallest class", share, data.checks.min_class_share, counts.idxmin()
+
+
+def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
+    """Largest difference of a class share in a part from that in the whole."""
+    shares = [labels.value_counts(normalize=True) for labels in (part, whole)]
+    return float(shares[0].sub(shares[1], fill_value=0.0).abs().max())
 
 
 # Training

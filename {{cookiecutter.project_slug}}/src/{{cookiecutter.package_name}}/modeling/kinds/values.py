@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...settings import Data
 from ...types import Estimates, Floats, Rule
 
 if TYPE_CHECKING:
+    import pandas as pd  # which the server does not have
+    import pandera.pandas as pa
     from torch import Tensor, nn
     from torchmetrics import MetricCollection
 
@@ -41,6 +44,37 @@ def row_losses(answers: Estimates, label: NDArray[Any], scale: float) -> Floats:
 def constant(label: NDArray[Any]) -> Floats:
     """Raw output [1] of always answering the mean."""
     return np.array([label.mean()])
+
+
+# Data
+
+
+def label_column(data: Data) -> "pa.Column":
+    """The rule for labels: a finite number within the declared range; empty is counted apart."""
+    import pandera.pandas as pa
+
+    rules = [pa.Check(lambda s: np.isfinite(s), name="finite", error="a finite number")]
+    if data.checks.label_range:
+        rules.append(pa.Check.in_range(*data.checks.label_range))
+    return pa.Column(float, rules, nullable=True)
+
+
+def label_summary(label: "pd.Series", data: Data) -> dict[str, float]:
+    """Quantiles of the values."""
+    marks = (0, 5, 25, 50, 75, 95, 100)
+    return {f"{mark} %": float(label.quantile(mark / 100)) for mark in marks}
+
+
+def label_spread(label: "pd.Series", data: Data) -> tuple[str, float, float, str]:
+    """A check that there is something to tell apart: its name, number, lower limit and detail."""
+    return "standard deviation of the labels", float(np.std(label)), 1e-12, ""
+
+
+def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
+    """Largest difference of the distribution function of a part from that of the whole."""
+    from scipy.stats import ks_2samp
+
+    return float(ks_2samp(part, whole, method="asymp").statistic) if len(part) else 1.0
 
 
 # Training
