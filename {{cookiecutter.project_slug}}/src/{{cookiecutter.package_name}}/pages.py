@@ -44,6 +44,25 @@ class Table:
         return all(NUMBER.fullmatch(row[column]) for row in self.rows)
 
 
+def table(records: Iterable[dict[str, Any]], caption: str = "", stack: bool = False) -> Table:
+    """A table of records that have the same keys."""
+    rows = list(records)
+    cells = [[cell(value) for value in row.values()] for row in rows]
+    columns = list(rows[0]) if rows else []
+    return Table([str(column).replace("_", " ") for column in columns], cells, caption, stack)
+
+
+def cell(value: Any) -> str:
+    """A value for reading."""
+    if isinstance(value, bool):
+        return "valid" if value else "invalid"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
 @dataclass(frozen=True)
 class Picture:
     png: bytes

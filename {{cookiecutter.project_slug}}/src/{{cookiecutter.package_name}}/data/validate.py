@@ -15,7 +15,7 @@ import pandera.errors
 import pandera.pandas as pa
 import pyarrow.parquet as pq
 
-from .. import logs
+from .. import logs, pages
 from ..modeling import kinds
 from ..provenance import data_version, read_json, stamp, write_json
 from ..settings import Data, Settings
@@ -28,7 +28,6 @@ TABLE_ROWS = 1000  # of each pair in invalid_rows.csv
 VALUE_LENGTH = 80
 SAMPLE = 20_000  # rows described, evenly spaced: the quantiles of drift need no more
 PAIR = ["column", "rule"]
-TEMPLATE = Path(__file__).with_name("validation.html.j2")
 
 
 def failures(rules: pa.DataFrameSchema, rows: pd.DataFrame) -> pd.DataFrame:
@@ -168,10 +167,20 @@ def in_words(rules: pa.DataFrameSchema) -> dict[str, Any]:
 
 def page(report: dict[str, Any], path: Path) -> None:
     """The report for people."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    path.write_text(template.render(report=report), encoding="utf-8")
+    words = f"{report['rows']} rows; {report['failures']} values break a rule. Rows count from 0. "
+    words += "What each check catches, and what to do: docs/data_checks.md."
+    tables = {
+        "Rules that values break": report["rules"],
+        "First rows and values that break one; more in invalid_rows.csv": report["examples"],
+        "Checks over all rows": report["checks"],
+        "Change since the last snapshot": report["drift"],
+        "Labels": [{"label": name, "found": n} for name, n in report["labels"].items()],
+        "Columns": [{"column": name, **column} for name, column in report["columns"].items()],
+    }
+    sections = [
+        pages.Section(title, [pages.table(records)]) for title, records in tables.items() if records
+    ]
+    title, origin = f"Data validation of {report['name']}", report["provenance"]
+    lead = [pages.Text(words, pages.cell(report["ok"]))]
+    footer = f"data {origin['data']}, code {origin['code']}"
+    pages.write(path, title, lead, sections, footer)

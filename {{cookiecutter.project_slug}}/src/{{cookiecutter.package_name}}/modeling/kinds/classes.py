@@ -307,6 +307,8 @@ def at_other_rules(answers: Decisions, rule: Rule) -> tuple[str, float, Floats, 
     places, p = np.linspace(0, 1, 101), answers.probabilities[:, 1]
     moved = [replace(answers, label=(p >= t).astype(np.int64)) for t in places]
     return "threshold of the probability", rule.threshold or 0.5, places, moved
+
+
 # Packaging
 
 

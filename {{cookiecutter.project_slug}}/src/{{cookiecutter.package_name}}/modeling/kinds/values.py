@@ -1,10 +1,9 @@
 """Answers on a scale (regression): labels [n] are numbers in a unit of their own."""
 
 import math
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
-import sys
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,6 +248,8 @@ def at_other_rules(answers: Estimates, rule: Rule) -> tuple[str, float, Floats, 
     plain = answers.value - rule.shift * answers.deviation
     moved = [replace(answers, value=plain + s * answers.deviation) for s in places]
     return "shift, in predicted standard deviations", rule.shift, places, moved
+
+
 # Packaging
 
 
