@@ -18,7 +18,7 @@ TONES = {
     "not applicable": "quiet",
 }
 COLOURS = {"good": "green", "bad": "red", "unsure": "yellow", "quiet": "dim"}
-NUMBER = re.compile(r"([<≤≥] )?[-+]?[\d.,]*(e[-+]\d+)?(nan|inf)?( ?%)?|–")
+NUMBER = re.compile(r"([<≤≥] )?[-+]?[\d.,]*(e[-+]\d+)?(nan|inf)?( ?%)?")
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ def sliced(model: Subject, losses: Losses) -> Verdict:
     return slices.judge(losses[model.candidate.name], masks, columns, model.embedding, limits)
 
 
-METHODS = (metrics, costs, compared, robustness, invariance, directions)
-METHODS += (calibrated, confident, sliced)
+METHODS = [metrics, costs, compared, robustness, invariance, directions]
+METHODS += [calibrated, confident, sliced]
 
 
 def explain(model: Subject) -> Any:
