@@ -95,7 +95,7 @@ def compare_trainings(args: argparse.Namespace) -> None:
     }
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=settings.paths.state) as folder,
-        tracking.followed(settings, tracking.start(settings, "compare", tags=tags)) as parent,
+        tracking.start(settings, "compare", tags=tags) as parent,
     ):
         tracking.record_inputs(parent, settings)
         scores, sizes = resamples.train_all(contenders, mode, num, parent, Path(folder), metric)

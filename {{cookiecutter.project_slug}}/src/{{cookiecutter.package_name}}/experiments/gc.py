@@ -30,7 +30,6 @@ from ..packaging.pull import CURRENT
 from ..provenance import git, read_json
 from ..settings import Settings
 from ..worktree import cache
-from .journal import journals
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,10 +104,6 @@ def collect(settings: Settings, before: float, keep_runs: int) -> Iterator[Waste
     hashes = {value for r in runs for tag, value in r.data.tags.items() if tag.startswith("dvc.")}
     yield files("objects in DVC's cache", unused_data(hashes))
     yield files("models in live/", untouched(old_live(settings), before))
-    over = [j for j in journals(settings.paths.records) if j.closed() and not j.waits()]
-    yield files(
-        "journals of broken trainings", [j.folder for j in over if j.path.stat().st_mtime < before]
-    )
     left = [path for pattern in LEFTOVERS for path in settings.paths.state.glob(pattern)]
     # Whatever the options say: a comparison that runs now has written within the hour.
     yield files("leftovers in .state/", untouched(left, min(before, time.time() - 3600)))

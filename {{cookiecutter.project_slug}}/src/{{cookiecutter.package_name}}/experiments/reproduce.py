@@ -20,10 +20,10 @@ import yaml
 
 from .. import logs, tracking
 from ..params import PARAMS, load
-from ..provenance import environment, git
+from ..provenance import dvc_hash, environment, git
 from ..settings import Settings
 from ..worktree import Worktree, checkout, repository, run_git
-from . import inputs, records
+from . import records
 
 COMPOSES = True  # what stands first is a run
 EQUAL, DIFFERENT = 0, 1
@@ -136,12 +136,12 @@ def train_again(
     settings.paths.state.mkdir(parents=True, exist_ok=True)
     parent = Path(tempfile.mkdtemp(prefix="reproduce-", dir=settings.paths.state))
     config = yaml.safe_load((recorded / CONFIG).read_text(encoding="utf-8"))
-    package, verbs = config["project"]["package"], [["train", "--pipeline"], ["evaluate"], ["sync"]]
+    package, verbs = config["project"]["package"], [["train", "--pipeline"], ["evaluate"]]
     try:
         with checkout(parent, source.info.run_id[:8], tags["code.commit"], keep) as folder:
             time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
             tree = Worktree(settings, Path.cwd(), folder / inside, time, "reproduce")
-            changes = (recorded / "code" / inputs.PATCH).resolve()
+            changes = (recorded / "code" / tracking.PATCH).resolve()
             if changes.read_bytes().startswith(b"diff "):
                 run_git("apply", "--whitespace=nowarn", str(changes), cwd=folder)
             bring_data(tree, {name: config["paths"][name] for name in ("raw", "splits")}, tags)
@@ -176,7 +176,7 @@ def bring_data(tree: Worktree, paths: dict[str, str], tags: dict[str, str]) -> N
     if tree.call("dvc", "checkout", *files, accepted=(0, 1, 255)):
         tree.call("dvc", "pull", *files, accepted=(0, 1, 255))
     for name, md5 in hashes.items():
-        if not (folder / name).is_dir() or inputs.dvc_hash(folder / name) != md5:
+        if not (folder / name).is_dir() or dvc_hash(folder / name) != md5:
             raise ValueError(
                 f"{paths[name]} of that run (DVC hash {md5}) is in neither the cache nor the remote, or damaged there: "
                 "`dvc push` it from where it was made; what `make pipeline` trains on is in the cache"
@@ -186,7 +186,7 @@ def bring_data(tree: Worktree, paths: dict[str, str], tags: dict[str, str]) -> N
 def write_params(tree: Worktree, config: dict[str, Any]) -> None:
     """The run's composed configuration, with paths and tracker inside of the worktree."""
     config["paths"] |= OWN | {name: f"{DATA}/{name}" for name in ("raw", "splits")}
-    config["tracking"]["uri"], config["logger"]["extra"] = "sqlite:///mlflow.db", None
+    config["tracking"]["uri"], config["logger"] = "sqlite:///mlflow.db", {}
     (tree.project / PARAMS).write_text(
         yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )

@@ -2,7 +2,6 @@
 this checkout.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,16 +65,16 @@ class Worktree(worktree.Worktree):
         finally:
             if link:
                 link.unlink(missing_ok=True)
-            for record in (self.project / self.settings.paths.records).glob(
-                "*"
-            ):  # what the tracker did not take yet
-                (self.main / self.settings.paths.records).mkdir(parents=True, exist_ok=True)
-                shutil.move(record, self.main / self.settings.paths.records / record.name)
 
     def shared_paths(self) -> list[str]:
         file, paths = self._tracker_file(), self.settings.paths
         uri = f"sqlite:///{self.main / file}" if file else self.settings.tracking.uri
-        shared = {"live": paths.live, "audit": paths.audit, "state": paths.state}
+        shared = {
+            "live": paths.live,
+            "audit": paths.audit,
+            "state": paths.state,
+            "records": paths.records,
+        }
         return [
             f"tracking.uri={uri}",
             *[f"paths.{name}={self.main / path}" for name, path in shared.items()],
