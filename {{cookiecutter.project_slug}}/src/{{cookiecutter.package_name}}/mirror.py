@@ -81,8 +81,8 @@ def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: s
         home = experiment_id(server, experiment)
         target = server.create_run(home, info.start_time, wanted, info.run_name)
     target_id = target.info.run_id
-    for name in wanted.keys() - target.data.tags.keys():
-        server.set_tag(target_id, name, wanted[name])
+    for name, text in wanted.items() - target.data.tags.items():
+        server.set_tag(target_id, name, text)
     send_values(local, server, source, target_id)
     send_files(server, source, target_id, since)
     if info.status == "RUNNING":

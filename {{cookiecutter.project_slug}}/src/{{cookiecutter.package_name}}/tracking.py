@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # where this is used as a library
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # MLflow's own defaults keep a program waiting for eight minutes where its server is gone.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -93,17 +94,19 @@ def find_record(tracker: "MlflowClient", experiment: str, key: str) -> Any:
 class Run:
     """One run in a store that always answers; `id` and `client` are the tracker's, where a copy has
     `key` as its tag `record`. As a context it ends as FINISHED, FAILED or, interrupted, as KILLED.
-
-    `resumed` says whether an earlier process began it.
     """
 
     settings: Settings
     store: "MlflowClient"
     local_id: str
     key: str
-    mirrored: bool
     child: bool = False
-    resumed: bool = False
+    resumed: bool = False  # an earlier process began it
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the tracker is another store than this run's."""
+        return self.store.tracking_uri.startswith(SQLITE) and mirrored(self.settings)
 
     @property
     def client(self) -> "MlflowClient":
@@ -119,7 +122,7 @@ class Run:
         return str(run.info.run_id)
 
     def params(self, values: dict[str, Any]) -> None:
-        """Parameters, but for those over MLflow's limit, which stand in config/params.yaml alone."""
+        """Those over MLflow's limit stand in config/params.yaml alone."""
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
@@ -208,24 +211,21 @@ def start(
     """Opens a run, below its parent where it has one; under a key that was used before, goes on
     with that run.
     """
-    tags, key = dict(tags or {}), key or new_key()
-    tags |= {"host": platform.node(), "process": _process(os.getpid())}
-    if parent:
-        tags |= {"mlflow.parentRunId": parent.local_id, "record.parent": parent.key}
+    store, key = connect(local_uri(settings), settings.tracking.experiment), key or new_key()
+    if parent is None:
+        look_around(settings, store)
+    entity = find_record(store, settings.tracking.experiment, key)
+    run = Run(settings, store, "", key, child=parent is not None, resumed=entity is not None)
+    if entity:
+        store.update_run(entity.info.run_id, "RUNNING")
     else:
-        look_around(settings)
-    run = attach(settings, key)
-    if run:
-        run.resumed = True
-        run.store.update_run(run.local_id, "RUNNING")
-    else:
-        store = connect(local_uri(settings), settings.tracking.experiment)
         home = experiment_id(store, settings.tracking.experiment)
-        run_tags = {"mlflow.user": user(), "record": key}
-        info = store.create_run(home, tags=run_tags, run_name=name).info
-        run = Run(settings, store, info.run_id, key, mirrored(settings))
-    run.child = parent is not None
-    run.tags(tags)
+        entity = store.create_run(home, tags={"record": key}, run_name=name)
+    run.local_id = entity.info.run_id
+    process = {"host": platform.node(), "process": _process(os.getpid())}
+    run.tags({"mlflow.user": user(), **process, **(tags or {})})
+    if parent:
+        run.tags({"mlflow.parentRunId": parent.local_id, "record.parent": parent.key})
     run.mark()
     return run
 
@@ -235,28 +235,31 @@ def new_key() -> str:
 
 
 def attach(settings: Settings, key: str) -> Run | None:
-    """A run that was begun before, to be added to; None where the local store has none of this key."""
+    """A run that was begun before, to be added to; None where the local store does not have it."""
     store = connect(local_uri(settings), settings.tracking.experiment)
     run = find_record(store, settings.tracking.experiment, key)
-    return Run(settings, store, run.info.run_id, key, mirrored(settings)) if run else None
+    return Run(settings, store, run.info.run_id, key) if run else None
 
 
-def look_around(settings: Settings) -> None:
+def look_around(settings: Settings, store: "MlflowClient") -> None:
     """Ends runs whose process on this machine is gone; says what is not as one might expect."""
-    store, log = connect(local_uri(settings), settings.tracking.experiment), logs.get("tracking")
-    query = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
+    query, log = f"status = 'RUNNING' and tags.host = '{platform.node()}'", logs.get("tracking")
     for run in store.search_runs([experiment_id(store, settings.tracking.experiment)], query):
-        process = run.data.tags["process"]
-        if _process(int(process.split()[0])) != process:
-            tags = run.data.tags
-            Run(settings, store, run.info.run_id, tags["record"], mirrored(settings)).finish(
-                "KILLED"
-            )
+        tags = run.data.tags
+        if _process(int(tags["process"].split()[0])) != tags["process"]:
+            Run(settings, store, run.info.run_id, tags["record"]).finish("KILLED")
     if not HAS_MIRROR and not settings.tracking.uri.startswith(SQLITE):
         log.warning("records go straight to the server: only `full` trains on while it is away")
-    journals = settings.paths.records.parent / "records"
-    if any(journals.glob("*/lines.jsonl")):
-        log.warning("%s holds records of an earlier version: its `sync` delivers them", journals)
+    folder = settings.paths.records.parent / "records"
+    if any(map(_waits, folder.glob("*/lines.jsonl"))):
+        log.warning("records of an earlier version wait in %s: its `sync` delivers them", folder)
+
+
+def _waits(journal: Path) -> bool:
+    """Whether a run that an earlier version of this project recorded was not delivered whole."""
+    delivered = journal.with_name("delivered.json")
+    offset = read_json(delivered)["offset"] if delivered.is_file() else 0
+    return bool(journal.stat().st_size > offset)
 
 
 def _process(number: int) -> str:
@@ -282,14 +285,10 @@ def record_inputs(run: Run, settings: Settings) -> None:
     around, lock, (patch, left_out) = environment(), Path("requirements.lock"), uncommitted()
     # `pipeline` leaves its overrides to the stages in OVERRIDES.
     overrides = os.environ.get("OVERRIDES") or " ".join(w for w in sys.argv[1:] if "=" in w)
-    tags = {
-        "command": " ".join(sys.argv),
-        "overrides": overrides,
-        "code.left_out": ", ".join(left_out)[:2000] or "none",
-        "env.lock_sha256": sha256(lock) if lock.is_file() else "none",
-    }
-    run.tags(provenance_tags(settings) | tags)
+    run.tags(provenance_tags(settings) | {"command": " ".join(sys.argv), "overrides": overrides})
+    run.tags({"code.left_out": ", ".join(left_out)[:2000] or "none"})
     run.tags({f"env.{name}": value for name, value in around.items() if name != "packages"})
+    run.tags({"env.lock_sha256": sha256(lock) if lock.is_file() else "none"})
     run.text(json.dumps(around, indent=2), "environment/environment.json")
     run.text(around["packages"], "environment/packages.txt")
     with TemporaryDirectory() as folder:
@@ -300,8 +299,8 @@ def record_inputs(run: Run, settings: Settings) -> None:
     run.text(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), "config/params.yaml")
     run.artifacts([Path("dvc.lock")], "config")
     # The schema is in validation.json. An exploring run reports elsewhere and finds neither.
-    names = ("validation.json", "data_card.md")
-    run.artifacts([settings.paths.reports / name for name in names], "data")
+    reports = settings.paths.reports
+    run.artifacts([reports / "validation.json", reports / "data_card.md"], "data")
 
 
 def remember(settings: Settings, run: Run, started: float, baselines: dict[str, Run]) -> None:
@@ -339,7 +338,7 @@ def _from_tracker(settings: Settings, trained: dict[str, Any]) -> Run:
     key, tracker = trained["record"], client(settings)
     known = find_record(tracker, settings.tracking.experiment, key)
     if known:
-        return Run(settings, tracker, known.info.run_id, key, mirrored=False)
+        return Run(settings, tracker, known.info.run_id, key)
     tags = {"restored": "true", "restored.from": trained["run_id"]}
     with start(settings, "train (restored)", tags=tags, key=key) as run:
         record_inputs(run, settings)

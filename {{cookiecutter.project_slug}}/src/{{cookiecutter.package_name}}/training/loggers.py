@@ -1,10 +1,9 @@
 """Where a training's numbers go: to its run, and to the loggers that `configs/logger` adds."""
 
+import time
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -35,20 +34,12 @@ class RunLogger(Logger):
 
 
 def loggers(settings: Settings, run: Run) -> list[Logger]:
-    """The run's, and the configured ones, where `{record}` stands for the run's key. Raises
-    ValueError where a package is not installed.
+    """The run's, and the configured ones, where `{record}` stands for the run's key; a run that
+    goes on gets another one, as a CSV logger deletes what it finds.
     """
+    record = f"{run.key}-{int(time.time())}" if run.resumed else run.key
     created: list[Logger] = [RunLogger(run)]
     for options in settings.logger.values():
-        # A run that goes on gets a folder of its own: a CSV logger deletes what it finds.
-        earlier = len(list(Path(options.get("save_dir", ".")).glob(f"{run.key}*")))
-        key = f"{run.key}-{earlier + 1}" if earlier else run.key
-        texts = {k: v.format(record=key) for k, v in options.items() if isinstance(v, str)}
-        try:
-            created.append(instantiate(options | texts))
-        except InstantiationException as error:
-            if not isinstance(error.__cause__, ModuleNotFoundError):
-                raise
-            missing = " ".join(str(error.__cause__).split())
-            raise ValueError(f"a package for this `logger` is missing: {missing}") from None
+        texts = {k: v.format(record=record) for k, v in options.items() if isinstance(v, str)}
+        created.append(instantiate(options | texts))
     return created
