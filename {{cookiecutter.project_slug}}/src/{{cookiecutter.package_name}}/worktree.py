@@ -113,8 +113,8 @@ class Worktree:
     def shared_paths(self) -> list[str]:
         """Overrides with which a verb in the worktree acts on the main checkout's models."""
         paths = self.settings.paths
-        shared = {"live": paths.live, "audit": paths.audit, "state": paths.state}
-        return [f"paths.{name}={self.main / path}" for name, path in shared.items()]
+        shared = ("live", "audit", "state", "records")
+        return [f"paths.{name}={self.main / getattr(paths, name)}" for name in shared]
 
     def add_feedback(self, rows: "pd.DataFrame") -> None:
         """One more file of feedback, in a folder that from now on DVC keeps."""
