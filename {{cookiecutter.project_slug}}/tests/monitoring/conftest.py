@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 import yaml
 from hydra.utils import instantiate
-from kinds import as_kind, relabel
 
+from kinds import as_kind, relabel
 from {{cookiecutter.package_name}}.data.ingest import content_hash
 from {{cookiecutter.package_name}}.modeling.kinds.classes import softmax
 from {{cookiecutter.package_name}}.monitoring.samples import Sample
