@@ -77,7 +77,7 @@ def measure(part: str, path: Path) -> dict[str, float]:
 
 
 def rules(columns: list[str]) -> pa.DataFrameSchema:
-    """A range for every number, the known classes, unique keys: what a schema of such a table has."""
+    """A range for every number and the known classes: what a schema of such a table has."""
     numbers = {
         c: pa.Column(float, pa.Check.in_range(-10, 10)) for c in columns if c.startswith("x")
     }

@@ -87,5 +87,5 @@ def test_files_without_a_class_and_empty_folders_are_refused(pictures: Path) -> 
         source.folder("pictures")
     with pytest.raises(ValueError, match="nowhere cannot be read: it is not there"):
         source.folder("nowhere")
-    with pytest.raises(ValueError, match=r"for a \.zip file only"):
+    with pytest.raises(ValueError, match=r"is for a \.zip file"):
         source.folder("pictures", sha256="0" * 64)
