@@ -58,15 +58,23 @@ def label_column(data: Data) -> "pa.Column":
     return pa.Column(float, rules, nullable=True)
 
 
+def finite(label: "pd.Series") -> "pd.Series":
+    """The labels that are numbers."""
+    import pandas as pd
+
+    values = pd.to_numeric(label, errors="coerce")
+    return values[np.isfinite(values)]
+
+
 def label_summary(label: "pd.Series", data: Data) -> dict[str, float]:
     """Quantiles of the values."""
-    marks = (0, 5, 25, 50, 75, 95, 100)
-    return {f"{mark} %": float(label.quantile(mark / 100)) for mark in marks}
+    quantiles = finite(label).quantile([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+    return {f"{100 * mark:g} %": float(value) for mark, value in quantiles.items()}
 
 
 def label_spread(label: "pd.Series", data: Data) -> tuple[str, float, float, str]:
     """A check that there is something to tell apart: its name, number, lower limit and detail."""
-    return "standard deviation of the labels", float(np.std(label)), 1e-12, ""
+    return "standard deviation of the labels", float(np.std(finite(label))), 1e-12, ""
 
 
 def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
