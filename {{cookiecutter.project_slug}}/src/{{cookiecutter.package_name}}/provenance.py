@@ -35,7 +35,8 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
     ),
     "validate": (
         "data/validate.py",
-        "data/validation.html.j2",
+        "pages.py",
+        "page.html.j2",
         "data/checks.py",
         "data/ingest.py",
         "data/schema.py",
@@ -79,6 +80,8 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "evaluation",
         "task/behaviour.py",
         "task/show.py",
+        "pages.py",
+        "page.html.j2",
     ),
     "package": (
         *LOADING,

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import logs, tracking
+from .. import logs, pages, tracking
 from ..packaging import registry
 from ..params import load
 from ..provenance import read_json, sha256, write_json
@@ -213,22 +213,17 @@ def in_words(test: "Paired", metric: str) -> str:
 
 def publish(settings: Settings, content: dict[str, Any], tables: "dict[str, pd.DataFrame]") -> None:
     """To the terminal, to reports/compare.json and to reports/compare.html."""
-    print(f"a: {', '.join(content['a'])}\nb: {', '.join(content['b'])}")
-    for title, table in tables.items():
-        print(f"\n{title}\n{table.to_string() if len(table) else 'none'}")
+    sides = [f"{side}: {', '.join(content[side])}" for side in ("a", "b")]
+    print("\n".join(sides))
+    sections = []
+    for title, frame in tables.items():
+        table = pages.table(frame.reset_index().to_dict("records"), "" if len(frame) else "None.")
+        pages.print_table(title, table.columns, table.rows)
+        sections.append(pages.Section(title, [table]))
     print(f"\n{content['verdict']}")
-    rows = {title: table.to_dict("index") for title, table in tables.items()}
+    rows = {title: frame.to_dict("index") for title, frame in tables.items()}
     write_json(settings.paths.reports / "compare.json", {**content, "tables": rows})
-    write_page(settings, content, tables)
-
-
-def write_page(
-    settings: Settings, content: dict[str, Any], tables: "dict[str, pd.DataFrame]"
-) -> None:
-    """One file that needs no other."""
-    import jinja2
-
-    template = Path(__file__).with_name("compare.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True).from_string(template)
-    text = page.render(content=content, tables=tables, project=settings.project)
-    (settings.paths.reports / "compare.html").write_text(text + "\n", encoding="utf-8")
+    verdict, project = content["verdict"], settings.project
+    lead = [pages.Text(f"{verdict[0].upper()}{verdict[1:]}."), *map(pages.Text, sides)]
+    path, title = settings.paths.reports / "compare.html", f"Comparison in {project.name}"
+    pages.write(path, title, lead, sections, f"Owner {project.owner}")
