@@ -64,7 +64,7 @@ def test_a_training_leaves_checkpoints_gradients_throughput_machine_and_extreme_
 
 
 @pytest.mark.row("M2", "E7")
-def test_baselines_are_runs_of_their_own_with_charts(trained: Project) -> None:
+def test_baselines_are_runs_of_their_own_with_plots(trained: Project) -> None:
     run, settings = run_of(trained), trained.settings()
     above = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
     found = tracking.client(settings).search_runs([run.info.experiment_id], above)
@@ -74,8 +74,8 @@ def test_baselines_are_runs_of_their_own_with_charts(trained: Project) -> None:
     values = {name: r.data.metrics[score] for name, r in runs.items()}
     assert values["constant"] < min(values["heuristic"], values["classical"])
     for name, baseline in runs.items():
-        files = files_of(baseline.info.run_id, settings, "charts", "model")
-        assert "charts/distribution.png" in files
+        files = files_of(baseline.info.run_id, settings, "plots", "model")
+        assert "plots/distribution.png" in files
         assert ("model/classical.skops" in files) == (name == "classical")
 
 

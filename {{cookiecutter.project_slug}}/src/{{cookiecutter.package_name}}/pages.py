@@ -127,7 +127,7 @@ def draw(drawer: Callable[[Any], None]) -> bytes:
     import matplotlib.pyplot as plt
 
     # Five inches: on a phone a font of 9 points is then still 9 points high.
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(style):
         figure = plt.figure(figsize=(5, 3.2), layout="constrained")
         drawer(figure)
