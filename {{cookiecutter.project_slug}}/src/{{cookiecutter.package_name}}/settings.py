@@ -292,12 +292,6 @@ class Search(Strict):
     storage: str = "sqlite:///store/search.db"
 
 
-class Logger(Strict):
-    """Where epoch metrics go beside MLflow, which always keeps the record."""
-
-    extra: Component | None
-
-
 class Tracking(Strict):
     uri: str
     experiment: str
@@ -429,7 +423,7 @@ class Settings(Strict):
     training: Training
     health: Health
     search: Search = Search()
-    logger: Logger
+    logger: dict[str, Component]
     tracking: Tracking
     evaluation: Evaluation
     packaging: Packaging

@@ -89,10 +89,11 @@ def train(settings: Settings) -> Metrics:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is as good as Ctrl-C
     with logs.stage("train") as log, checkpoints.lock(settings):
         key, given_up = checkpoints.claim(settings)
-        if given_up and (settings.paths.records / given_up).exists():
-            tracking.start(settings, "train", key=given_up).finish("KILLED")
+        given_up_run = tracking.attach(settings, given_up) if given_up else None
+        if given_up_run:
+            given_up_run.finish("KILLED")
         record = tracking.start(settings, "train", tags={"candidate": "network"}, key=key)
-        with tracking.followed(settings, record):
+        with record:
             metrics, children = fit_all(settings, record)
         tracking.remember(settings, record, started, children)
         if (
