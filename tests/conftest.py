@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from cookiecutter.main import cookiecutter
+from filelock import FileLock
 from tasks import TASKS, Task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,8 +124,7 @@ def bake_into(folder: Path, config: Path, **answers: str) -> Project:
         cookiecutter(str(ROOT), no_input=True, extra_context=answers, output_dir=str(folder), config_file=str(config))
     )
     task = next(task for task in TASKS if task.name == answers.get("task", TASKS[0].name))
-    known = {"MYPY_CACHE_DIR": str(BUILD / "mypy")}  # of the libraries, which takes longer than checking a project
-    return Project(path, clean_environment(PYTHONPATH=str(path / "src"), **known), task)
+    return Project(path, clean_environment(PYTHONPATH=str(path / "src"), MYPY_CACHE_DIR=str(BUILD / "mypy")), task)
 
 
 @pytest.fixture(scope="session")
@@ -156,15 +157,24 @@ def fresh(tmp_path: Path, config: Path) -> Baker:
 
 
 @pytest.fixture(scope="session")
-def shared(config: Path) -> Project:
-    """The default project with a working environment, which is kept from one session to the next."""
+def shared(config: Path, testrun_uid: str) -> Project:
+    """The default project with a working environment, which is kept from one session to the next.
+
+    Of the processes that test, the first one makes it; the others wait.
+    """
     BUILD.mkdir(parents=True, exist_ok=True)
-    for leftover in [path for path in BUILD.glob("*") if path.name != ".venv"]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    project = bake_into(BUILD, config)
-    project.env["VENV"] = str(BUILD / ".venv")
-    project.run(sys.executable, "scripts/setup.py")
-    return project
+    made = BUILD / "made"
+    with FileLock(BUILD.with_suffix(".lock")):
+        if not made.exists() or made.read_text(encoding="utf-8") != testrun_uid:
+            for leftover in [path for path in BUILD.glob("*") if path.name not in (".venv", "mypy")]:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            project = bake_into(BUILD, config)
+            project.env["VENV"] = str(BUILD / ".venv")
+            project.run(sys.executable, "scripts/setup.py")
+            made.write_text(testrun_uid, encoding="utf-8")
+    path = BUILD / "my-model"
+    settings = {"PYTHONPATH": str(path / "src"), "MYPY_CACHE_DIR": str(BUILD / "mypy"), "VENV": str(BUILD / ".venv")}
+    return Project(path, clean_environment(**settings))
 
 
 def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -173,17 +183,24 @@ def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
 
-@pytest.fixture(scope="session", params=TASKS, ids=lambda task: task.name)
+def each_task() -> list[Any]:
+    """The tasks as parameters: one process tests all of one, and those after the first are for `make test ALL=1`."""
+    marks = [pytest.mark.xdist_group(task.name) for task in TASKS]
+    return [
+        pytest.param(task, id=task.name, marks=[mark, *([pytest.mark.deep] if task != TASKS[0] else [])])
+        for task, mark in zip(TASKS, marks, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session", params=each_task())
 def trained(request: pytest.FixtureRequest, shared: Project, config: Path) -> Project:
     """A project of each task after `make pipeline`, in one environment."""
     task: Task = request.param
-    project = shared
-    if task != shared.task:
-        folder = BUILD / task.name
-        folder.mkdir()
-        project = bake_into(folder, config, task=task.name)
-        project.env["VENV"] = shared.env["VENV"]
-        project.run("git", "init", "--quiet")
+    folder = BUILD / task.name
+    folder.mkdir()
+    project = bake_into(folder, config, task=task.name)
+    project.env["VENV"] = shared.env["VENV"]
+    project.run("git", "init", "--quiet")
     done = project.run("make", "pipeline")
     assert ran(done) == ["ingest", "validate", "split", "train", "evaluate", "package"]
     return project
@@ -219,3 +236,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         if "GPU" not in reason:
             report.outcome, report.longrepr = "failed", f"REQUIRE_ALL=1 and yet: {reason}"
     return report
+
+
+def note_time(name: str, seconds: float) -> None:
+    """Keeps how long a part of the tests took, for `make sizes`."""
+    path = BUILD.parent / "times.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        times = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        path.write_text(json.dumps({**times, name: round(seconds, 1)}, indent=2), encoding="utf-8")
+
+
+STARTED = time.monotonic()
+TIERS = {"not slow and not deep": "make quick", "not deep": "make test", "": "make test ALL=1"}
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    option = session.config.option
+    whole = not option.keyword and session.config.args == session.config.getini("testpaths")
+    if whole and exitstatus == 0 and not hasattr(session.config, "workerinput") and option.markexpr in TIERS:
+        note_time(TIERS[option.markexpr], time.monotonic() - STARTED)

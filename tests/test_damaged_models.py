@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 METHODS = {"M6", "M7", "M8", "M9", "M10", "M11", "M12"}
 
 

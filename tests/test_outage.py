@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import Project, environment_python
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("outage")]
 DEADLINE = 180.0
 HASTE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}  # not 10 s: these verbs ask a silent tracker for one thing after another
 

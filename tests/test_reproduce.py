@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
 
 def copied(project: Project, folder: Path) -> Project:

@@ -1,6 +1,6 @@
 """T4 for real: processes are killed at random moments, and what they were doing ends as if nothing had happened.
 
-TORTURE=10 takes that many rounds of random kills; the moments follow from TORTURE_SEED, another one each time.
+DEPTH=10 takes that many rounds of random kills; the moments follow from TORTURE_SEED, another one each time.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 from conftest import Project, environment_python
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("torture")]
 EPOCHS, DEADLINE = 6, 300
-ROUNDS = int(os.environ.get("TORTURE", "3"))
+ROUNDS = int(os.environ.get("DEPTH", "1"))
 SEED = int(os.environ.get("TORTURE_SEED", str(time.time_ns() % 10**6)))
 FAST = [f"trainer.max_epochs={EPOCHS}", "training.checkpoint_seconds=0.05"]
 PIPELINE = [environment_python(), "-m", "my_model", "pipeline", *FAST]

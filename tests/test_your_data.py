@@ -12,7 +12,7 @@ import pytest
 from conftest import Baker, Project
 from tasks import TASKS, Task
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 BLOCK = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ADDRESS, READY_SECONDS = "127.0.0.1:8000", 120
 

@@ -134,6 +134,9 @@ def run_alone(args: argparse.Namespace) -> int:
     shutil.rmtree(settings.paths.state / "training", ignore_errors=True)
     from .packaging import promote, pull
 
+    if pull.is_live(settings):
+        logs.get("pipeline").info("nothing new: live/ holds this bundle")
+        return 0
     code = promote.run(settings, argparse.Namespace(override=None))
     if code == 0 or (settings.paths.live / pull.CURRENT).exists():
         pull.run(settings, args)

@@ -1,141 +1,157 @@
-"""A git worktree in which stages run on the code of one commit. It shares the DVC cache with this
-checkout.
+"""A git worktree in which stages run on the code of one commit, for `routine` and `reproduce`. It
+shares DVC's cache with this checkout, of which nothing else changes.
 """
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from .provenance import git
 from .settings import Settings
 
-KEPT_OUTPUTS = 20
-HIDDEN = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-)  # set inside git's hooks, where they would name this checkout
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_git(*arguments: str, cwd: Path | None = None) -> str:
+    """Output of a git command. Raises RuntimeError."""
+    done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"git {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 @contextmanager
-def checkout(parent: Path, name: str, commit: str = "HEAD", keep: bool = False) -> Iterator[Path]:
-    """A checkout without a branch, removed at the end; what a killed process left in `parent` is
-    removed first.
+def checkout(
+    settings: Settings, job: str, commit: str = "HEAD", keep: bool = False
+) -> Iterator["Worktree"]:
+    """A worktree without a branch in .state/<job>, removed at the end; what a killed process left
+    there is removed first. Raises ValueError where there is no commit.
     """
-    shutil.rmtree(parent, ignore_errors=True)
-    run_git("worktree", "prune")
-    folder = parent.resolve() / name
-    run_git("worktree", "add", "--detach", "--quiet", str(folder), commit)
+    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
+        raise ValueError(
+            "there is no commit yet: `make setup` makes the git repository, then commit the project"
+        )
+    main, time = Path.cwd(), datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    folder = main / settings.paths.state / job
+    _remove(folder)
+    run_git("worktree", "add", "--detach", "--quiet", str(folder / time), commit)
+    project = folder / time / git("rev-parse", "--show-prefix")
+    tree = Worktree(settings, main, project, job, time)
     try:
-        yield folder
+        share_cache(tree)
+        yield tree
     finally:
         if not keep:
-            shutil.rmtree(parent, ignore_errors=True)
-            run_git("worktree", "prune")
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    run_git("worktree", "prune")
 
 
 @dataclass
 class Worktree:
     """`main` is the checkout that it serves, `project` the same project in the worktree; both are
-    absolute.
-
-    What its commands print goes to logs/<job>-<time>.txt.
+    absolute. `branch` holds what the routine committed.
     """
 
     settings: Settings
     main: Path
     project: Path
-    time: str
     job: str
-
-    def share_cache(self) -> None:
-        """DVC looks for data in the main checkout's cache and in its remotes."""
-        for old in sorted((self.main / self.settings.paths.logs).glob(f"{self.job}-*.txt"))[
-            :-KEPT_OUTPUTS
-        ]:
-            old.unlink()
-        local = self.main / ".dvc" / "config.local"
-        if local.is_file():
-            shutil.copy(local, self.project / ".dvc" / "config.local")
-        self.call("dvc", "config", "--local", "cache.dir", str(cache(self.main)))
+    time: str
+    branch: str | None = None
 
     def call(self, module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int:
-        """Runs a Python module in the worktree on its own sources; output goes to logs/. Raises
-        RuntimeError.
+        """Exit code of a Python module, run on the worktree's own sources, with its output in
+        logs/<job>-<time>.txt. Raises RuntimeError.
         """
         output = self.main / self.settings.paths.logs / f"{self.job}-{self.time}.txt"
-        output.parent.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(exist_ok=True)
+        # dvc.yaml calls plain `python`.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(self.project / "src")}
+        command = [sys.executable, "-m", module, *arguments]
         with output.open("a", encoding="utf-8") as file:
-            code = _wait(
-                [sys.executable, "-m", module, *arguments], self.project, self._environment(), file
-            )
+            code = _run(command, cwd=self.project, env=environment, stdout=file, stderr=file)
         if code not in accepted:
             raise RuntimeError(
                 f"`{module} {arguments[0]}` failed with exit code {code}: read {output}"
             )
         return code
 
-    def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
-        paths = {
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(self.project / "src"), kept.get("PYTHONPATH")])
-            ),
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")]),
-        }
-        return kept | paths
+    # What only the routine needs.
+
+    @property
+    def feedback(self) -> Path:
+        return self.project / self.settings.paths.feedback
+
+    def prepare(self) -> None:
+        """Fetches what earlier data versions left, and brings the tracker's file where the stages,
+        which read only params.yaml, look for it.
+        """
+        settings = self.settings
+        if self.feedback.with_suffix(".dvc").is_file():
+            self.call("dvc", "checkout", f"{settings.paths.feedback}.dvc")
+        profile = f"{settings.paths.reports}/profile.json"  # new data is held beside it
+        self.call("dvc", "checkout", profile, accepted=(0, 1, 255))
+        file = settings.tracking.uri.removeprefix("sqlite:///")
+        if not file.startswith("/") and "://" not in file:
+            (self.project / file).symlink_to(self.main / file)
+
+    def shared_paths(self) -> list[str]:
+        """Overrides with which a verb in the worktree acts on the main checkout's models."""
+        paths = self.settings.paths
+        shared = {"live": paths.live, "audit": paths.audit, "state": paths.state}
+        return [f"paths.{name}={self.main / path}" for name, path in shared.items()]
+
+    def add_feedback(self, rows: "pd.DataFrame") -> None:
+        """One more file of feedback, in a folder that from now on DVC keeps."""
+        folder = self.settings.paths.feedback.as_posix()
+        run_git("rm", "-r", "--quiet", "--ignore-unmatch", folder, cwd=self.project)
+        self.feedback.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(self.feedback / f"{self.time}.parquet", index=False)
+        self.call("dvc", "add", folder)
+
+    def commit(self, message: str) -> None:
+        """On a branch of its own, which outlives the worktree."""
+        self.branch = f"routine/{self.time}"
+        identity = ["-c", "user.name=routine", "-c", "user.email=routine@localhost"]
+        options = [] if git("config", "user.email") else identity
+        run_git("switch", "--quiet", "-c", self.branch, cwd=self.project)
+        run_git("add", "--all", cwd=self.project)
+        run_git(*options, "commit", "--quiet", "-m", message, cwd=self.project)
 
 
-def cache(project: Path) -> Path:
-    """DVC's cache folder. Raises ValueError where the project does not use DVC."""
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    found = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise ValueError("this is no DVC project: run `make setup` first")
-    return (project / found.stdout.strip()).resolve()
+def share_cache(tree: Worktree) -> None:
+    """DVC looks for data in the main checkout's cache and in its remotes."""
+    from dvc.repo import Repo
+
+    local = tree.main / ".dvc/config.local"
+    if local.is_file():
+        shutil.copy(local, tree.project / ".dvc")
+    folder = Repo(str(tree.main)).cache.local_cache_dir
+    tree.call("dvc", "config", "--local", "cache.dir", folder)
 
 
-def _wait(command: list[str], folder: Path, environment: dict[str, str], output: TextIO) -> int:
-    """Exit code of a command. If this process is interrupted meanwhile, all that the command
-    started ends too.
-    """
-    with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
-    ) as process:
+def _run(command: list[str], **options: Any) -> int:
+    """Exit code of a command; what it started ends too where this process is interrupted."""
+    with subprocess.Popen(command, **options) as process:
         try:
             return process.wait()
         except BaseException:
-            if sys.platform == "win32":
-                process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+            started = psutil.Process(process.pid).children(recursive=True)
+            for one in [process, *started]:
+                one.kill()
             raise
-
-
-def repository() -> Path:
-    """Where the project lies inside its git repository. Raises ValueError where there is none, or
-    no commit yet.
-    """
-    if (
-        shutil.which("git") is None
-        or run_git("rev-parse", "--is-inside-work-tree", check=False) != "true"
-    ):
-        raise ValueError(
-            "this works in a git worktree, and this is no git repository: run `make setup` first"
-        )
-    if not run_git("rev-parse", "--verify", "--quiet", "HEAD", check=False):
-        raise ValueError("the git repository has no commit yet: commit the project first")
-    return Path(run_git("rev-parse", "--show-prefix"))
-
-
-def run_git(*arguments: str, cwd: Path | None = None, check: bool = True) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
-    if check and done.returncode:
-        raise RuntimeError(f"git {arguments[0]} failed: {done.stderr.strip()}")
-    return done.stdout.strip()

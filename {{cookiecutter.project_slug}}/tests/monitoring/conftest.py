@@ -46,7 +46,7 @@ if verb == "ingest":
     Path("count.txt").write_text(str(len(list(Path("data/feedback").glob("*.parquet")))))
 if verb == "promote":
     with open(settings["paths.audit"], "a") as file:
-        file.write(Path("count.txt").read_text() + " " + settings["tracking.uri"] + "\\n")
+        file.write(Path("count.txt").read_text() + " " + os.readlink("tracker.db") + "\\n")
     sys.exit(int(os.environ.get("GATE", "0")))
 if verb == "pull":
     Path(settings["paths.live"], "pulled").touch()
@@ -58,7 +58,7 @@ stages:
     deps: [data/feedback]
     outs: [count.txt]
 """
-IGNORED = "live\nlogs\nstore\n.state\nreports\naudit\ndata/raw\n"
+IGNORED = "tracker.db\nlive\nlogs\nstore\n.state\nreports\naudit\ndata/raw\n"
 
 
 @pytest.fixture(scope="session")

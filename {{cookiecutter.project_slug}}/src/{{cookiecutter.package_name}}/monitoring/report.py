@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..packaging.bundle import Bundle
-from .quality import Row
-from .samples import Sample, reference_sample, stored_sample
+from .samples import Row, Sample, reference_sample, stored_sample
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 MAX_HISTOGRAMS = 4
@@ -40,7 +39,7 @@ def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> list[tuple
     if not rows:
         return []
     labels = bundle.card.labels
-    reference, window = reference_sample(bundle), stored_sample(rows, labels)
+    reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)
     found, pairs = [], []
     if labels:
         found.append(("Share of each predicted label", _bars(labels, reference, window)))

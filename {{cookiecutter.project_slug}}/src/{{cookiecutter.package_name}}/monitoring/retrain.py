@@ -6,18 +6,16 @@ merge.
 """
 
 import hashlib
-import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import logs
+from ..modeling import kinds
 from ..provenance import git, read_json, write_json
 from ..serving.store import recent
-from ..settings import Data, Settings
-from ..worktree import checkout, repository
-from .worktree import Worktree
+from ..settings import Settings
+from ..worktree import Worktree, checkout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,14 +41,11 @@ def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outc
     """Trains on the labelled predictions and lets the gates decide. Raises ValueError or
     RuntimeError with one line.
     """
-    inside = repository()
     needed = settings.monitoring.retrain_min_labels
     labelled = len(recent(settings.paths.store, needed, labelled=True))
     if labelled < needed:
         return _too_few(labelled, needed)
-    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    with checkout(settings.paths.state / "routine", time) as folder:
-        tree = Worktree(settings, Path.cwd(), folder / inside, time)
+    with checkout(settings, "routine") as tree:
         tree.prepare()
         rows = new_rows(settings, tree.feedback)
         if len(rows) < needed:
@@ -61,16 +56,13 @@ def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outc
         code = run_pipeline(tree, rows, reasons)
         if code == 3:
             write_json(tried, refused)
-    return Outcome(
-        code,
-        f"{WORDS[code]}, after training with {len(rows)} labelled predictions more",
-        branch=tree.branch,
-    )
+    words = f"{WORDS[code]}, after training with {len(rows)} labelled predictions more"
+    return Outcome(code, words, branch=tree.branch)
 
 
-def _too_few(found: int, needed: int) -> Outcome:
-    words = f"cannot tell: {found} new labelled predictions, a retraining needs {needed} (labels come through /feedback)"
-    return Outcome(4, words)
+def _too_few(count: int, needed: int) -> Outcome:
+    words = f"cannot tell: {count} new labelled predictions, a retraining needs {needed}"
+    return Outcome(4, f"{words} (labels come through /feedback)")
 
 
 def _fingerprint(rows: "pd.DataFrame") -> dict[str, str]:
@@ -89,53 +81,41 @@ def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
     import pandas as pd
 
     from ..data.ingest import content_hash, feedback_rows, read
-    from ..task.features import Features, Instance, check_instance, instance_to_row
     from ..task.schema import near_key
 
-    stored = recent(settings.paths.store, settings.serving.store_rows, labelled=True)
     known = pd.concat([read(settings), *feedback_rows(feedback)], ignore_index=True)
-    known_content = set(content_hash(known))
-    features, found = Features.model_validate(settings.data.features), []
-    for item in stored:
+    columns = known.columns.drop("content")
+    # An item may leave columns out.
+    rows = pd.DataFrame(labelled_rows(settings), columns=columns).astype(known.dtypes[columns])
+    if rows.empty:
+        return rows
+    content, near = content_hash(rows), near_key(rows, settings.data).astype(str)
+    disputed = rows["label"].groupby(content).transform("nunique") > 1
+    old = rows["id"].isin(known["id"]) | content.isin(content_hash(known))
+    rows = rows[~disputed & ~old & ~content.duplicated()]
+    near = near[rows.index]
+    alike = near.isin(near_key(known, settings.data).astype(str)) | near.duplicated()
+    return rows[~alike].reset_index(drop=True)
+
+
+def labelled_rows(settings: Settings) -> list[dict[str, Any]]:
+    """Stored predictions with feedback as raw rows. What the settings allow no more stays out:
+    validation would stop the pipeline at it.
+    """
+    from ..task.features import Features, Instance, check_instance, instance_to_row
+
+    data, rows = settings.data, []
+    features, kind = Features.model_validate(data.features), kinds.of(data.kind)
+    for item in recent(settings.paths.store, settings.serving.store_rows, labelled=True):
         try:
             instance = Instance.model_validate(item["instance"])
             check_instance(instance, features)
-        except (
-            ValueError
-        ):  # it was allowed when it was asked: validation would stop the pipeline at it
+            label = kind.check_label(item["feedback"], data.labels)
+        except ValueError:
             continue
-        if is_label(item["feedback"], settings.data):
-            found.append(
-                {
-                    "id": item["prediction_id"],
-                    **instance_to_row(instance),
-                    "label": item["feedback"],
-                }
-            )
-    columns = known.columns.drop("content")
-    rows = pd.DataFrame(found, columns=columns).astype(
-        known.dtypes[columns]
-    )  # an item may leave columns out
-    if rows.empty:
-        return rows
-    content = content_hash(rows)
-    agreed = rows["label"].groupby(content).transform("nunique") == 1
-    fresh = (
-        ~content.isin(known_content) & ~rows["id"].isin(set(known["id"])) & ~content.duplicated()
-    )
-    near = near_key(rows, settings.data).astype(str)
-    apart = (
-        ~near.isin(set(near_key(known, settings.data).astype(str)))
-        & ~near.where(agreed & fresh).duplicated()
-    )
-    return rows[agreed & fresh & apart].reset_index(drop=True)
-
-
-def is_label(given: Any, data: Data) -> bool:
-    """Whether a feedback can be a label of the data: one of its classes, or a finite number."""
-    if data.kind == "regression":
-        return isinstance(given, float) and math.isfinite(given)
-    return given in data.labels
+        row = instance_to_row(instance)
+        rows.append({"id": item["prediction_id"], **row, "label": label})
+    return rows
 
 
 def run_pipeline(tree: Worktree, rows: "pd.DataFrame", reasons: list[str]) -> int:
@@ -145,8 +125,7 @@ def run_pipeline(tree: Worktree, rows: "pd.DataFrame", reasons: list[str]) -> in
     log = logs.get("routine")
     log.info("training with %d labelled predictions more, in %s", len(rows), tree.project)
     tree.add_feedback(rows)
-    with tree.shared_tracker():
-        tree.call("dvc", "repro")
+    tree.call("dvc", "repro")
     # Before promote: the audit record and the registry name a commit that stays.
     tree.commit(f"Retrain with {len(rows)} labelled predictions\n\n" + "\n".join(reasons))
     package, shared = tree.settings.project.package, tree.shared_paths()

@@ -9,123 +9,83 @@ makes a branch to review and merge.
 """
 
 import argparse
-import json
 import signal
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from .. import logs
-from ..provenance import write_json
+from ..provenance import read_json, write_json
 from ..settings import Settings
-from .monitor import CANNOT_TELL, monitor
+from .monitor import monitor
 from .retrain import Outcome, retrain
 
-NOTHING, FAILED, UNSURE = 0, 1, 4
+FAILED, UNSURE = 1, 4
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--force", action="store_true", help="retrain without an alarm; the gates decide as always"
-    )
-    parser.add_argument(
-        "--scheduled",
-        metavar="TIME",
-        help="when this run was meant to start (ISO 8601), for the log",
-    )
+    force = "retrain without an alarm; the gates decide as always"
+    parser.add_argument("--force", action="store_true", help=force)
+    scheduled = "when this run was meant to start (ISO 8601), for the log"
+    parser.add_argument("--scheduled", metavar="TIME", help=scheduled)
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
     """One run at a time; whatever happens, logs/routine.jsonl gets its line."""
     from filelock import FileLock, Timeout
 
-    started = datetime.now(UTC)
-    before = signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # so that `finally` is done
-    settings.paths.state.mkdir(parents=True, exist_ok=True)
+    start, state = datetime.now(UTC).isoformat(timespec="seconds"), settings.paths.state
+    fields: dict[str, Any] = {"scheduled": args.scheduled or start, "start": start, "run": None}
+    state.mkdir(parents=True, exist_ok=True)
+    # `finally` is to be done on SIGTERM too.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    outcome = Outcome(FAILED, "failed", error="interrupted")
     try:
-        with FileLock(settings.paths.state / "routine.lock", timeout=0):
-            number = _count(settings.paths.state / "routine-runs.json")
-            try:
-                outcome = routine(settings, args.force)
-            except (
-                Exception
-            ) as error:  # the scheduler's log must say what went wrong, whatever it was
-                outcome = Outcome(
-                    FAILED, "failed", error=" ".join(str(error).split()) or repr(error)
-                )
-            except BaseException:  # interrupted or told to exit
-                _record(
-                    Outcome(FAILED, "failed", error="interrupted"), number, started, args.scheduled
-                )
-                raise
+        with FileLock(state / "routine.lock", timeout=0):
+            count = state / "routine-runs.json"
+            fields["run"] = 1 + (read_json(count)["runs"] if count.is_file() else 0)
+            write_json(count, {"runs": fields["run"]})
+            outcome = routine(settings, args.force)
     except Timeout:
-        number, outcome = (
-            None,
-            Outcome(FAILED, "failed", error="another routine is running: wait for it to end"),
-        )
+        error = "another routine is running: wait for it to end"
+        outcome = replace(outcome, error=error)
+    except Exception as error:  # the scheduler's log must say what went wrong, whatever it was
+        outcome = replace(outcome, error=" ".join(str(error).split()) or repr(error))
     finally:
         signal.signal(signal.SIGTERM, before)
-    _record(outcome, number, started, args.scheduled)
+        _record(outcome, fields)
     return outcome.code
 
 
 def routine(settings: Settings, force: bool) -> Outcome:
-    """Monitor, decide, and retrain where that is the decision."""
+    """Monitors, decides, and retrains where that is the decision."""
     report = monitor(settings)
-    stop = policy(report, force)
-    if stop:
-        return stop
-    reasons = ["asked for with --force"] if force else report["reasons"]
-    return retrain(settings, reasons, again=force)
-
-
-def policy(report: dict[str, Any], force: bool) -> Outcome | None:
-    """The end of the run where there is nothing to retrain for, or no way to know; None means
-    retrain.
-    """
     if force:
-        return None
-    if report["verdict"] == CANNOT_TELL:
+        return retrain(settings, ["asked for with --force"], again=True)
+    if report["verdict"] == "cannot tell":
         return Outcome(UNSURE, f"cannot tell: {report['reasons'][0]}")
     if not report["alarm"]:
-        return Outcome(NOTHING, "nothing to do: no alarm")
-    if report[
-        "warnings"
-    ]:  # labels that someone may have poisoned must not train a model without a person's look
-        return Outcome(
-            UNSURE, f"cannot tell: signs of abuse ({report['warnings'][0]}); look, then use --force"
-        )
-    return None
+        return Outcome(0, "nothing to do: no alarm")
+    if report["warnings"]:  # no model learns from labels that somebody may have poisoned
+        signs = f"signs of abuse ({report['warnings'][0]})"
+        return Outcome(UNSURE, f"cannot tell: {signs}; look, then use --force")
+    return retrain(settings, report["reasons"])
 
 
-def _count(path: Path) -> int:
-    """The number of this run."""
-    number = 1 + (json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else 0)
-    write_json(path, {"runs": number})
-    return number
-
-
-def _record(outcome: Outcome, number: int | None, started: datetime, scheduled: str | None) -> None:
+def _record(outcome: Outcome, fields: dict[str, Any]) -> None:
     """The line in logs/routine.jsonl, and the same in words on the terminal."""
-    fields = {
-        "scheduled": scheduled or started.isoformat(timespec="seconds"),
-        "start": started.isoformat(timespec="seconds"),
+    fields |= {
         "end": datetime.now(UTC).isoformat(timespec="seconds"),
         "outcome": outcome.words,
         "exit_code": outcome.code,
         "error": outcome.error,
         "branch": outcome.branch,
-        "run": number,
     }
     log = logs.get("routine")
-    tell = log.error if outcome.error else log.info
-    tell(
-        "%s",
-        f"error: {outcome.error}" if outcome.error else outcome.words,
-        extra={"fields": fields},
-    )
+    if outcome.error:
+        log.error("error: %s", outcome.error, extra={"fields": fields})
+    else:
+        log.info("%s", outcome.words, extra={"fields": fields})
     if outcome.branch:
         print(f"review and merge: git merge {outcome.branch} && dvc checkout")

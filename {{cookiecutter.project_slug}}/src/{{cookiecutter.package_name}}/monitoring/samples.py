@@ -1,16 +1,17 @@
 """Answers as arrays: the reference in a bundle, and a window of the prediction store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..modeling.kinds.classes import decide as classify
-from ..packaging.bundle import Bundle
+from ..modeling import kinds
+from ..packaging.bundle import Bundle, Card
+from ..types import Floats
 
-Floats = NDArray[np.floating]
+Row = dict[str, Any]  # of the prediction store, with "feedback"
 
 
 @dataclass(frozen=True)
@@ -29,44 +30,21 @@ class Sample:
 
 def reference_sample(bundle: Bundle) -> Sample:
     """The reference arrays of a bundle as a sample."""
-    answers: dict[str, NDArray[Any]]
-    arrays, rule = bundle.reference, bundle.card.decision
-    names = [str(name) for name in arrays["signal_names"]]
-    signals = {name: arrays["signals"][:, j].astype(np.float64) for j, name in enumerate(names)}
-    if bundle.card.kind == "regression":
-        answers = {name: arrays[name].astype(np.float64) for name in ("value", "deviation")}
-    else:
-        logits = np.log(np.clip(arrays["probabilities"], 1e-12, None))
-        label = classify(
-            logits, rule.model_copy(update={"temperature": 1.0})
-        ).label  # it is in the probabilities
-        answers = {"probabilities": arrays["probabilities"], "label": label}
+    arrays = bundle.reference
+    columns = zip(arrays["signal_names"], arrays["signals"].T, strict=True)
+    signals = {str(name): values.astype(np.float64) for name, values in columns}
+    answers = bundle.kind.reference_answers(arrays, bundle.card.decision)
     return Sample(answers, arrays.get("embedding"), signals)
 
 
-def stored_sample(rows: Sequence[Mapping[str, Any]], labels: list[str]) -> Sample:
+def stored_sample(rows: list[Row], card: Card) -> Sample:
     """The stored outputs of the rows as arrays; an embedding only where every row has one."""
-    answers: dict[str, NDArray[Any]]
     stored = [row["signals"] for row in rows]
-    embeddings = [s.get("embedding") for s in stored]
-    names = set.intersection(*(set(s["signals"]) for s in stored))
-    if labels:
-        answers = {
-            "probabilities": np.array([s["probabilities"] for s in stored], dtype=np.float64),
-            "label": np.array([labels.index(row["label"]) for row in rows]),
-        }
-    else:
-        answers = {
-            "value": np.array([row["label"] for row in rows], dtype=np.float64),
-            "deviation": np.array([s["deviation"] for s in stored], dtype=np.float64),
-        }
-    return Sample(
-        answers=answers,
-        embedding=None
-        if any(e is None for e in embeddings)
-        else np.array(embeddings, dtype=np.float64),
-        signals={
-            name: np.array([s["signals"][name] for s in stored], dtype=np.float64)
-            for name in sorted(names)
-        },
-    )
+    embeddings = [outputs.get("embedding") for outputs in stored]
+    names = set.intersection(*(set(outputs["signals"]) for outputs in stored))
+    signals = {
+        name: np.array([outputs["signals"][name] for outputs in stored], np.float64)
+        for name in sorted(names)
+    }
+    embedding = None if None in embeddings else np.array(embeddings, np.float64)
+    return Sample(kinds.of(card.kind).stored_answers(rows, card.labels), embedding, signals)

@@ -15,15 +15,11 @@ from numpy.typing import NDArray
 
 from ..modeling import kinds
 from ..settings import Kind, Strict
-from ..types import Answers, Rule
+from ..types import Answers, Inputs, Rule
 
-MANIFEST, CARD, MODEL, REFERENCE, EXAMPLES = (
-    "manifest.json",
-    "bundle.json",
-    "model.onnx",
-    "reference.npz",
-    "examples.json",
-)
+MANIFEST, CARD, MODEL = "manifest.json", "bundle.json", "model.onnx"
+REFERENCE, EXAMPLES = "reference.npz", "examples.json"
+CURRENT = "current.json"  # in live/: names the champion's folder
 
 
 class Tensor(Strict):
@@ -72,12 +68,10 @@ class Bundle:
         content = manifest.read_bytes()
         for name, entry in json.loads(content)["files"].items():
             path = folder / name
-            if (
-                not path.is_file()
-                or hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]
-            ):
+            if not path.is_file() or _sha256(path) != entry["sha256"]:
                 raise ValueError(
-                    f"{path} is missing or differs from its manifest: fetch or build the bundle again"
+                    f"{path} is missing or differs from its manifest: "
+                    "fetch or build the bundle again"
                 )
         card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
         return cls(folder, hashlib.sha256(content).hexdigest(), card)
@@ -85,20 +79,18 @@ class Bundle:
     @cached_property
     def session(self) -> Any:
         """The ONNX Runtime session: one thread, since under load requests run side by side."""
-        os.environ.setdefault(
-            "ORT_DISABLE_TELEMETRY", "1"
-        )  # else ONNX Runtime reports its use to its maker
+        # Else ONNX Runtime reports its use to its maker.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        return onnxruntime.InferenceSession(
-            self.folder / MODEL, options, providers=["CPUExecutionProvider"]
-        )
+        path, providers = self.folder / MODEL, ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(path, options, providers=providers)
 
-    def infer(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Raw outputs by name, "raw" [n, k] as `predictions` explains and for networks "embedding"
+    def infer(self, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
+        """Raw outputs by name, "raw" [n, k] as `kinds` explains and for networks "embedding"
         [n, e].
         """
         names = list(self.card.outputs)
@@ -106,29 +98,55 @@ class Bundle:
 
     def decide(self, raw: NDArray[np.floating]) -> Answers:
         """Answers for raw outputs [n, k] by the rule that was fitted with the model."""
-        return kinds.of(self.card.kind).decide(raw, self.card.decision)
+        return self.kind.decide(raw, self.card.decision)
 
     @property
+    def kind(self) -> kinds.Kind:
+        """The functions of the model's kind."""
+        return kinds.of(self.card.kind)
+
+    @cached_property
     def reference(self) -> dict[str, NDArray[Any]]:
         """Held-out outputs and signals that requests are compared with."""
         with np.load(self.folder / REFERENCE, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return dict(arrays)
 
     @property
     def examples(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / EXAMPLES).read_text(encoding="utf-8")))
 
 
+def load_live(live: Path) -> tuple[str, Bundle]:
+    """Version and bundle that live/current.json names as the champion. Raises ValueError where
+    there is none, or it is not the one promised.
+    """
+    current = live / CURRENT
+    if not current.is_file():
+        raise ValueError(f"no model in {live}: run `make pipeline` first")
+    try:
+        entry = json.loads(current.read_text(encoding="utf-8"))["champion"]
+        version, folder, identity = entry["version"], live / entry["path"], entry["identity"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{current} is damaged: run the verb `pull` again") from error
+    bundle = Bundle.load(folder)
+    if bundle.identity != identity:
+        raise ValueError(
+            f"{folder} is not the bundle that {current} names: run the verb `pull` again"
+        )
+    return version, bundle
+
+
 def seal(folder: Path) -> str:
     """Writes the manifest of all files in the folder and returns the bundle's identity."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     entries = {
-        p.relative_to(folder).as_posix(): {
-            "sha256": hashlib.sha256(p.read_bytes()).hexdigest(),
-            "bytes": p.stat().st_size,
-        }
+        p.relative_to(folder).as_posix(): {"sha256": _sha256(p), "bytes": p.stat().st_size}
         for p in files
     }
     content = json.dumps({"format": 1, "files": entries}, indent=2) + "\n"
     (folder / MANIFEST).write_text(content, encoding="utf-8")
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -13,8 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from ..modeling.baselines import flat
 from ..modeling.candidates import MIN_PROBABILITY, Candidate, ClassicalCandidate, NetworkCandidate
-
-Inputs = dict[str, NDArray[Any]]
+from ..types import Inputs
 
 
 def export(candidate: Candidate, example: Inputs, path: Path) -> None:
@@ -42,9 +41,8 @@ def _network(candidate: NetworkCandidate, example: Inputs) -> onnx.ModelProto:
     batch = torch.export.Dim("rows")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's own exporter
-        warnings.filterwarnings(
-            "ignore", "# The axis name"
-        )  # of the second input, which has as many rows
+        # The second input has as many rows.
+        warnings.filterwarnings("ignore", "# The axis name")
         program = torch.onnx.export(
             candidate.network,
             kwargs=rows,
@@ -72,26 +70,24 @@ def _classical(candidate: ClassicalCandidate, example: Inputs) -> onnx.ModelProt
     options = {id(last): {"zipmap": False}} if classifies else None
     inner = to_onnx(candidate.model, flat(example)[:1], options=options)
     graph, names = inner.graph, sorted(example)
-    matrix, found = graph.input[0].name, graph.output[-1].name
-    front = [helper.make_node("Flatten", [name], [f"{name}_flat"]) for name in names]
-    front.append(helper.make_node("Concat", [f"{name}_flat" for name in names], [matrix], axis=1))
-    smallest = helper.make_tensor("smallest", TensorProto.FLOAT, [], [MIN_PROBABILITY])
-    back = [
-        helper.make_node("Clip", [found, "smallest"], ["clipped"]),
-        helper.make_node("Log", ["clipped"], ["raw"]),
-    ]
-    if not classifies:
-        back = [helper.make_node("Identity", [found], ["raw"])]
-    inputs = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", *example[n].shape[1:]])
-        for n in names
-    ]
-    output = helper.make_tensor_value_info("raw", TensorProto.FLOAT, ["rows", None])
-    constants = [*graph.initializer, smallest] if classifies else graph.initializer
-    whole = helper.make_graph(
-        [*front, *graph.node, *back], "classical", inputs, [output], constants
-    )
+    matrix, output = graph.input[0].name, graph.output[-1].name
+    flattened = [f"{name}_flat" for name in names]
+    nodes = [helper.make_node("Flatten", [n], [f]) for n, f in zip(names, flattened, strict=True)]
+    nodes += [helper.make_node("Concat", flattened, [matrix], axis=1), *graph.node]
+    constants = list(graph.initializer)
+    if classifies:
+        constants.append(helper.make_tensor("least", TensorProto.FLOAT, [], [MIN_PROBABILITY]))
+        nodes.append(helper.make_node("Clip", [output, "least"], ["clipped"]))
+        nodes.append(helper.make_node("Log", ["clipped"], ["raw"]))
+    else:
+        nodes.append(helper.make_node("Identity", [output], ["raw"]))
+    inputs = [_rows(name, example[name].shape[1:]) for name in names]
+    whole = helper.make_graph(nodes, "classical", inputs, [_rows("raw", [None])], constants)
     return helper.make_model(whole, opset_imports=inner.opset_import, ir_version=inner.ir_version)
+
+
+def _rows(name: str, shape: Any) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", *shape])
 
 
 def _strip(graph: onnx.GraphProto) -> None:
@@ -102,14 +98,6 @@ def _strip(graph: onnx.GraphProto) -> None:
         del item.metadata_props[:]
         item.doc_string = ""
     del graph.metadata_props[:]
-
-
-def described(example: Inputs) -> dict[str, dict[str, Any]]:
-    """Type and shape of each input, -1 for the number of rows."""
-    return {
-        name: {"dtype": str(values.dtype), "shape": [-1, *values.shape[1:]]}
-        for name, values in example.items()
-    }
 
 
 def rows_of(inputs: Inputs, index: NDArray[np.int64]) -> Inputs:

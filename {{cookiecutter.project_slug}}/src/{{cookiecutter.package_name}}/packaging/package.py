@@ -21,43 +21,26 @@ from ..modeling.candidates import load as load_candidates
 from ..provenance import read_json, stamp, write_json
 from ..settings import Settings
 from ..task.features import Features, row_to_instance, signals
-from ..types import Decisions, Estimates, Examples, Rule
+from ..types import Examples, Inputs, Rule
 from .bundle import CARD, EXAMPLES, MODEL, REFERENCE, Bundle, Card, Tensor, seal
-from .export import described, export, rows_of
+from .export import export, rows_of
 
-CONFIG = (
-    "seed",
-    "project",
-    "data",
-    "augmentation",
-    "model",
-    "optimizer",
-    "scheduler",
-    "loss",
-    "trainer",
-    "training",
-    "evaluation",
-    "packaging",
-)
 SERVED_WITH = ("numpy", "onnxruntime", "pydantic")
 
 
 def card(
-    settings: Settings,
-    evaluation: dict[str, Any],
-    example: dict[str, NDArray[Any]],
-    outputs: dict[str, Tensor],
+    settings: Settings, evaluation: dict[str, Any], example: Inputs, outputs: dict[str, Tensor]
 ) -> Card:
     """What the model is, takes and answers."""
-    made = stamp(settings, "package")
+    made, data = stamp(settings, "package"), settings.data
     return Card(
         name=settings.project.name,
-        kind=settings.data.kind,
-        task=settings.data.name,
-        labels=settings.data.labels,
-        inputs={k: Tensor(**v) for k, v in described(example).items()},
+        kind=data.kind,
+        task=data.name,
+        labels=data.labels,
+        inputs={name: tensor(values) for name, values in example.items()},
         outputs=outputs,
-        features=settings.data.features,
+        features=data.features,
         candidate=evaluation["candidate"],
         owner=settings.project.owner,
         code=made["code"],
@@ -66,6 +49,11 @@ def card(
         decision=Rule.model_validate(evaluation["decision"]),
         label_scale=evaluation["label_scale"],
     )
+
+
+def tensor(values: NDArray[Any]) -> Tensor:
+    """Type and shape, with -1 for the number of rows."""
+    return Tensor(dtype=str(values.dtype), shape=[-1, *values.shape[1:]])
 
 
 def reference(
@@ -77,49 +65,39 @@ def reference(
     rng = np.random.default_rng(settings.seed)
     rows = np.sort(rng.permutation(len(label))[: settings.packaging.reference_rows])
     inputs = rows_of(inputs, rows)
-    outputs = candidate.outputs(inputs)
-    answers = kinds.of(settings.data.kind).decide(outputs.raw, rule)
-    found = signals(inputs, Features.model_validate(settings.data.features))
+    outputs, kind = candidate.outputs(inputs), kinds.of(settings.data.kind)
+    columns = signals(inputs, Features.model_validate(settings.data.features))
     arrays = {
-        "signals": np.stack(list(found.values()), axis=1).astype(np.float32),
-        "signal_names": np.array(list(found)),
+        "signals": np.stack(list(columns.values()), axis=1).astype(np.float32),
+        "signal_names": np.array(list(columns)),
         "labels": label[rows],
+        **kind.reference(kind.decide(outputs.raw, rule)),
     }
-    if isinstance(answers, Estimates):
-        arrays |= {
-            "value": answers.value.astype(np.float32),
-            "deviation": answers.deviation.astype(np.float32),
-        }
-    else:
-        arrays |= {"probabilities": answers.probabilities.astype(np.float32)}
     return arrays if outputs.embedding is None else {**arrays, "embedding": outputs.embedding}
 
 
 def build(settings: Settings, folder: Path) -> None:
     """Writes all files of the bundle but its manifest."""
-    evaluation = read_json(settings.paths.reports / "evaluation.json")
-    candidate, test = load_candidates(settings)[evaluation["candidate"]], load(settings, "test")
+    report = settings.paths.reports / "evaluation.json"
+    evaluation, test = read_json(report), load(settings, "test")
+    candidate = load_candidates(settings)[evaluation["candidate"]]
     export(candidate, test.inputs, folder / MODEL)
     sample = candidate.outputs(rows_of(test.inputs, np.arange(8)))
-    outputs = {"raw": Tensor(dtype="float32", shape=[-1, sample.raw.shape[1]])}
+    outputs = {"raw": tensor(sample.raw.astype(np.float32))}
     if sample.embedding is not None:
-        outputs["embedding"] = Tensor(dtype="float32", shape=[-1, sample.embedding.shape[1]])
+        outputs["embedding"] = tensor(sample.embedding.astype(np.float32))
     content = card(settings, evaluation, test.inputs, outputs)
     write_json(folder / CARD, content.model_dump(mode="json"))
     instances = [row_to_instance(row) for row in test.rows.head(8).to_dict("records")]
-    (folder / EXAMPLES).write_text(
-        json.dumps({"instances": instances, "raw": sample.raw.astype(float).tolist()}),
-        encoding="utf-8",
-    )
+    examples = {"instances": instances, "raw": sample.raw.astype(float).tolist()}
+    (folder / EXAMPLES).write_text(json.dumps(examples), encoding="utf-8")
     held_out = [load(settings, "val"), load(settings, "calibration")]
-    np.savez(
-        folder / REFERENCE,
-        allow_pickle=False,
-        **reference(candidate, held_out, content.decision, settings),
-    )
-    config = {k: v for k, v in settings.model_dump(mode="json").items() if k in CONFIG}
+    arrays = reference(candidate, held_out, content.decision, settings)
+    np.savez(folder / REFERENCE, allow_pickle=False, **arrays)
+    # Places of this machine, and passwords in them, are no property of the model.
+    config = settings.model_dump(mode="json", exclude={"paths", "tracking"})
     (folder / "params.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    shutil.copy(settings.paths.reports / "evaluation.json", folder / "evaluation.json")
+    shutil.copy(report, folder)
 
 
 def parity(bundle: Bundle, settings: Settings) -> float:
@@ -128,17 +106,12 @@ def parity(bundle: Bundle, settings: Settings) -> float:
     Of a probability, or of a value in standard deviations of the labels.
     """
     candidate, test = load_candidates(settings)[bundle.card.candidate], load(settings, "test")
-    trained, packaged = (
-        bundle.decide(raw)
-        for raw in (candidate.outputs(test.inputs).raw, bundle.infer(test.inputs)["raw"])
-    )
-    if isinstance(trained, Estimates) and isinstance(packaged, Estimates):
-        return float(np.abs(trained.value - packaged.value).max() / bundle.card.label_scale)
-    assert isinstance(trained, Decisions) and isinstance(packaged, Decisions)
-    return float(np.abs(trained.probabilities - packaged.probabilities).max())
+    trained = bundle.decide(candidate.outputs(test.inputs).raw)
+    packaged = bundle.decide(bundle.infer(test.inputs)["raw"])
+    return bundle.kind.difference(trained, packaged, bundle.card.label_scale)
 
 
-def latency_ratio(bundle: Bundle, example: dict[str, NDArray[Any]]) -> float:
+def latency_ratio(bundle: Bundle, example: Inputs) -> float:
     """Median time of one row through the bundle over that of a 256 x 256 float32 product, measured
     in turn.
     """
@@ -157,18 +130,17 @@ def latency_ratio(bundle: Bundle, example: dict[str, NDArray[Any]]) -> float:
 def verdicts(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
     """Number, threshold and outcome of parity, size and latency."""
     limits, size = settings.packaging, sum(p.stat().st_size for p in bundle.folder.iterdir()) / 1e6
-    found = {
+    latency = latency_ratio(bundle, load(settings, "test").inputs)
+    numbers = {
         "parity": (parity(bundle, settings), limits.max_parity_error),
         "megabytes": (size, limits.max_megabytes),
-        "latency ratio": (
-            latency_ratio(bundle, load(settings, "test").inputs),
-            limits.max_latency_ratio,
-        ),
+        "latency ratio": (latency, limits.max_latency_ratio),
     }
-    return [
-        {"name": k, "number": v, "threshold": limit, "outcome": "pass" if v <= limit else "fail"}
-        for k, (v, limit) in found.items()
-    ]
+    rows = []
+    for name, (number, limit) in numbers.items():
+        outcome = "pass" if number <= limit else "fail"
+        rows.append({"name": name, "number": number, "threshold": limit, "outcome": outcome})
+    return rows
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -176,26 +148,23 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     verdicts.
     """
     with logs.stage("package") as log:
-        draft = settings.paths.bundle.with_name(f".{settings.paths.bundle.name}.tmp")
+        folder = settings.paths.bundle
+        draft = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         build(settings, draft)
         seal(draft)
-        shutil.rmtree(settings.paths.bundle, ignore_errors=True)
-        draft.replace(settings.paths.bundle)
-        bundle = Bundle.load(settings.paths.bundle)
-        found = verdicts(bundle, settings)
-        write_json(
-            settings.paths.reports / "package.json",
-            {"provenance": stamp(settings, "package", bundle.identity), "verdicts": found},
-        )
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+        bundle = Bundle.load(folder)
+        short, rows = bundle.identity[:12], verdicts(bundle, settings)
+        report = {"provenance": stamp(settings, "package", bundle.identity), "verdicts": rows}
+        write_json(settings.paths.reports / "package.json", report)
         with tracking.current(settings, "package") as record:
-            record.metrics({f"package.{v['name'].replace(' ', '_')}": v["number"] for v in found})
+            names = [f"package.{row['name'].replace(' ', '_')}" for row in rows]
+            record.metrics(dict(zip(names, (row["number"] for row in rows), strict=True)))
             record.tags({"stage.package": bundle.identity})
-            record.artifacts([settings.paths.bundle], f"bundles/{bundle.identity[:12]}")
-        log.info(
-            "bundle %s: %s",
-            bundle.identity[:12],
-            ", ".join(f"{v['name']} {v['number']:.3g} ({v['outcome']})" for v in found),
-        )
+            record.artifacts([folder], f"bundles/{short}")
+        words = [f"{row['name']} {row['number']:.3g} ({row['outcome']})" for row in rows]
+        log.info("bundle %s: %s", short, ", ".join(words))
     return 0

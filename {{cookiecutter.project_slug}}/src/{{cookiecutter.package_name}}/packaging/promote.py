@@ -10,26 +10,31 @@ and lands in reports/promotion.json.
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from .. import logs, tracking
+from .. import logs, pages, tracking
 from ..provenance import read_json, stamp, write_json
 from ..settings import Settings
 from . import registry
 from .bundle import Bundle
 
-PROMOTED, REFUSED, CANNOT_TELL = 0, 3, 4
-MARKER, REPORT = "promoted.json", "promotion.json"
-Row = dict[str, Any]  # of the gate's table: method, title, outcome, number, threshold, why
+Action = Literal["promote", "refuse", "cannot tell"]
+EXIT: dict[Action, int] = {"promote": 0, "refuse": 3, "cannot tell": 4}
+WORDS: dict[Action, str] = {
+    "promote": "promoted to champion",
+    "refuse": "refused",
+    "cannot tell": "cannot tell, the champion stays",
+}
+REPORT = "promotion.json"
+COLUMNS = ("method", "title", "outcome", "number", "threshold", "why")
+Row = dict[str, Any]  # of the gate's table, with COLUMNS
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The exit code, the action for the audit log and the reasons, in words."""
+    """The action for the audit log and the reasons, in words."""
 
-    code: int
-    action: Literal["promote", "refuse", "cannot tell"]
+    action: Action
     why: list[str]
 
 
@@ -47,78 +52,39 @@ def gate(
     """The table: every method, the bundle's verdicts, the comparisons with promoted models, and no
     rollback of it.
     """
-    packaged = [
-        {
-            "method": "P2",
-            "title": v["name"],
-            "why": f"{v['number']:.4g}, limit {v['threshold']:g}",
-            **v,
-        }
-        for v in packaging["verdicts"]
-    ]
-    back = {
-        "method": "P3",
-        "title": "Rollback",
-        "outcome": "fail",
-        "number": None,
-        "threshold": None,
-    }
-    rows = [
-        *evaluation["methods"].values(),
-        *packaged,
-        *compared,
-        *([{**back, "why": rolled_back}] if rolled_back else []),
-    ]
-    return [
-        {k: row[k] for k in ("method", "title", "outcome", "number", "threshold", "why")}
-        for row in rows
-    ]
+    rows = list(evaluation["methods"].values())
+    for verdict in packaging["verdicts"]:
+        why = f"{verdict['number']:.4g}, limit {verdict['threshold']:g}"
+        rows.append({**verdict, "method": "P2", "title": verdict["name"], "why": why})
+    rows += compared
+    if rolled_back:
+        words = {"method": "P3", "title": "Rollback", "outcome": "fail", "why": rolled_back}
+        rows.append({**words, "number": None, "threshold": None})
+    return [{column: row[column] for column in COLUMNS} for row in rows]
 
 
 def decide(rows: list[Row], champion: bool, override: str | None) -> Decision:
     """What the rows of the gate come to; rows that are not applicable say nothing."""
-    failed, unsure = (
-        [f"{r['method']} {r['title']}: {r['why']}" for r in rows if r["outcome"] == outcome]
-        for outcome in ("fail", "cannot tell")
-    )
+    reasons: dict[str, list[str]] = {"fail": [], "cannot tell": []}
+    for row in rows:
+        if row["outcome"] in reasons:
+            reasons[row["outcome"]].append(f"{row['method']} {row['title']}: {row['why']}")
+    failed, unsure = reasons.values()
     if override and (failed or unsure):
-        return Decision(PROMOTED, "promote", [f"override: {override}", *failed, *unsure])
+        return Decision("promote", [f"override: {override}", *failed, *unsure])
     if failed:
-        return Decision(REFUSED, "refuse", failed)
+        return Decision("refuse", failed)
     if unsure and champion:
-        return Decision(CANNOT_TELL, "cannot tell", unsure)
+        return Decision("cannot tell", unsure)
     if unsure:
-        return Decision(
-            PROMOTED, "promote", ["let in, as there is no champion yet, though", *unsure]
-        )
-    return Decision(
-        PROMOTED,
-        "promote",
-        ["all gates passed" if champion else "all gates passed, first champion"],
-    )
-
-
-def unchanged(settings: Settings, bundle: Bundle) -> bool:
-    """Whether this clone already promoted this very bundle to this very store, told without
-    importing the tracker.
-    """
-    marker = settings.paths.state / MARKER
-    store = Path(settings.tracking.uri.removeprefix("sqlite:///"))
-    if (
-        not settings.tracking.uri.startswith("sqlite:///")
-        or not marker.is_file()
-        or not store.is_file()
-    ):
-        return False
-    return bool(read_json(marker) == {"identity": bundle.identity, "uri": settings.tracking.uri})
+        return Decision("promote", ["let in, as there is no champion yet, though", *unsure])
+    return Decision("promote", ["all gates passed" + ("" if champion else ", first champion")])
 
 
 def check_fresh(evaluation: Row, packaging: Row, bundle: Bundle) -> None:
     """Raises ValueError where the reports speak of another bundle."""
-    if (
-        packaging["provenance"]["bundle"] != bundle.identity
-        or evaluation["candidate"] != bundle.card.candidate
-    ):
+    identity, candidate = packaging["provenance"]["bundle"], evaluation["candidate"]
+    if (identity, candidate) != (bundle.identity, bundle.card.candidate):
         raise ValueError("the reports do not belong to this bundle: run `dvc repro` first")
 
 
@@ -134,89 +100,65 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     """Registers the bundle, moves the aliases and writes the audit record."""
     check_reason(args.override)
     with logs.stage("promote") as log:
-        bundle = Bundle.load(settings.paths.bundle)
-        if unchanged(settings, bundle):
-            log.info("nothing new: bundle %s is the champion", bundle.identity[:12])
-            return PROMOTED
+        bundle, reports = Bundle.load(settings.paths.bundle), settings.paths.reports
         evaluation, packaging = (
-            read_json(settings.paths.reports / f"{name}.json") for name in ("evaluation", "package")
+            read_json(reports / f"{name}.json") for name in ("evaluation", "package")
         )
         check_fresh(evaluation, packaging, bundle)
         champion = registry.by_alias(settings, registry.CHAMPION)
         if champion and champion.tags["identity"] == bundle.identity:
-            log.info(
-                "nothing new: bundle %s is the champion, version %s",
-                bundle.identity[:12],
-                registry.label(champion),
-            )
-            _mark(settings, bundle)
-            return PROMOTED
-        return _act(settings, bundle, evaluation, packaging, champion, args.override, log)
+            label = registry.label(champion)
+            log.info("nothing new: bundle %s is the champion %s", bundle.identity[:12], label)
+            return 0
+        return _judge(settings, bundle, evaluation, packaging, args.override, log)
 
 
-def _act(
+def _judge(
     settings: Settings,
     bundle: Bundle,
     evaluation: Row,
     packaging: Row,
-    champion: Any,
     override: str | None,
     log: Any,
 ) -> int:
-    from . import (
-        incumbent,  # with PyTorch, which a bundle that is the champion already can do without
-    )
+    from .champion import against, best_after, references  # with PyTorch
 
-    compared = [
-        incumbent.against(settings, bundle, *known)
-        for known in incumbent.references(settings).items()
-    ]
-    taken_back = registry.rolled_back(settings, bundle.identity)
-    rows = gate(evaluation, packaging, [v.record() for v in compared], taken_back)
-    decision = decide(rows, champion is not None, override)
+    present = references(settings)
+    verdicts = [against(settings, bundle, *reference) for reference in present.items()]
+    rolled_back = registry.rolled_back(settings, bundle.identity)
+    rows = gate(evaluation, packaging, [verdict.record() for verdict in verdicts], rolled_back)
+    decision = decide(rows, bool(present), override)
     show(rows, f"Gate of bundle {bundle.identity[:12]}, the {bundle.card.candidate}")
     version = registry.find(settings, bundle.identity)
     if version is None:
         with tracking.current(settings, "register") as run:
             version = registry.register(settings, bundle, run)
-    best = incumbent.best_after(settings, version, compared)
+    best, champion = best_after(settings, version, verdicts), present.get(registry.CHAMPION)
     _report(settings, bundle, version, champion, decision, rows)
     _carry_out(settings, version, champion, best, decision)
-    if decision.code == PROMOTED:
-        _mark(settings, bundle)
-    words = {
-        PROMOTED: "promoted to champion",
-        REFUSED: "refused",
-        CANNOT_TELL: "cannot tell, the champion stays",
-    }
-    log.info(
-        "version %s %s: %s", registry.label(version), words[decision.code], "; ".join(decision.why)
-    )
-    if decision.code == CANNOT_TELL:
+    why = "; ".join(decision.why)
+    log.info("version %s %s: %s", registry.label(version), WORDS[decision.action], why)
+    if decision.action == "cannot tell":
         log.info(
-            'where the question is another one now: the verb `promote` with --override "why" promotes it'
+            "where the question is another one now: the verb `promote` with "
+            '--override "why" promotes it'
         )
     if settings.tracking.uri.startswith("sqlite"):
         log.info(
-            "this registry is local: it decides for this clone alone; a team promotes from CI against one server"
+            "this registry is local: it decides for this clone alone; a team promotes from CI "
+            "against one server"
         )
-    return decision.code
+    return EXIT[decision.action]
 
 
 def show(rows: list[Row], title: str) -> None:
     """The table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for column in ("method", "number", "threshold", "verdict", "why"):
-        table.add_column(column)
-    colours = {"pass": "green", "fail": "red", "cannot tell": "yellow", "not applicable": "dim"}
+    cells = []
     for row in rows:
         numbers = ("" if row[k] is None else f"{row[k]:.4g}" for k in ("number", "threshold"))
-        verdict = f"[{colours[row['outcome']]}]{row['outcome']}[/]"
-        table.add_row(f"{row['method']} {row['title']}", *numbers, verdict, row["why"])
-    Console(stderr=True).print(table)
+        cells.append((f"{row['method']} {row['title']}", *numbers, row["outcome"], row["why"]))
+    columns = ("method", "number", "threshold", "verdict", "why")
+    pages.print_table(title, columns, cells, stderr=True)
 
 
 def _report(
@@ -233,7 +175,7 @@ def _report(
         "candidate": bundle.card.candidate,
         "champion": registry.label(champion) if champion else None,
         "decision": decision.action,
-        "exit": decision.code,
+        "exit": EXIT[decision.action],
         "why": decision.why,
         "gate": rows,
     }
@@ -247,17 +189,11 @@ def _carry_out(
 ) -> None:
     """Moves the aliases and writes the audit record."""
     client, name = tracking.client(settings), settings.tracking.registered_model
-    if decision.code == PROMOTED:
+    if decision.action == "promote":
         client.set_registered_model_alias(name, registry.BEST, best.version)
         client.set_registered_model_alias(name, registry.CHAMPION, version.version)
         if registry.by_alias(settings, registry.CHALLENGER):
             client.delete_registered_model_alias(name, registry.CHALLENGER)
-    elif decision.code == CANNOT_TELL:
+    elif decision.action == "cannot tell":
         client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
     registry.audit(settings, decision.action, version, champion, decision.why)
-
-
-def _mark(settings: Settings, bundle: Bundle) -> None:
-    write_json(
-        settings.paths.state / MARKER, {"identity": bundle.identity, "uri": settings.tracking.uri}
-    )

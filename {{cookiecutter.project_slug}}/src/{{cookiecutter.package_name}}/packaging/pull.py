@@ -3,7 +3,6 @@ them in one step.
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,31 +10,13 @@ from typing import Any
 from .. import logs
 from ..provenance import write_json
 from ..settings import Settings
-from . import promote, registry
-from .bundle import Bundle
-
-CURRENT = "current.json"
+from . import registry
+from .bundle import CURRENT as CURRENT  # for checklist and gc
+from .bundle import Bundle, load_live
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """No options beyond the settings."""
-
-
-def up_to_date(settings: Settings) -> bool:
-    """Whether live/ already holds the bundle that this clone promoted last, told without importing
-    the tracker.
-    """
-    path = settings.paths.live / CURRENT
-    if not path.is_file() or not (settings.paths.bundle / "manifest.json").is_file():
-        return False
-    bundle = Bundle.load(settings.paths.bundle)
-    try:
-        champion = json.loads(path.read_text(encoding="utf-8"))["champion"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    if champion["identity"] != bundle.identity or not promote.unchanged(settings, bundle):
-        return False
-    return holds(settings.paths.live / champion["path"], bundle.identity)
 
 
 def holds(folder: Path, identity: str) -> bool:
@@ -46,8 +27,20 @@ def holds(folder: Path, identity: str) -> bool:
         return False
 
 
+def is_live(settings: Settings) -> bool:
+    """Whether live/ holds the bundle in artifacts/, and no registry of a team may say otherwise:
+    told without importing MLflow.
+    """
+    if not settings.tracking.uri.startswith("sqlite"):
+        return False
+    try:
+        return holds(settings.paths.bundle, load_live(settings.paths.live)[1].identity)
+    except ValueError:
+        return False
+
+
 def fetch(settings: Settings, alias: str) -> dict[str, Any] | None:
-    """Folder, version and identity of the alias's bundle, downloaded where it is not there already."""
+    """Folder, version and identity of the alias's bundle, downloaded where it is not there yet."""
     version = registry.by_alias(settings, alias)
     if version is None:
         return None
@@ -66,19 +59,11 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     changes.
     """
     with logs.stage("pull") as log:
-        if up_to_date(settings):
-            log.info("live/ is up to date")
-            return 0
         champion = fetch(settings, registry.CHAMPION)
         if champion is None:
-            (settings.paths.state / promote.MARKER).unlink(
-                missing_ok=True
-            )  # of a store that is gone
-            raise ValueError("no champion in the registry: run `make pipeline` first")
-        settings.paths.live.mkdir(parents=True, exist_ok=True)
-        write_json(
-            settings.paths.live / CURRENT,
-            {"champion": champion, "challenger": fetch(settings, registry.CHALLENGER)},
-        )
+            raise ValueError("no champion in the registry: run the verb `promote` first")
+        challenger = fetch(settings, registry.CHALLENGER)
+        content = {"champion": champion, "challenger": challenger}
+        write_json(settings.paths.live / CURRENT, content)
         log.info("live champion is %s", champion["version"])
     return 0

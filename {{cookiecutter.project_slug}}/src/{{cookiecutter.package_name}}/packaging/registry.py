@@ -44,32 +44,25 @@ def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVer
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    name = settings.tracking.registered_model
-    inputs = Schema(
-        [TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.inputs.items()]
-    )
-    outputs = Schema(
-        [TensorSpec(np.dtype(t.dtype), t.shape, k) for k, t in bundle.card.outputs.items()]
+    name, card = settings.tracking.registered_model, bundle.card
+    inputs, outputs = (
+        Schema([TensorSpec(np.dtype(t.dtype), t.shape, name) for name, t in tensors.items()])
+        for tensors in (card.inputs, card.outputs)
     )
     with mlflow.start_run(run_id=run.id):
         logged = mlflow.onnx.log_model(
             onnx.load(bundle.folder / MODEL),
             name="model",
             signature=ModelSignature(inputs, outputs),
-            pip_requirements=[
-                f"{k}=={v}" for k, v in bundle.card.dependencies.items()
-            ],  # asked for, not guessed: that takes minutes
+            # Asked for, not guessed: that takes minutes.
+            pip_requirements=[f"{name}=={number}" for name, number in card.dependencies.items()],
             metadata={"identity": bundle.identity},
         )
         run.client.log_artifacts(run.id, str(bundle.folder), f"bundles/{bundle.identity[:12]}")
     if not run.client.search_registered_models(f"name = '{name}'"):
         run.client.create_registered_model(name)
-    tags = {
-        "identity": bundle.identity,
-        "code": bundle.card.code,
-        "data": bundle.card.data,
-        "candidate": bundle.card.candidate,
-    }
+    tags = {name: getattr(card, name) for name in ("code", "data", "candidate")}
+    tags["identity"] = bundle.identity
     return run.client.create_model_version(
         name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id
     )
@@ -78,8 +71,8 @@ def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVer
 def find(settings: Settings, identity: str) -> "ModelVersion | None":
     """The version that stands for a bundle, None where it was never registered."""
     query = f"name = '{settings.tracking.registered_model}' and tags.identity = '{identity}'"
-    found = tracking.client(settings).search_model_versions(query, max_results=1)
-    return found[0] if found else None
+    versions = tracking.client(settings).search_model_versions(query, max_results=1)
+    return versions[0] if versions else None
 
 
 def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundle:
@@ -87,11 +80,12 @@ def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundl
     registered one.
     """
     identity = version.tags["identity"]
-    client = tracking.client(settings)
     folder.mkdir(parents=True, exist_ok=True)
     assert version.run_id is not None
-    found = Path(client.download_artifacts(version.run_id, f"bundles/{identity[:12]}", str(folder)))
-    bundle = Bundle.load(found)
+    path = tracking.client(settings).download_artifacts(
+        version.run_id, f"bundles/{identity[:12]}", str(folder)
+    )
+    bundle = Bundle.load(Path(path))
     if bundle.identity != identity:
         raise ValueError(
             f"the tracker's bundle of version {version.version} is not the one that was registered"
@@ -129,10 +123,9 @@ def audit(
         "by": user(),
         "why": why,
     }
+    decided = ("action", "identity", "version", "previous", "why")
     last = decisions(settings)[-1:]
-    if last and all(
-        last[0][k] == entry[k] for k in ("action", "identity", "version", "previous", "why")
-    ):
+    if last and all(last[0][name] == entry[name] for name in decided):
         return
     settings.paths.audit.parent.mkdir(parents=True, exist_ok=True)
     with settings.paths.audit.open("a", encoding="utf-8") as file:
@@ -151,19 +144,24 @@ def rolled_back(settings: Settings, identity: str) -> str | None:
     for record in reversed(decisions(settings)):
         if record["action"] == "promote" and record["identity"] == identity:
             return None
-        if record["action"] == "rollback" and (record["previous"] or "").endswith(
-            f"-{identity[:8]}"
-        ):
+        previous = record["previous"] or ""
+        if record["action"] == "rollback" and previous.endswith(f"-{identity[:8]}"):
             return f"rolled back at {record['time']}: {'; '.join(record['why'])}"
+    return None
+
+
+def champion_before(settings: Settings, champion: "ModelVersion") -> str | None:
+    """Label of the champion before this one. Only promotions count: a rollback's own record would
+    lead back to the model that was taken out.
+    """
+    for record in reversed(decisions(settings)):
+        if record["action"] == "promote" and record["version"] == label(champion):
+            return str(record["previous"]) if record["previous"] else None
     return None
 
 
 def decisions(settings: Settings) -> list[dict[str, Any]]:
     """The audit log, oldest first."""
-    if not settings.paths.audit.is_file():
-        return []
-    return [
-        json.loads(line)
-        for line in settings.paths.audit.read_text(encoding="utf-8").splitlines()
-        if line
-    ]
+    path = settings.paths.audit
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line]

@@ -4,7 +4,7 @@ import argparse
 
 from .. import logs, tracking
 from ..settings import Settings
-from . import promote, pull, registry
+from . import pull, registry
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,25 +15,17 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     """Moves the alias, writes the audit record, pulls."""
     with logs.stage("rollback") as log:
         champion = registry.by_alias(settings, registry.CHAMPION)
-        # Promotions alone: a rollback's own record would lead back to the model that was taken out.
-        promotions = [d for d in registry.decisions(settings) if d["action"] == "promote"]
-        mine = [d for d in promotions if champion and d["version"] == registry.label(champion)]
-        before = mine[-1]["previous"] if mine else None
+        before = registry.champion_before(settings, champion) if champion else None
         if champion is None or before is None:
             raise ValueError("there is no earlier champion to go back to")
         client, name = tracking.client(settings), settings.tracking.registered_model
         version = client.get_model_version(name, before.partition("-")[0])
         best = registry.by_alias(settings, registry.BEST)
-        if (
-            best and best.version == champion.version
-        ):  # what was taken out of service is no measure for others
+        # What was taken out of service is no measure for others.
+        if best and best.version == champion.version:
             client.set_registered_model_alias(name, registry.BEST, version.version)
         client.set_registered_model_alias(name, registry.CHAMPION, version.version)
         registry.audit(settings, "rollback", version, champion, [args.reason])
-        (settings.paths.state / promote.MARKER).unlink(missing_ok=True)
-        log.info(
-            "champion is %s again, in place of %s",
-            registry.label(version),
-            registry.label(champion),
-        )
+        labels = registry.label(version), registry.label(champion)
+        log.info("champion is %s again, in place of %s", *labels)
     return pull.run(settings, args)

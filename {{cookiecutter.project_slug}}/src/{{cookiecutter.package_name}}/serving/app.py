@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..settings import Settings
 from ..task.features import instance_schema
 from . import v2
+from .predictor import Champion
 from .protocol import (
     ErrorAnswer,
     FeedbackRequest,
@@ -29,7 +30,7 @@ from .protocol import (
     check,
     instances,
     refusal,
-    true_label,
+    refuse,
 )
 from .service import RETRY, Service
 from .store import StoreBusy
@@ -84,14 +85,12 @@ def _predict(app: FastAPI, service: Service) -> None:
             try:
                 scored = champion.predict(champion.decode(checked))
             except ValueError as error:
-                raise Refused(422, f"instances: {error}", [("instances", str(error))]) from None
+                raise refuse("instances", str(error)) from None
             ids = service.record(champion, scored, content["instances"], started)
             items = champion.encode(scored.answers)
-            predictions = [
-                {"prediction_id": id_, **item} for id_, item in zip(ids, items, strict=True)
-            ]
-            model = {"version": champion.version, "identity": champion.bundle.identity}
-            return answer({"predictions": predictions, "model": model})
+            pairs = zip(ids, items, strict=True)
+            predictions = [{"prediction_id": id_, **item} for id_, item in pairs]
+            return answer({"predictions": predictions, "model": _model(champion)})
 
         return await service.work(request, job)
 
@@ -100,23 +99,22 @@ def _feedback(app: FastAPI, service: Service) -> None:
     @app.post("/feedback", responses=ERRORS, openapi_extra=_body(FeedbackRequest))
     async def feedback(request: Request) -> Response:
         """The true label of an earlier prediction; a second one replaces the first."""
-        card = service.champion().bundle.card
+        bundle = service.champion().bundle
 
         def job(content: dict[str, Any]) -> Response:
             given = check(FeedbackRequest, content)
-            label = true_label(given.label, card)
+            id_ = given.prediction_id
             try:
-                known = given.prediction_id.isascii() and service.store.feedback(
-                    given.prediction_id, label
-                )
+                label = bundle.kind.check_label(given.label, bundle.card.labels)
+            except ValueError as error:
+                raise refuse("label", str(error)) from None
+            try:
+                stored = id_.isascii() and service.store.feedback(id_, label)
             except StoreBusy:
                 raise Refused(503, "the store is busy: try again", headers=RETRY) from None
-            if not known:
-                raise Refused(
-                    404,
-                    "prediction_id: no such prediction",
-                    [("prediction_id", "must be one that was given")],
-                )
+            if not stored:
+                rule = "must be one that was given"
+                raise Refused(404, "prediction_id: no such prediction", [("prediction_id", rule)])
             service.metrics.feedback.labels(label if isinstance(label, str) else "value").inc()
             return answer({"stored": True})
 
@@ -136,13 +134,7 @@ def _operations(app: FastAPI, service: Service, page: str) -> None:
     @app.get("/readyz", responses={503: {"model": ErrorAnswer}})
     async def readyz() -> Response:
         """A model is loaded."""
-        champion = service.champion()
-        return answer(
-            {
-                "status": "ready",
-                "model": {"version": champion.version, "identity": champion.bundle.identity},
-            }
-        )
+        return answer({"status": "ready", "model": _model(service.champion())})
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -150,6 +142,10 @@ def _operations(app: FastAPI, service: Service, page: str) -> None:
         return Response(
             service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8"
         )
+
+
+def _model(champion: Champion) -> dict[str, str]:
+    return {"version": champion.version, "identity": champion.bundle.identity}
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -176,13 +172,13 @@ def _describe_bodies(app: FastAPI, service: Service) -> None:
 
     def openapi() -> dict[str, Any]:
         schema = generate()
-        known = schema["components"]["schemas"]
+        schemas = schema["components"]["schemas"]
         for model in (PredictRequest, FeedbackRequest, v2.InferRequest):
             described = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            known.update(described.pop("$defs", {}))
-            known[model.__name__] = described
+            schemas.update(described.pop("$defs", {}))
+            schemas[model.__name__] = described
         if service.predictor.champion:
-            known["Instance"] = instance_schema(service.predictor.champion.features)
+            schemas["Instance"] = instance_schema(service.predictor.champion.features)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -208,13 +204,9 @@ def security_headers(page: str) -> list[tuple[bytes, bytes]]:
 
 
 def _hashes(page: str, tag: str) -> str:
-    digests = [
-        hashlib.sha256(text.encode()).digest()
-        for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-    ]
-    return (
-        " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests) or "'none'"
-    )
+    texts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in texts]
+    return " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"
 
 
 class Edge:
@@ -243,10 +235,8 @@ class Edge:
         except Exception:  # a bug: the client gets an answer, the log gets the traceback
             self.service.log.exception("%s failed", scope["path"])
             if not status:
-                await answer({"error": "internal error", "details": []}, 500)(
-                    scope, receive, finish
-                )
-        path = getattr(
-            scope.get("route"), "path", "other"
-        )  # the template, so that clients cannot invent label values
+                failed = answer({"error": "internal error", "details": []}, 500)
+                await failed(scope, receive, finish)
+        # The route's template, so that clients cannot invent label values.
+        path = getattr(scope.get("route"), "path", "other")
         self.service.metrics.answered(path, status, time.perf_counter() - started)

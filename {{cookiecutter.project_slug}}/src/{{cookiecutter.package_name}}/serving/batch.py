@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import logs
+from ..packaging.bundle import Bundle
 from ..settings import Settings
 from ..task.features import encode
-from ..types import Answers, Estimates
 from .predictor import Champion, load, load_live
 
 ROWS = 1024
@@ -24,24 +24,12 @@ READ_BYTES = 1 << 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "input",
-        type=Path,
-        metavar="INPUT",
-        help="a Parquet file, or a folder of them, with the raw columns",
-    )
-    parser.add_argument(
-        "output",
-        type=Path,
-        metavar="OUTPUT",
-        help="the Parquet file to write; it appears when it is complete",
-    )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="DIR",
-        help="the bundle to score with (default: the champion in live/)",
-    )
+    rows = "a Parquet file, or a folder of them, with the raw columns"
+    parser.add_argument("input", type=Path, metavar="INPUT", help=rows)
+    target = "the Parquet file to write; it appears when it is complete"
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help=target)
+    bundle = "the bundle to score with (default: the champion in live/)"
+    parser.add_argument("--bundle", type=Path, metavar="DIR", help=bundle)
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -49,7 +37,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     be.
     """
     with logs.stage("batch") as log:
-        champion = load(args.bundle, "") if args.bundle else load_live(settings.paths.live)
+        live = settings.paths.live
+        champion = load(Bundle.load(args.bundle), "") if args.bundle else load_live(live)
         files = sorted(args.input.glob("*.parquet")) if args.input.is_dir() else [args.input]
         if not files or not all(file.is_file() for file in files):
             raise ValueError(f"{args.input}: no such Parquet file or folder of Parquet files")
@@ -76,12 +65,8 @@ def score(champion: Champion, files: list[Path], output: Path, log: logging.Logg
         if writer is not None:
             writer.close()
         draft.unlink(missing_ok=True)
-    log.info(
-        "%d rows scored to %s",
-        rows,
-        output,
-        extra={"fields": {"rows": rows, "bundle": champion.bundle.identity}},
-    )
+    fields = {"rows": rows, "bundle": champion.bundle.identity}
+    log.info("%d rows scored to %s", rows, output, extra={"fields": fields})
     return rows
 
 
@@ -106,31 +91,17 @@ def _scored(champion: Champion, files: list[Path]) -> Iterator[Any]:
 def _add(champion: Champion, batch: Any, where: str) -> Any:
     import pyarrow as pa
 
-    table = pa.Table.from_batches([batch])
+    bundle, table = champion.bundle, pa.Table.from_batches([batch])
     try:
         answers = champion.predict(encode(batch.to_pydict(), champion.features)).answers
     except KeyError as error:
         raise ValueError(f"{where}: the column {error} is missing") from None
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{where}: cannot be read: {error}") from None
-    added = columns(champion, answers)
-    if taken := set(added) & set(table.column_names):
-        raise ValueError(f"{where}: the column {sorted(taken)[0]!r} is there already: rename it")
-    for name, values in added.items():
+    columns = bundle.kind.columns(answers, bundle.card.labels)
+    columns |= {"abstain": answers.abstain, "model": [bundle.identity] * len(answers.abstain)}
+    for name, values in columns.items():
+        if name in table.column_names:
+            raise ValueError(f"{where}: the column {name!r} is there already: rename it")
         table = table.append_column(name, pa.array(values))
     return table
-
-
-def columns(champion: Champion, answers: Answers) -> dict[str, Any]:
-    """The added columns by name, each [n]."""
-    if isinstance(answers, Estimates):
-        low, high = answers.intervals.T
-        found: dict[str, Any] = {
-            "predicted_value": answers.value,
-            "interval_low": low,
-            "interval_high": high,
-        }
-    else:
-        found = {"predicted_label": champion.labels(answers), "confidence": answers.confidence}
-    model = [champion.bundle.identity] * len(answers.abstain)
-    return {**found, "abstain": answers.abstain, "model": model}

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -14,7 +13,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily
 
-from ..types import Answers, Estimates
+from ..types import Answers
 from .predictor import Champion
 from .store import Store
 
@@ -80,18 +79,13 @@ class Metrics:
         self.seconds.labels(path).observe(seconds)
 
     def predicted(self, champion: Champion, answers: Answers) -> None:
-        version = champion.version
-        if isinstance(
-            answers, Estimates
-        ):  # a bounded number of labels, each expected in one prediction of ten
-            labels = [f"tenth {i + 1}" for i in np.searchsorted(champion.tenths, answers.value)]
-            sizes, observe = answers.deviation, self.deviation.labels(version).observe
-        else:
-            labels = [champion.bundle.card.labels[i] for i in answers.label]
-            sizes, observe = answers.confidence, self.confidence.labels(version).observe
-        for label, size in zip(labels, sizes, strict=True):
-            self.predictions.labels(version, label).inc()
-            observe(size)
+        version, bundle = champion.version, champion.bundle
+        for name in bundle.kind.groups(answers, bundle.card.labels, bundle.reference):
+            self.predictions.labels(version, name).inc()
+        size = bundle.kind.SURENESS
+        observe = getattr(self, size).labels(version).observe
+        for number in getattr(answers, size):
+            observe(number)
         self.abstentions.labels(version).inc(int(answers.abstain.sum()))
 
     def loaded(self, champion: Champion) -> None:

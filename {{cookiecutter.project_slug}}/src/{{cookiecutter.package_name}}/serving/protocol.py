@@ -4,7 +4,6 @@ and the rule.
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -12,11 +11,9 @@ from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.requests import ClientDisconnect
 
-from ..packaging.bundle import Card
 from ..task.features import Features, Instance, check_instance
 
 MAX_DETAILS = 10
-LARGEST = sys.float_info.max
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -97,6 +94,11 @@ class Refused(Exception):
         self.details = [{"field": field, "rule": rule} for field, rule in details]
 
 
+def refuse(field: str, rule: str, status: int = 422) -> Refused:
+    """A refusal for one field."""
+    return Refused(status, f"{field}: {rule}", [(field, rule)])
+
+
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON in plain ASCII: what a client sent and we quote may not be encodable otherwise."""
     return Response(
@@ -114,21 +116,15 @@ async def read(request: Request, max_bytes: int, needs_type: bool) -> bytes:
     """The body. Refuses other content types than JSON and more than max_bytes, whether announced or
     not.
     """
-    given = request.headers.get("content-type", "" if needs_type else "application/json")
-    kind = given.partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Refused(
-            415,
-            "the content-type must be application/json",
-            [("content-type", "must be application/json")],
-        )
+    content_type = request.headers.get("content-type", "" if needs_type else "application/json")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        rule = "must be application/json"
+        raise Refused(415, f"the content-type {rule}", [("content-type", rule)])
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refused(
-            415, "the body must not be compressed", [("content-encoding", "must be absent")]
-        )
-    too_large = Refused(
-        413, f"the body is larger than {max_bytes} bytes", [("body", f"at most {max_bytes} bytes")]
-    )
+        rule = "must be absent"
+        raise Refused(415, "the body must not be compressed", [("content-encoding", rule)])
+    rule = f"at most {max_bytes} bytes"
+    too_large = Refused(413, f"the body is larger than {max_bytes} bytes", [("body", rule)])
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise too_large
@@ -150,11 +146,8 @@ def parse(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise Refused(400, "the JSON is nested too deeply", [("body", "less nesting")]) from None
     except ValueError as error:
-        raise Refused(
-            400,
-            f"the body is not valid JSON: {error}",
-            [("body", "must be valid JSON with finite numbers")],
-        ) from None
+        rule = "must be valid JSON with finite numbers"
+        raise Refused(400, f"the body is not valid JSON: {error}", [("body", rule)]) from None
     if not isinstance(content, dict):
         raise Refused(422, "the body must be a JSON object", [("body", "must be a JSON object")])
     return content
@@ -172,17 +165,20 @@ def check(model: type[Model], content: Any) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as invalid:
-        found = invalid.errors(include_url=False, include_context=False, include_input=False)
-    details = [
-        (_field(e["loc"]), e["msg"].removeprefix("Value error, ")) for e in found[:MAX_DETAILS]
-    ]
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    raise Refused(422, f"{details[0][0]}: {details[0][1]}{more}", details)
+        errors = invalid.errors(include_url=False, include_context=False, include_input=False)
+    raise _refuse_all([(e["loc"], e["msg"].removeprefix("Value error, ")) for e in errors])
 
 
-def _field(location: Sequence[int | str]) -> str:
+def _refuse_all(broken: Sequence[tuple[Sequence[int | str], str]]) -> Refused:
+    """For places such as ("instances", 0, "age") and their rules."""
+    details = [(_field(place), rule) for place, rule in broken[:MAX_DETAILS]]
+    more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+    return Refused(422, f"{details[0][0]}: {details[0][1]}{more}", details)
+
+
+def _field(place: Sequence[int | str]) -> str:
     """("instances", 0, "age") -> "instances[0].age"; a client's own long name is cut."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:80]}" for part in location)
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:80]}" for part in place)
     return text.removeprefix(".") or "body"
 
 
@@ -190,32 +186,15 @@ def instances(content: dict[str, Any], features: Features, most: int) -> list[In
     """The checked items of a /predict request; counts them before it looks into them."""
     items = content.get("instances")
     if isinstance(items, list) and len(items) > most:
-        raise Refused(
-            422,
-            f"instances: at most {most} at a time, got {len(items)}",
-            [("instances", f"at most {most} items")],
-        )
-    parsed, details = check(PredictRequest, content).instances, []
+        error = f"instances: at most {most} at a time, got {len(items)}"
+        raise Refused(422, error, [("instances", f"at most {most} items")])
+    parsed, broken = check(PredictRequest, content).instances, []
     for i, instance in enumerate(parsed):
         try:
             check_instance(instance, features)
         except ValueError as error:
             field, _, rule = str(error).partition(": ")
-            details.append((_field(("instances", i, field)), rule))
-    if details:
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise Refused(422, f"{details[0][0]}: {details[0][1]}{more}", details[:MAX_DETAILS])
+            broken.append((("instances", i, field), rule))
+    if broken:
+        raise _refuse_all(broken)
     return parsed
-
-
-def true_label(given: Any, card: Card) -> str | float:
-    """The label of a feedback. Refuses what the model could not have answered."""
-    if card.kind != "regression" and isinstance(given, str) and given in card.labels:
-        return given
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    if card.kind == "regression" and is_number and abs(given) <= LARGEST:
-        return float(given)
-    rule = (
-        "must be a finite number" if card.kind == "regression" else f"must be one of {card.labels}"
-    )
-    raise Refused(422, f"label: {rule}", [("label", rule)])

@@ -28,22 +28,15 @@ Labels = list[Any]  # names of classes, or numbers
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--split", default="test", help="train, val, calibration or test (default: test)"
-    )
-    parser.add_argument(
-        "--rows",
-        type=int,
-        default=300,
-        help="how many rows, drawn by the settings' seed (default: 300)",
-    )
-    parser.add_argument(
-        "--corrupt", metavar="NAME:SEVERITY", help="corrupt the inputs first; severity 1 to 5"
-    )
+    split = "train, val, calibration or test (default: test)"
+    parser.add_argument("--split", default="test", help=split)
+    rows = "how many rows, drawn by the settings' seed (default: 300)"
+    parser.add_argument("--rows", type=int, default=300, help=rows)
+    corrupt = "corrupt the inputs first; severity 1 to 5"
+    parser.add_argument("--corrupt", metavar="NAME:SEVERITY", help=corrupt)
     parser.add_argument("--feedback", action="store_true", help="send the true labels too")
-    parser.add_argument(
-        "--url", default="http://127.0.0.1:8000", help="the server (default: http://127.0.0.1:8000)"
-    )
+    url = "http://127.0.0.1:8000"
+    parser.add_argument("--url", default=url, help=f"the server (default: {url})")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -53,20 +46,22 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     A value counts as right where the answered interval holds the truth.
     """
     champion, started = load_live(settings.paths.live), time.perf_counter()
+    bundle = champion.bundle
     items, labels = rows(settings, args.split, args.rows)
     drawn = len(items)
     if args.corrupt:
         items, labels = corrupt(settings, champion, items, labels, args.corrupt)
-    smoke = [ask(args.url, champion, champion.bundle.examples["instances"])]
-    starts = range(0, len(items), min(BATCH, settings.serving.max_instances))
-    size = starts.step
-    batches = [ask(args.url, champion, items[start : start + size]) for start in starts]
-    answers = [answer for given, _ in batches for answer in given]
-    different = sum(count for _, count in smoke + batches)
-    if args.feedback:
-        for answer, label in zip(answers, labels, strict=True):
+    answers, different = [], ask(args.url, champion, bundle.examples["instances"])[1]
+    size = min(BATCH, settings.serving.max_instances)
+    for start in range(0, len(items), size):
+        answered, wrong = ask(args.url, champion, items[start : start + size])
+        answers += answered
+        different += wrong
+    right = 0
+    for answer, label in zip(answers, labels, strict=True):
+        right += bundle.kind.is_right(answer, label)
+        if args.feedback:
             post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
-    right = sum(_right(answer, label) for answer, label in zip(answers, labels, strict=True))
     report = {
         "url": args.url,
         "split": args.split,
@@ -78,19 +73,24 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         "abstained": sum(answer["abstain"] for answer in answers) / len(items),
         "feedback": args.feedback,
         "seconds": round(time.perf_counter() - started, 3),
-        "provenance": stamp(settings, "serve", champion.bundle.identity),
+        "provenance": stamp(settings, "serve", bundle.identity),
     }
     write_json(settings.paths.reports / "replay.json", report)
-    what = f"{len(items)} rows of {args.split}" + (f" under {args.corrupt}" if args.corrupt else "")
-    verdict = (
-        "every answer is the bundle's own"
-        if not different
-        else f"{different} answers differ from the bundle's own"
-    )
+    say(report)
+    return 1 if different else 0
+
+
+def say(report: dict[str, Any]) -> None:
+    """One line on the terminal."""
+    what = f"{report['rows']} rows of {report['split']}"
+    if report["corruption"]:
+        what += f" under {report['corruption']}"
     if report["left_out"]:
         what += f" ({report['left_out']} more left out, since the corruption made them invalid)"
+    verdict = "every answer is the bundle's own"
+    if report["different"]:
+        verdict = f"{report['different']} answers differ from the bundle's own"
     print(f"replay: {what}: {report['right']:.3f} right, {verdict}", file=sys.stderr)
-    return 0 if not different else 1
 
 
 def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
@@ -120,71 +120,58 @@ def corrupt(
     known = declare(settings.data).perturbations
     name, _, severity = text.partition(":")
     if name not in known or severity not in tuple("12345"):
-        names = ", ".join(known)
         raise ValueError(
-            f"--corrupt {text!r}: write NAME:SEVERITY, a severity of 1 to 5 and a name of {names}"
+            f"--corrupt {text!r}: write NAME:SEVERITY, a severity of 1 to 5 and a name of "
+            + ", ".join(known)
         )
     inputs = champion.decode([Instance.model_validate(item) for item in items])
     changed = known[name](inputs, int(severity), np.random.default_rng(settings.seed))
-    pairs = zip(inputs_to_instances(changed, champion.features), labels, strict=True)
-    kept = [(item, label) for item, label in pairs if _valid(item, champion)]
-    if not kept:
+    valid: tuple[Items, Labels] = [], []
+    for item, label in zip(inputs_to_instances(changed, champion.features), labels, strict=True):
+        try:
+            check_instance(Instance.model_validate(item), champion.features)
+        except ValueError:
+            continue
+        valid[0].append(item)
+        valid[1].append(label)
+    if not valid[0]:
         raise ValueError(f"--corrupt {text!r} makes every row invalid: choose a lower severity")
-    return [item for item, _ in kept], [label for _, label in kept]
-
-
-def _valid(item: dict[str, Any], champion: Champion) -> bool:
-    try:
-        check_instance(Instance.model_validate(item), champion.features)
-    except ValueError:
-        return False
-    return True
-
-
-def _right(answer: dict[str, Any], label: Any) -> bool:
-    if "interval" in answer:
-        low, high = answer["interval"]
-        return bool(low <= label <= high)
-    return bool(answer["label"] == label)
+    return valid
 
 
 def ask(url: str, champion: Champion, items: Items) -> tuple[Items, int]:
     """The server's predictions on items, and how many of them are not what the bundle itself says."""
     answered = post(url, "/predict", {"instances": items})
     if answered["model"]["identity"] != champion.bundle.identity:
-        theirs = answered["model"]["version"]
         raise ValueError(
-            f"{url} serves version {theirs}, live/ names {champion.version}: wait a second, or restart it"
+            f"{url} serves version {answered['model']['version']}, live/ names "
+            f"{champion.version}: wait a second, or restart it"
         )
     inputs = champion.decode([Instance.model_validate(item) for item in items])
-    own = champion.encode(champion.predict(inputs).answers)
-    given, tolerance = answered["predictions"], TOLERANCE * champion.bundle.card.label_scale
-    same = sum(_same(one, other, tolerance) for one, other in zip(given, own, strict=True))
-    return given, len(items) - same
+    expected = champion.encode(champion.predict(inputs).answers)
+    predictions, tolerance = answered["predictions"], TOLERANCE * champion.bundle.card.label_scale
+    pairs = zip(predictions, expected, strict=True)
+    return predictions, sum(not _same(one, other, tolerance) for one, other in pairs)
 
 
-def _same(given: Any, own: Any, tolerance: float) -> bool:
+def _same(given: Any, expected: Any, tolerance: float) -> bool:
     """Whether two answers agree: numbers up to the tolerance, all else exactly."""
-    if isinstance(own, float):
-        return bool(abs(given - own) <= tolerance)
-    if isinstance(own, dict):
-        return all(_same(given[key], value, tolerance) for key, value in own.items())
-    if isinstance(own, list):
-        return len(given) == len(own) and all(
-            _same(a, b, tolerance) for a, b in zip(given, own, strict=True)
-        )
-    return bool(given == own)
+    if isinstance(expected, float):
+        return bool(abs(given - expected) <= tolerance)
+    if isinstance(expected, dict):
+        return all(_same(given[name], value, tolerance) for name, value in expected.items())
+    if isinstance(expected, list) and len(given) == len(expected):
+        return all(_same(a, b, tolerance) for a, b in zip(given, expected, strict=True))
+    return bool(given == expected)
 
 
 def post(url: str, path: str, content: dict[str, Any]) -> Any:
     """The JSON answer of a POST. Raises ValueError with the server's own words."""
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("API_KEYS", "").split(",")[0].strip():
-        headers["X-API-Key"] = key
+    key = os.environ.get("API_KEYS", "").split(",")[0].strip()
+    headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
     try:
-        request = urllib.request.Request(
-            url.rstrip("/") + path, json.dumps(content).encode(), headers
-        )
+        body = json.dumps(content).encode()
+        request = urllib.request.Request(url.rstrip("/") + path, body, headers)
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:

@@ -37,9 +37,8 @@ class Service:
         self.in_flight = 0
         self.metrics = Metrics(self.store, lambda: self.in_flight)
         self.predictor = Predictor(settings.paths.live, self.log, self.metrics.loaded)
-        self._keys = [
-            key.strip().encode() for key in os.environ.get("API_KEYS", "").split(",") if key.strip()
-        ]
+        keys = os.environ.get("API_KEYS", "").split(",")
+        self._keys = [key.strip().encode() for key in keys if key.strip()]
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "model")
 
     @asynccontextmanager
@@ -77,9 +76,8 @@ class Service:
                 read(request, self.limits.max_body_bytes, needs_type), BODY_SECONDS
             )
         except TimeoutError:
-            raise Refused(
-                408, "the body did not arrive in time", [("body", f"within {BODY_SECONDS:.0f} s")]
-            ) from None
+            rule = f"within {BODY_SECONDS:.0f} s"
+            raise Refused(408, "the body did not arrive in time", [("body", rule)]) from None
         self._admit()
         self.in_flight += 1
         try:
@@ -93,8 +91,9 @@ class Service:
         """Counts and stores answers on items, `started` at that perf_counter time; returns their
         prediction ids.
         """
-        answers, labels = scored.answers, champion.labels(scored.answers)
+        answers, names = scored.answers, champion.names(scored.answers)
         latency, now = (time.perf_counter() - started) * 1000, time.time()
+        stored = champion.stored(scored)
         records = [
             Record(
                 prediction_id=uuid.uuid4().hex,
@@ -102,11 +101,11 @@ class Service:
                 version=champion.version,
                 identity=champion.bundle.identity,
                 instance=item,
-                label=labels[i],
+                label=names[i],
                 confidence=float(answers.confidence[i]),
                 abstain=bool(answers.abstain[i]),
                 latency_ms=latency,
-                signals=scored.stored(i),
+                signals=stored[i],
             )
             for i, item in enumerate(items)
         ]
@@ -125,18 +124,14 @@ class Service:
 
     def _admit(self) -> None:
         if self.in_flight >= self.limits.queue:
-            raise Refused(
-                503, f"{self.limits.queue} requests are being worked on: try again", headers=RETRY
-            )
+            error = f"{self.limits.queue} requests are being worked on: try again"
+            raise Refused(503, error, headers=RETRY)
 
     def _authorise(self, request: Request) -> None:
         given = request.headers.get("x-api-key", "").encode()
-        allowed = [
-            hmac.compare_digest(given, key) for key in self._keys
-        ]  # all of them: the time tells nothing
+        # Compared with all of them: the time tells nothing.
+        allowed = [hmac.compare_digest(given, key) for key in self._keys]
         if self._keys and not any(allowed):
-            raise Refused(
-                401,
-                "a valid key is needed in the header X-API-Key",
-                [("x-api-key", "must be one of the server's keys")],
-            )
+            rule = "must be one of the server's keys"
+            error = "a valid key is needed in the header X-API-Key"
+            raise Refused(401, error, [("x-api-key", rule)])

@@ -13,14 +13,16 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict
 
 MAX_QUEUED_ROWS, MAX_QUEUED_BYTES = 10_000, 64_000_000
 GATHER_SECONDS = 0.02
 TABLES = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
 BEGIN;
 CREATE TABLE IF NOT EXISTS predictions (
     prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, version TEXT NOT NULL, identity TEXT NOT NULL,
@@ -49,7 +51,9 @@ class Record(TypedDict):
     signals: dict[str, Any]  # probabilities, or interval and deviation; embedding or None; signals
 
 
+Row = tuple[str, tuple[Any, ...]]  # a statement and its values
 COLUMNS = tuple(Record.__annotations__)
+JSON = ("instance", "signals")
 ADD = f"INSERT OR IGNORE INTO predictions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 JUDGE = "INSERT OR REPLACE INTO feedback (prediction_id, time, label) VALUES (?, ?, ?)"
 # Rows are only ever added at the end and removed at the start, so row numbers count them.
@@ -97,7 +101,7 @@ class Store:
         self._log = log or logging.getLogger(__name__)
         self._lock = threading.Lock()
         self._ready, self._stored = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._queue: deque[tuple[str, tuple[Any, ...]]] = deque()
+        self._queue: deque[Row] = deque()
         self._bytes = 0
         self._pending: set[str] = set()  # ids that are answered and not yet committed
         self._writer: threading.Thread | None = None
@@ -148,12 +152,10 @@ class Store:
             self._writer.join()
             atexit.unregister(self.close)
 
-    def _put(self, rows: list[tuple[str, tuple[Any, ...]]]) -> bool:
-        size = sum(_size(row) for _, row in rows)
-        full = (
-            len(self._queue) + len(rows) > MAX_QUEUED_ROWS or self._bytes + size > MAX_QUEUED_BYTES
-        )
-        if full or self._closing:
+    def _put(self, rows: list[Row]) -> bool:
+        size = sum(_size(row) for row in rows)
+        full = len(self._queue) + len(rows) > MAX_QUEUED_ROWS
+        if full or self._bytes + size > MAX_QUEUED_BYTES or self._closing:
             return False
         self._queue.extend(rows)
         self._bytes += size
@@ -175,7 +177,7 @@ class Store:
                 self._ready.wait_for(lambda: self._queue or self._closing)
             time.sleep(0 if self._closing else GATHER_SECONDS)
             with self._lock:
-                rows, size = list(self._queue), self._bytes
+                rows = list(self._queue)
             if not rows:
                 return
             try:
@@ -185,30 +187,25 @@ class Store:
                 if not failing:
                     self._log.error("predictions are not stored: %s: %s", self.path, error)
                 failing = True
-            self._done(rows, size, failing)
+            self._done(rows, failing)
 
-    def _commit(self, rows: list[tuple[str, tuple[Any, ...]]]) -> None:
+    def _commit(self, rows: list[Row]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _connect(self.path) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+        with closing(_connect(self.path)) as connection:
             connection.executescript(TABLES)
             with connection:
                 for statement, values in rows:
                     connection.execute(statement, values)
-                connection.execute(
-                    f"DELETE FROM feedback WHERE prediction_id IN ({OLD})", (self.max_rows,)
-                )
-                connection.execute(
-                    f"DELETE FROM predictions WHERE prediction_id IN ({OLD})", (self.max_rows,)
-                )
+                for table in ("feedback", "predictions"):
+                    delete = f"DELETE FROM {table} WHERE prediction_id IN ({OLD})"
+                    connection.execute(delete, (self.max_rows,))
 
-    def _done(self, rows: list[tuple[str, tuple[Any, ...]]], size: int, failed: bool) -> None:
+    def _done(self, rows: list[Row], failed: bool) -> None:
+        added = [values[0] for statement, values in rows if statement is ADD]
         with self._lock:
-            for _ in rows:
+            for row in rows:
                 self._queue.popleft()
-            self._bytes -= size
-            added = [values[0] for statement, values in rows if statement is ADD]
+                self._bytes -= _size(row)
             self._pending.difference_update(added)
             self.dropped += len(added) if failed else 0
             self._stored.notify_all()
@@ -220,34 +217,29 @@ def _query(path: Path, query: str, values: dict[str, Any]) -> list[sqlite3.Row]:
     """
     if not path.is_file():
         return []
-    with _connect(path) as connection:
+    with closing(_connect(path)) as connection:
         connection.row_factory = sqlite3.Row
-        return (
-            connection.execute(query, values).fetchall()
-            if connection.execute(COMPLETE).fetchone()[0]
-            else []
-        )
+        complete = connection.execute(COMPLETE).fetchone()[0]
+        return connection.execute(query, values).fetchall() if complete else []
 
 
-@contextmanager
-def _connect(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
-        yield connection
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=30)
 
 
-def _size(row: tuple[Any, ...]) -> int:
-    return sum(len(value) for value in row if isinstance(value, str))
+def _size(row: Row) -> int:
+    return sum(len(value) for value in row[1] if isinstance(value, str))
 
 
 def _row(record: Record) -> tuple[Any, ...]:
     values: dict[str, Any] = dict(record)
-    values |= {
-        name: json.dumps(values[name], separators=(",", ":")) for name in ("instance", "signals")
-    }
+    for name in JSON:
+        values[name] = json.dumps(values[name], separators=(",", ":"))
     return tuple(values[name] for name in COLUMNS)
 
 
 def _record(row: sqlite3.Row) -> dict[str, Any]:
     values = dict(row)
-    values |= {name: json.loads(values[name]) for name in ("instance", "signals")}
+    for name in JSON:
+        values[name] = json.loads(values[name])
     return values | {"abstain": bool(values["abstain"])}

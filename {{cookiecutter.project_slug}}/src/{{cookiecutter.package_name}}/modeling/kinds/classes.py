@@ -151,3 +151,99 @@ def confusion(answers: Decisions, label: NDArray[Any]) -> NDArray[np.int64]:
     counts = np.zeros([answers.probabilities.shape[1]] * 2, np.int64)
     np.add.at(counts, (label, answers.label), 1)
     return counts
+
+
+# Packaging
+
+
+def difference(answers: Decisions, others: Decisions, scale: float) -> float:
+    """The largest of a probability."""
+    return float(np.abs(answers.probabilities - others.probabilities).max())
+
+
+def reference(answers: Decisions) -> dict[str, Floats]:
+    """What a bundle keeps of the answers on held-out rows, for the monitor."""
+    return {"probabilities": answers.probabilities.astype(np.float32)}
+
+
+# Serving
+
+SURENESS = "confidence"  # the field of answers that says how sure each one is
+
+
+def names(answers: Decisions, labels: list[str]) -> list[str]:
+    """What was answered [n]."""
+    return [labels[i] for i in answers.label]
+
+
+def items(answers: Decisions, labels: list[str]) -> list[dict[str, Any]]:
+    """Answers as JSON."""
+    return [
+        {
+            "label": labels[answers.label[i]],
+            "confidence": float(answers.confidence[i]),
+            "probabilities": dict(zip(labels, answers.probabilities[i].tolist(), strict=True)),
+            "abstain": bool(answers.abstain[i]),
+            "set": [labels[j] for j in np.flatnonzero(answers.sets[i])],
+        }
+        for i in range(len(answers.label))
+    ]
+
+
+def stored(answers: Decisions) -> list[dict[str, Any]]:
+    """What the store keeps of each answer beside its label and confidence."""
+    return [{"probabilities": row} for row in answers.probabilities.round(6).tolist()]
+
+
+def columns(answers: Decisions, labels: list[str]) -> dict[str, Any]:
+    """What batch scoring adds to a table, each [n]."""
+    return {"predicted_label": names(answers, labels), "confidence": answers.confidence}
+
+
+def tensors(answers: Decisions) -> dict[str, Floats]:
+    """Answers as arrays of numbers, for /v2."""
+    return {"probabilities": answers.probabilities}
+
+
+def groups(answers: Decisions, labels: list[str], reference: Any) -> list[str]:
+    """A name [n] for each answer, of which there are few, for counters."""
+    return names(answers, labels)
+
+
+def check_label(label: Any, labels: list[str]) -> str:
+    """The label of a feedback. Raises ValueError that says the rule."""
+    if isinstance(label, str) and label in labels:
+        return label
+    raise ValueError(f"must be one of {labels}")
+
+
+def is_right(item: dict[str, Any], label: Any) -> bool:
+    """Whether an answer, as JSON, is the true label."""
+    return bool(item["label"] == label)
+
+
+# Monitoring
+
+
+def reference_answers(reference: Any, rule: Rule) -> dict[str, NDArray[Any]]:
+    """Answers of a bundle's reference as the monitor compares them."""
+    logits = np.log(np.clip(reference["probabilities"], 1e-12, None))
+    # The temperature is in the probabilities already.
+    label = decide(logits, rule.model_copy(update={"temperature": 1.0})).label
+    return {"probabilities": reference["probabilities"], "label": label}
+
+
+def stored_answers(rows: Any, labels: list[str]) -> dict[str, NDArray[Any]]:
+    """The same of stored predictions."""
+    probabilities = [row["signals"]["probabilities"] for row in rows]
+    label = [labels.index(row["label"]) for row in rows]
+    return {"probabilities": np.array(probabilities, np.float64), "label": np.array(label)}
+
+
+def service_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Numbers of stored predictions that need no label. The estimated accuracy is the mean
+    calibrated confidence (Guillory et al. 2021, arXiv:2107.03315): far too good where requests
+    differ much from the training data, so it is shown and never judged.
+    """
+    confidence = sum(row["confidence"] for row in rows) / len(rows)
+    return {"mean_confidence": confidence, "estimated_accuracy": confidence}

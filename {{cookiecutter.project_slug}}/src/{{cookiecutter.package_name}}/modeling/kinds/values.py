@@ -1,6 +1,7 @@
 """Answers on a scale (regression): labels [n] are numbers in a unit of their own."""
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,3 +106,94 @@ def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
         for name, result in MetricCollection(parts, compute_groups=False)(value, truth).items()
     }
     return {**results, "huber": float(torch.nn.functional.huber_loss(value, truth))}
+
+
+# Packaging
+
+
+def difference(answers: Estimates, others: Estimates, scale: float) -> float:
+    """The largest of a value, in `scale`."""
+    return float(np.abs(answers.value - others.value).max() / scale)
+
+
+def reference(answers: Estimates) -> dict[str, Floats]:
+    """What a bundle keeps of the answers on held-out rows, for the monitor."""
+    return {name: getattr(answers, name).astype(np.float32) for name in ("value", "deviation")}
+
+
+# Serving
+
+SURENESS = "deviation"  # the field of answers that says how sure each one is
+
+
+def names(answers: Estimates, labels: list[str]) -> list[float]:
+    """What was answered [n]."""
+    return [float(value) for value in answers.value]
+
+
+def items(answers: Estimates, labels: list[str]) -> list[dict[str, Any]]:
+    """Answers as JSON."""
+    fields = ("value", "interval", "deviation", "abstain")
+    arrays = (answers.value, answers.intervals, answers.deviation, answers.abstain)
+    rows = zip(*(array.tolist() for array in arrays), strict=True)
+    return [dict(zip(fields, row, strict=True)) for row in rows]
+
+
+def stored(answers: Estimates) -> list[dict[str, Any]]:
+    """What the store keeps of each answer beside its value and confidence."""
+    rows = zip(answers.intervals.tolist(), answers.deviation.tolist(), strict=True)
+    return [{"interval": interval, "deviation": deviation} for interval, deviation in rows]
+
+
+def columns(answers: Estimates, labels: list[str]) -> dict[str, Any]:
+    """What batch scoring adds to a table, each [n]."""
+    low, high = answers.intervals.T
+    return {"predicted_value": answers.value, "interval_low": low, "interval_high": high}
+
+
+def tensors(answers: Estimates) -> dict[str, Floats]:
+    """Answers as arrays of numbers, for /v2."""
+    return {"value": answers.value, "interval": answers.intervals}
+
+
+def groups(answers: Estimates, labels: list[str], reference: Any) -> list[str]:
+    """A name [n] for each answer, of which there are few, for counters: the tenth of the
+    reference's values in which it lies.
+    """
+    tenths = np.quantile(reference["value"], np.arange(1, 10) / 10)
+    return [f"tenth {i + 1}" for i in np.searchsorted(tenths, answers.value)]
+
+
+def check_label(label: Any, labels: list[str]) -> float:
+    """The label of a feedback. Raises ValueError that says the rule."""
+    is_number = isinstance(label, int | float) and not isinstance(label, bool)
+    if is_number and abs(label) <= sys.float_info.max:
+        return float(label)
+    raise ValueError("must be a finite number")
+
+
+def is_right(item: dict[str, Any], label: Any) -> bool:
+    """Whether the interval of an answer, as JSON, holds the true value."""
+    low, high = item["interval"]
+    return bool(low <= label <= high)
+
+
+# Monitoring
+
+
+def reference_answers(reference: Any, rule: Rule) -> dict[str, NDArray[Any]]:
+    """Answers of a bundle's reference as the monitor compares them."""
+    return {name: reference[name].astype(np.float64) for name in ("value", "deviation")}
+
+
+def stored_answers(rows: Any, labels: list[str]) -> dict[str, NDArray[Any]]:
+    """The same of stored predictions."""
+    deviation = [row["signals"]["deviation"] for row in rows]
+    return {"value": np.array([row["label"] for row in rows]), "deviation": np.array(deviation)}
+
+
+def service_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean deviation of stored predictions, and the mean absolute error where labels came."""
+    results = {"mean_deviation": sum(row["signals"]["deviation"] for row in rows) / len(rows)}
+    errors = [abs(row["feedback"] - row["label"]) for row in rows if row["feedback"] is not None]
+    return results | ({"mean_absolute_error": sum(errors) / len(errors)} if errors else {})

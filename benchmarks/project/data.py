@@ -39,12 +39,9 @@ def bench_data(rows: int, columns: int) -> dict[str, float]:
         seconds = {part: statistics.median(r[part]["seconds"] for r in rounds) for part in PARTS}
         for part in PARTS:
             figures[f"{n} rows: {part}, rows per second"] = n / seconds[part]
-            figures[f"{n} rows: {part}, peak MiB"] = statistics.median(
-                r[part]["mebibytes"] for r in rounds
-            )
+            figures[f"{n} rows: {part}, peak MiB"] = statistics.median(r[part]["mebibytes"] for r in rounds)
         work = statistics.median(
-            (r["validate"]["seconds"] + r["split"]["seconds"]) / r["read"]["seconds"]
-            for r in rounds
+            (r["validate"]["seconds"] + r["split"]["seconds"]) / r["read"]["seconds"] for r in rounds
         )
         figures[f"{n} rows: validate and split, times the bare read"] = work
     return figures
@@ -57,9 +54,7 @@ def write_table(path: Path, rows: int, columns: int) -> None:
         n = min(GROUP, rows - start)
         numbers = rng.normal(size=(n, columns))
         table = pd.DataFrame({"id": [f"row-{i:09d}" for i in range(start, start + n)]})
-        table = table.assign(
-            **{f"x{j}": numbers[:, j] for j in range(columns)}, label=rng.choice(LABELS, n)
-        )
+        table = table.assign(**{f"x{j}": numbers[:, j] for j in range(columns)}, label=rng.choice(LABELS, n))
         table["content"] = [hashlib.sha256(row).hexdigest() for row in numbers]
         arrow = pyarrow.Table.from_pandas(table, preserve_index=False)
         writer = writer or pq.ParquetWriter(path, arrow.schema)
@@ -78,16 +73,12 @@ def measure(part: str, path: Path) -> dict[str, float]:
 
 def rules(columns: list[str]) -> pa.DataFrameSchema:
     """A range for every number, the known classes, unique keys: what a schema of such a table has."""
-    numbers = {
-        c: pa.Column(float, pa.Check.in_range(-10, 10)) for c in columns if c.startswith("x")
-    }
+    numbers = {c: pa.Column(float, pa.Check.in_range(-10, 10)) for c in columns if c.startswith("x")}
     ends = {
         "label": pa.Column(str, pa.Check.isin(LABELS), nullable=True),
         "content": pa.Column(str),
     }
-    return pa.DataFrameSchema(
-        {"id": pa.Column(str, unique=True), **numbers, **ends}, strict=True, ordered=True
-    )
+    return pa.DataFrameSchema({"id": pa.Column(str, unique=True), **numbers, **ends}, strict=True, ordered=True)
 
 
 def described(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
@@ -108,9 +99,7 @@ def made_up() -> Any:
 
 def validate(path: Path) -> None:
     columns, n = pq.read_schema(path).names, pq.read_metadata(path).num_rows
-    failures, whole, sample = module("data.validate").inspect(
-        path, made_up(), rules(columns), described, n
-    )
+    failures, whole, sample = module("data.validate").inspect(path, made_up(), rules(columns), described, n)
     module("data.profile").profile(sample)
     if failures.total or not all(c["ok"] for c in whole.judge()):
         raise ValueError(f"the made-up table is invalid: {failures.rules()}, {whole.judge()}")
@@ -121,10 +110,7 @@ def split(path: Path) -> None:
     record = made.write_splits(path, path.with_name("splits"), made_up(), SEED, near)
     record.leakage(), record.near_duplicates()
     made.deviation(np.concatenate(record.label), np.concatenate(record.split), "binary")
-    written = sum(
-        pq.read_metadata(path.with_name("splits") / f"{name}.parquet").num_rows
-        for name in made.NAMES
-    )
+    written = sum(pq.read_metadata(path.with_name("splits") / f"{name}.parquet").num_rows for name in made.NAMES)
     if written != pq.read_metadata(path).num_rows:
         raise ValueError(f"{written} rows in the splits")
 
@@ -136,15 +122,11 @@ def peak() -> float:
     """Most memory this process held at once, MiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count what the parent held
-        line = next(
-            x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM")
-        )
+        line = next(x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1024**2 if sys.platform == "darwin" else 1024
-    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def in_this_process(part: str, path: Path) -> None:

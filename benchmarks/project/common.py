@@ -1,4 +1,7 @@
-"""What the benchmarks share: the package under its own name, medians of rounds, and the report."""
+"""What the benchmarks share: the package under its own name, medians of rounds, and the report.
+
+They run in a generated project, whose root is the working directory: `make bench-train`, or with PROJECT=path.
+"""
 
 import os
 import platform
@@ -12,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path.cwd()
 PACKAGE = next(p.parent.name for p in (ROOT / "src").glob("*/settings.py"))
 
 
@@ -31,9 +34,7 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
 
 
-def report(
-    name: str, measure: Callable[[Any, Namespace], dict[str, float]], arguments: ArgumentParser
-) -> None:
+def report(name: str, measure: Callable[[Any, Namespace], dict[str, float]], arguments: ArgumentParser) -> None:
     """Measures, prints a table and writes reports/bench-<name>.json; what a user got wrong is one
     line, exit code 2.
     """

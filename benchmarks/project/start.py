@@ -33,9 +33,7 @@ os._exit(1)  # no step came
 
 def seconds(command: list[str]) -> float:
     begun = time.perf_counter()
-    subprocess.run(
-        command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - begun
 
 
@@ -49,16 +47,9 @@ def cpu_seconds(command: list[str]) -> float:
 def first_step(folder: str) -> dict[str, float]:
     apart = [f"tracking.uri=sqlite:///{folder}/mlflow.db", f"paths.records={folder}/records"]
     imports = seconds([sys.executable, "-c", "import torch, lightning"])
-    step = seconds(
-        [sys.executable, "-c", FIRST_STEP, "train", f"hydra.run.dir={folder}/{time.time()}", *apart]
-    )
-    deadline = (
-        time.monotonic() + 60
-    )  # for the process that delivers its records, which would disturb what comes next
-    while any(
-        j.waits() or not j.closed()
-        for j in module("experiments.journal").journals(Path(folder, "records"))
-    ):
+    step = seconds([sys.executable, "-c", FIRST_STEP, "train", f"hydra.run.dir={folder}/{time.time()}", *apart])
+    deadline = time.monotonic() + 60  # for the process that delivers its records, which would disturb what comes next
+    while any(j.waits() or not j.closed() for j in module("experiments.journal").journals(Path(folder, "records"))):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return {
@@ -69,11 +60,7 @@ def first_step(folder: str) -> dict[str, float]:
 
 
 def nothing_new() -> dict[str, float]:
-    make = (
-        ["make", "--silent", "pipeline"]
-        if shutil.which("make")
-        else [sys.executable, "-m", PACKAGE, "pipeline"]
-    )
+    make = ["make", "--silent", "pipeline"] if shutil.which("make") else [sys.executable, "-m", PACKAGE, "pipeline"]
     repro, pipeline = seconds([sys.executable, "-m", "dvc", "repro", "--quiet"]), seconds(make)
     return {
         "DVC's no-op: seconds": repro,
@@ -96,7 +83,5 @@ def bench(settings: Any, given: Namespace) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    os.environ.pop(
-        "PYTHONDONTWRITEBYTECODE", None
-    )  # without bytecode, every start pays for compiling
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode, every start pays for compiling
     report("start", bench, parser(__doc__))

@@ -76,11 +76,7 @@ def peak(workers: int) -> float:
         Path("/proc/self/status"),
     )
     if status.is_file():  # getrusage would count what the parent held
-        own = next(
-            int(x.split()[1])
-            for x in status.read_text(encoding="utf-8").splitlines()
-            if x.startswith("VmHWM")
-        )
+        own = next(int(x.split()[1]) for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
     return (own + workers * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / kib) / 1024
 
 
@@ -100,9 +96,7 @@ def measure(folder: Path, way: str, overrides: list[str]) -> dict[str, float]:
     )
     if done.returncode:
         raise ValueError(f"{way} failed: {done.stderr.strip()[-300:]}")
-    return {
-        f"{way}, {name}": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()
-    }
+    return {f"{way}, {name}": value for name, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def bench(settings: Any, given: Namespace) -> dict[str, float]:
@@ -115,8 +109,7 @@ def bench(settings: Any, given: Namespace) -> dict[str, float]:
             write_table(splits / "train.parquet", folder / "train.parquet", rows)
             write_table(splits / "val.parquet", folder / "val.parquet", 1_000)
             rounds = [
-                {k: v for way in WAYS for k, v in measure(folder, way, overrides).items()}
-                for _ in range(given.rounds)
+                {k: v for way in WAYS for k, v in measure(folder, way, overrides).items()} for _ in range(given.rounds)
             ]
         figures |= {f"{rows} rows: {name}": value for name, value in medians(rounds).items()}
     for name in [n.partition(": ")[2] for n in figures if n.startswith(f"{sizes[0]} ")]:
@@ -130,9 +123,7 @@ if __name__ == "__main__":
     arguments = parser(__doc__)
     arguments.add_argument("--rows", type=int, default=2_000_000, help="of the largest table")
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument(
-        "--part", action="store_true", help="measure one way in this process, as the bench does"
-    )
+    arguments.add_argument("--part", action="store_true", help="measure one way in this process, as the bench does")
     args = arguments.parse_intermixed_args()
     if args.part:
         settings = module("params").load(args.overrides)

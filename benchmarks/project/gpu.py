@@ -68,14 +68,10 @@ class ResNet18(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
         widths = [64, 64, 128, 256, 512]
         pairs = [(a, b, 1 + (a != b)) for a, b in pairwise(widths)]
-        self.blocks = nn.Sequential(
-            *(x for a, b, s in pairs for x in (Block(a, b, s), Block(b, b, 1)))
-        )
+        self.blocks = nn.Sequential(*(x for a, b, s in pairs for x in (Block(a, b, s), Block(b, b, 1))))
         self.head = nn.Linear(512, LABELS)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,19 +95,13 @@ def work_of(settings: Any, given: Namespace) -> Work:
 
     trainer = {"accelerator": given.device, "precision": "bf16-mixed", "deterministic": False}
     changes = {
-        "data": settings.data.model_copy(
-            update={"kind": "multiclass", "labels": [str(i) for i in range(LABELS)]}
-        ),
-        "training": settings.training.model_copy(
-            update={"batch_size": min(BATCH, given.rows // 4)}
-        ),
+        "data": settings.data.model_copy(update={"kind": "multiclass", "labels": [str(i) for i in range(LABELS)]}),
+        "training": settings.training.model_copy(update={"batch_size": min(BATCH, given.rows // 4)}),
         "trainer": settings.trainer.model_copy(update=trainer),
         "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
         "augmentation": None,
     }
-    return Work(
-        settings.model_copy(update=changes), build, random(given.rows), random(given.rows // 8)
-    )
+    return Work(settings.model_copy(update=changes), build, random(given.rows), random(given.rows // 8))
 
 
 def by_hand(work: Work, device: torch.device) -> float:
@@ -190,9 +180,7 @@ def measure(settings: Any, given: Namespace) -> dict[str, float]:
                     }
                 )
     found, share = medians(rounds), operations() / peak(device, name)
-    print(
-        f"{name}, batches of {work.settings.training.batch_size}, bf16-mixed, compiled, channels-last"
-    )
+    print(f"{name}, batches of {work.settings.training.batch_size}, bf16-mixed, compiled, channels-last")
     return {
         "by hand, images per second": found["by hand"],
         "by hand, share of the peak": found["by hand"] * share,
@@ -204,9 +192,7 @@ def measure(settings: Any, given: Namespace) -> dict[str, float]:
 
 if __name__ == "__main__":
     made = parser(__doc__)
-    made.add_argument(
-        "--device", choices=["gpu", "cpu"], default="gpu", help=SUPPRESS
-    )  # cpu: whether this runs
+    made.add_argument("--device", choices=["gpu", "cpu"], default="gpu", help=SUPPRESS)  # cpu: whether this runs
     made.add_argument("--rows", type=int, default=51_200, help="images of an epoch")
     os.environ.setdefault("TORCHINDUCTOR_FX_GRAPH_CACHE", "1")  # compiled once, not in every round
     report("gpu", measure, made)

@@ -24,11 +24,7 @@ DEADLINE = 60.0
 def measure(settings: Any, _: Namespace) -> dict[str, float]:
     """Medians over rounds in which both endpoints take turns."""
     champion = module("provenance").read_json(settings.paths.live / "current.json")["champion"]
-    instance = (
-        module("packaging.bundle")
-        .Bundle.load(settings.paths.live / champion["path"])
-        .examples["instances"][0]
-    )
+    instance = module("packaging.bundle").Bundle.load(settings.paths.live / champion["path"]).examples["instances"][0]
     body = json.dumps({"instances": [instance]}).encode()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -44,10 +40,7 @@ def measure(settings: Any, _: Namespace) -> dict[str, float]:
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         wait_until_ready(server, port)
-        rounds = [
-            (rate(port, "POST", "/predict", body), rate(port, "GET", "/healthz", None))
-            for _ in range(ROUNDS)
-        ]
+        rounds = [(rate(port, "POST", "/predict", body), rate(port, "GET", "/healthz", None)) for _ in range(ROUNDS)]
     finally:
         server.terminate()
         server.wait()
@@ -63,21 +56,14 @@ def wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
     ends = time.monotonic() + DEADLINE
     while time.monotonic() < ends and server.poll() is None:
         try:
-            if (
-                request(
-                    http.client.HTTPConnection("127.0.0.1", port, timeout=5), "GET", "/readyz", None
-                )
-                == 200
-            ):
+            if request(http.client.HTTPConnection("127.0.0.1", port, timeout=5), "GET", "/readyz", None) == 200:
                 return
         except OSError:
             time.sleep(0.05)
     raise ValueError("the server did not start: try `make serve` and read what it says")
 
 
-def request(
-    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
-) -> int:
+def request(connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None) -> int:
     connection.request(method, path, body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     answer.read()

@@ -84,9 +84,7 @@ def on_terminal(command: list[str]) -> None:
 
     reader = threading.Thread(target=drain, daemon=True)
     reader.start()
-    done = subprocess.run(
-        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, check=False)
     os.close(theirs)
     reader.join(5)
     if done.returncode:
@@ -139,9 +137,7 @@ def reference(settings: Any, rows: int, val_rows: int) -> Work:
         return module("data.datamodule").Examples(inputs, rng.integers(0, 10, n), None)
 
     changes = {
-        "data": settings.data.model_copy(
-            update={"kind": "multiclass", "labels": [str(i) for i in range(10)]}
-        ),
+        "data": settings.data.model_copy(update={"kind": "multiclass", "labels": [str(i) for i in range(10)]}),
         "training": settings.training.model_copy(update={"batch_size": 64}),
         "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
         "augmentation": None,
@@ -172,9 +168,7 @@ def into(folder: Path, work: Work) -> Work:
     """The same work, with everything that it writes in a folder of its own."""
     settings = work.settings
     changes = {
-        "paths": settings.paths.model_copy(
-            update={key: folder / key for key in ("state", "records", "model")}
-        ),
+        "paths": settings.paths.model_copy(update={key: folder / key for key in ("state", "records", "model")}),
         "tracking": settings.tracking.model_copy(update={"uri": f"sqlite:///{folder}/mlflow.db"}),
         "trainer": settings.trainer.model_copy(update={"max_epochs": EPOCHS}),
     }
@@ -202,10 +196,7 @@ def part(settings: Any, name: str, folder: Path) -> dict[str, float]:
                 "a loop by hand": by_hand(work),
                 "one that clips and schedules": by_hand(work, whole=True),
             }
-            figures = {
-                f"{side}, rows per second": len(work.train) / t[0]
-                for side, t in (seconds | hands).items()
-            }
+            figures = {f"{side}, rows per second": len(work.train) / t[0] for side, t in (seconds | hands).items()}
             for side, (hand, reference) in product(seconds, hands.items()):
                 wall, processor = reference / seconds[side]
                 figures |= {f"{side} / {hand}": wall, f"{side} / {hand}, processor time": processor}
@@ -217,18 +208,10 @@ def part(settings: Any, name: str, folder: Path) -> dict[str, float]:
 def ours(work: Work, run: Any, side: str) -> Seconds:
     """Of an epoch, checkpoints and records included."""
     fit, marks = module("training.fit"), Marks()
-    preset = yaml.safe_load(
-        (ROOT / "configs" / "trainer" / f"{side}.yaml").read_text(encoding="utf-8")
-    )
-    changes = {
-        key: preset[key] for key in ("batches_per_step", "log_every_n_steps") if key in preset
-    }
-    settings = work.settings.model_copy(
-        update={"trainer": work.settings.trainer.model_copy(update=changes)}
-    )
-    panel: Any = (
-        patch.object(fit, "panel", lambda *_: []) if work.val.rows is None else nullcontext()
-    )  # none to show
+    preset = yaml.safe_load((ROOT / "configs" / "trainer" / f"{side}.yaml").read_text(encoding="utf-8"))
+    changes = {key: preset[key] for key in ("batches_per_step", "log_every_n_steps") if key in preset}
+    settings = work.settings.model_copy(update={"trainer": work.settings.trainer.model_copy(update=changes)})
+    panel: Any = patch.object(fit, "panel", lambda *_: []) if work.val.rows is None else nullcontext()  # none to show
     with (
         panel,
         patch.object(module("data.datamodule"), "load", lambda _, split: getattr(work, split)),
@@ -263,11 +246,7 @@ def by_hand(work: Work, whole: bool = False) -> Seconds:
     network, loss_of = made.network, made._loss
     optimizer = instantiate(work.settings.optimizer)(params=network.parameters())
     schedule = module("modeling.schedules").cosine_with_warmup(optimizer, 100_000, 0.1)
-    augment = (
-        instantiate(work.settings.augmentation)
-        if work.settings.augmentation
-        else lambda inputs: inputs
-    )
+    augment = instantiate(work.settings.augmentation) if work.settings.augmentation else lambda inputs: inputs
     (inputs, label), (val_inputs, val_label) = (
         (tensors(x.inputs), torch.from_numpy(x.label)) for x in (work.train, work.val)
     )

@@ -1,0 +1,118 @@
+"""What people read: pages of one style that need no other file, and tables on the terminal."""
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TONES = {
+    "pass": "good",
+    "valid": "good",
+    "no alarm": "good",
+    "fail": "bad",
+    "invalid": "bad",
+    "alarm": "bad",
+    "cannot tell": "unsure",
+    "not applicable": "quiet",
+}
+COLOURS = {"good": "green", "bad": "red", "unsure": "yellow", "quiet": "dim"}
+NUMBER = re.compile(r"([<≤≥] )?[-+]?[\d.,]*(e[-+]\d+)?(nan|inf)?( ?%)?|–")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph, behind a coloured verdict if there is one."""
+
+    text: str
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text. Verdicts are coloured, columns of numbers stand on the right; on a phone a
+    row becomes a block where `stack` says so.
+    """
+
+    columns: Sequence[str]
+    rows: list[list[str]]
+    caption: str = ""
+    stack: bool = False
+
+    def is_number(self, column: int) -> bool:
+        return all(NUMBER.fullmatch(row[column]) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Picture:
+    png: bytes
+    caption: str
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.png).decode()
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    parts: Sequence[Text | Table | Picture]
+    anchor: str = ""
+
+
+def write(
+    path: Path, title: str, lead: Sequence[Text], sections: Iterable[Section], footer: str = ""
+) -> None:
+    """Writes one self-contained page, whole or not at all: no script, no file or address beside
+    it. Everything is escaped.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(
+        title=title, lead=lead, sections=list(sections), footer=footer, tones=TONES
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(page + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], stderr: bool = False
+) -> None:
+    """A table on the terminal, with coloured verdicts."""
+    from rich import table, text
+    from rich.console import Console
+
+    printed = table.Table(title=title or None, title_justify="left")
+    for column in columns:
+        printed.add_column(column, overflow="fold")
+    for row in rows:
+        cells = (text.Text(c, style=COLOURS.get(TONES.get(c, ""), "")) for c in row)
+        printed.add_row(*cells)
+    Console(stderr=stderr).print(printed)
+
+
+def draw(drawer: Callable[[Any], None]) -> bytes:
+    """PNG of what a function draws into a figure. The same data give the same bytes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import io
+
+    import matplotlib.pyplot as plt
+
+    # Five inches: on a phone a font of 9 points is then still 9 points high.
+    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    with plt.rc_context(style):
+        figure = plt.figure(figsize=(5, 3.2), layout="constrained")
+        drawer(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=130, metadata={"Software": None})  # no version of the library
+        plt.close(figure)
+    return buffer.getvalue()
