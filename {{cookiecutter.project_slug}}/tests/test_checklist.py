@@ -9,6 +9,7 @@ import pytest
 from harness import ROOT, Project, dvc, module
 
 checklist, write_json = module("checklist"), module("provenance").write_json
+STATUSES = {"proven", "not yet", "unanswered", "not applicable"}
 ROWS = {"D": 7, "M": 12, "T": 8, "E": 11, "P": 7, "S": 11, "O": 9}
 
 
@@ -49,7 +50,7 @@ def test_every_row_has_a_status(recorded: Any, capsys: pytest.CaptureFixture[str
     assert module("__main__").main(["checklist", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == [f"{letter}{i + 1}" for letter, n in ROWS.items() for i in range(n)]
-    assert {row["status"] for row in found.values()} <= {*checklist.COLOURS}
+    assert {row["status"] for row in found.values()} <= STATUSES
     assert all(row["proof"] for row in found.values())
 
 
