@@ -143,9 +143,10 @@ def judge(row: str, entry: dict[str, Any], project: Project) -> tuple[str, str]:
         return "not applicable", f"profile {project.profile}"
     proofs = []
     if "ask" in entry:
-        proofs = [answer(entry["ask"], project.settings.data.name)]
-        if not proofs[0]:
+        words = answer(entry["ask"], project.settings.data.name)
+        if not words:
             return "unanswered", f"answer “{entry['ask']}” in {DESIGN}"
+        proofs = [f"{DESIGN}: {words}"]
     if "missing" in entry:
         return "not yet", f"missing: {entry['missing']}"
     try:
