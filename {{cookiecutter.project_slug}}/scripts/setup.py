@@ -2,8 +2,8 @@
 once.
 
     VENV=folder        where the environment lies (.venv)
-    TORCH=cpu          PyTorch's build: cpu, or cuda or auto for the build that fits this machine's GPU; remembered
-    LOCK=none          newest versions that pyproject.toml allows, instead of those of requirements.lock
+    TORCH=cpu          PyTorch's build: cpu, or cuda or auto for this machine's GPU; remembered
+    LOCK=none          newest versions that pyproject.toml allows, not those of the lock file
     ... setup.py lock  write requirements.lock anew
 
 Standard library only. What pip is configured to use here (indexes, folders of wheels, certificates)
@@ -14,7 +14,8 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this line is for those who have an older one
     sys.exit(
-        f"error: Python 3.11 or newer is needed, not {sys.version.split()[0]}; try `make setup PYTHON=python3.12`"
+        f"error: Python 3.11 or newer is needed, not {sys.version.split()[0]}; "
+        "try `make setup PYTHON=python3.12`"
     )
 
 import ast
@@ -51,7 +52,8 @@ def check_tools() -> None:
     """Stops with one line, before anything is downloaded, when a tool is missing."""
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         sys.exit(
-            "error: this Python has no venv: install it (Debian: apt install python3-venv) or use another Python"
+            "error: this Python has no venv: install it (Debian: apt install python3-venv) "
+            "or use another Python"
         )
     if shutil.which("git") is None:
         sys.exit("error: git is needed and was not found: install it first")
@@ -187,7 +189,8 @@ def torch_arguments(venv: Path, uv: list[str | Path], env: dict[str, str]) -> li
     if uv and run(*probe, quiet=True, env=env).returncode == 0:
         return [backend]
     say(
-        "PyTorch's own index cannot be reached: taking the default one, whose build for GPUs is several GB to load."
+        "PyTorch's own index cannot be reached: taking the default one, "
+        "whose build for GPUs is several GB to load."
     )
     return []
 
@@ -221,7 +224,8 @@ def install(venv: Path) -> None:
     say("uv could not install everything: trying once more with pip.")
     if run(*pip, "install", *common, *(t for t in torch if not t.startswith("--"))).returncode != 0:
         sys.exit(
-            "error: the installation failed; the lines above say why. Call it again after mending that."
+            "error: the installation failed; the lines above say why. "
+            "Call it again after mending that."
         )
 
 
@@ -246,7 +250,7 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def make_repository() -> None:
-    """DVC and the records need git: a repository and its first commit, where the folder is in none."""
+    """DVC and the records need git: a repository and its first commit, where there is none."""
     inside = git("rev-parse", "--show-toplevel")
     if inside.returncode != 0 or git("check-ignore", "--quiet", str(ROOT)).returncode == 0:
         made = git("-c", "init.defaultBranch=main", "init", "--quiet")
@@ -260,10 +264,12 @@ def make_repository() -> None:
         return
     if git("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT").returncode != 0:
         say(
-            "git does not know you yet, so nothing is committed. Type, with your own name and address:"
+            "git does not know you yet, so nothing is committed. "
+            "Type, with your own name and address:"
         )
         say(
-            '    git config --global user.name "Your Name" && git config --global user.email you@example.com'
+            '    git config --global user.name "Your Name" '
+            "&& git config --global user.email you@example.com"
         )
         say('    git add --all && git commit --message "The project as generated"')
         return

@@ -116,7 +116,7 @@ def run(verb: str, argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb and returns its exit code; what a user got wrong is one line and exit code 2."""
+    """Runs one verb and returns its exit code; a mistake of the user is one line and exit code 2."""
     verb, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if verb in ("-h", "--help"):
         print(overview())

@@ -65,7 +65,7 @@ def met(value: Any, wanted: Any) -> bool:
 
 
 def check_pipeline(project: Project) -> None:
-    """Raises ValueError where code, data, configuration or an output changed since the stages ran."""
+    """Raises ValueError where code, data, configuration or an output changed since."""
     if project.changed:
         raise ValueError(f"stale since {', '.join(project.changed)} changed: run `make pipeline`")
 
@@ -89,7 +89,7 @@ def prove_report(row: str, proof: dict[str, Any], project: Project) -> str:
 def prove_tests(row: str, proof: dict[str, Any], project: Project) -> str:
     outcomes: dict[str, str] = {}
     for path in [project.settings.paths.reports / name for name in TESTS]:
-        record = read_json(path) if path.is_file() else {"code": None}
+        record: dict[str, Any] = read_json(path) if path.is_file() else {"code": None}
         if record["code"] == project.code:
             outcomes |= record["rows"].get(row, {})
     for name, outcome in outcomes.items():

@@ -7,6 +7,7 @@ hydra.run.dir=outputs/<time>` and the same overrides.
 """
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..tracking import Run
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
+PLOTS_BASELINES = importlib.util.find_spec(f"{__package__}.baseline_plots") is not None
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
 
 
@@ -128,7 +130,6 @@ def fit_all(settings: Settings, record: "Run") -> "tuple[Metrics, dict[str, Run]
 
 def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metrics:
     """Fits the baselines and saves every candidate: metrics by candidate and split."""
-    from ..experiments import charts
     from ..modeling import baselines, candidates, kinds
     from ..provenance import read_json, stamp, write_json
     from ..task.baselines import classical
@@ -158,7 +159,10 @@ def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metr
     }
     candidates.save(settings.paths.model, network, model)
     shown = {name: found["val"] for name, found in raw.items() if name != "network"}
-    charts.draw_all(settings, shown, splits["val"].label, {"classical": model[-1]})
+    if PLOTS_BASELINES:
+        from . import baseline_plots
+
+        baseline_plots.draw_all(settings, shown, splits["val"].label, {"classical": model[-1]})
     health = read_json(settings.paths.state / HEALTH)
     report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
     write_json(settings.paths.reports / "training.json", report)
@@ -168,7 +172,6 @@ def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metr
 def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "dict[str, Run]":
     """Each baseline as a run of its own, below the network's and under a key that follows from its."""
     from .. import tracking
-    from ..experiments import charts
     from ..modeling.candidates import CLASSICAL
 
     children = {}
@@ -178,7 +181,7 @@ def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "di
             settings, f"baseline {name}", parent, tags, key=f"{parent.key}-{name}"
         ) as child:
             child.metrics(tracking.flatten(metrics[name]))
-            child.artifacts([charts.folder(settings, name)], "charts")
+            child.artifacts([settings.paths.state / "plots" / name], "plots")
             if name == "classical":
                 child.artifacts([settings.paths.model / CLASSICAL], "model")
         children[name] = child
