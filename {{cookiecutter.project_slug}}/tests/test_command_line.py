@@ -32,7 +32,7 @@ for verb in (*filter(m.is_here, m.VERBS), None):
     with contextlib.suppress(SystemExit):
         m.main([verb, "--help"] if verb else ["--help"])
     large = "torch lightning mlflow pandas pyarrow matplotlib optuna dvc".split()
-    found = {{*large}} & {{*sys.modules}}
+    found = set(large) & set(sys.modules)
     assert not found, (verb, found)
 """
 

@@ -116,7 +116,7 @@ def run(verb: str, argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb and returns its exit code; a mistake of the user is one line and exit code 2."""
+    """Runs one verb; its exit code, or 2 and one line for what a user got wrong."""
     verb, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if verb in ("-h", "--help"):
         print(overview())
