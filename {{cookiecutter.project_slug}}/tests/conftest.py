@@ -71,8 +71,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A whole run leaves its outcome per checklist row in reports/: `make test` in tests.json, `make
-    test-machinery` in machinery.json; a part of either leaves nothing.
+    """A whole run leaves its outcome per checklist row in reports/: `make test` in tests.json,
+    `make test-machinery` in machinery.json; a part of either leaves nothing.
     """
     config = session.config
     selected = config.option.keyword or config.option.markexpr or hasattr(config, "workerinput")

@@ -31,7 +31,8 @@ import contextlib, sys, {PACKAGE}.__main__ as m
 for verb in (*filter(m.is_here, m.VERBS), None):
     with contextlib.suppress(SystemExit):
         m.main([verb, "--help"] if verb else ["--help"])
-    found = set("torch lightning mlflow pandas pyarrow matplotlib optuna dvc".split()) & set(sys.modules)
+    large = "torch lightning mlflow pandas pyarrow matplotlib optuna dvc".split()
+    found = set(large) & set(sys.modules)
     assert not found, (verb, found)
 """
 

@@ -88,7 +88,7 @@ def test_a_goal_that_does_not_fit_the_kind_is_refused(
 
 @pytest.mark.parametrize("override", ["serving.prt=1", "nonsense=1", "serving.port.deep=1"])
 def test_unknown_override_says_what_to_write(override: str, project: Project) -> None:
-    with pytest.raises(ValueError, match="unknown key .* such as `serving.port=9000`"):
+    with pytest.raises(ValueError, match=r"unknown key .* such as `serving\.port=9000`"):
         project.settings(override)
 
 

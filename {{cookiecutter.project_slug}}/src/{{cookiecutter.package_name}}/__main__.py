@@ -9,16 +9,13 @@ from importlib import import_module
 from pathlib import Path
 
 # verb: (module, what it does)
-STAGES = {  # without options of their own, so that their help need not import them
+VERBS = {
     "ingest": ("data.ingest", "read the source into an immutable snapshot, data/raw"),
     "validate": ("data.validate", "check every row of the snapshot; exit 1 when data is invalid"),
     "split": ("data.split", "assign every row to train, val, calibration or test"),
+    "train": ("training.train", "train the network and the baselines"),
     "evaluate": ("evaluation.evaluate", "run the quality methods on the candidates"),
     "package": ("packaging.package", "export the better candidate as a bundle and measure it"),
-}
-VERBS = {
-    **STAGES,
-    "train": ("training.train", "train the network and the baselines"),
     "promote": (
         "packaging.promote",
         "decide on the bundle: exit 0 promoted, 3 refused, 4 cannot tell",
@@ -64,6 +61,8 @@ VERBS = {
     "ui": ("experiments.ui", "open the tracker's web page"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
+# Without options of their own: their help need not import them.
+PLAIN = ("ingest", "validate", "split", "evaluate", "package")
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -94,7 +93,7 @@ def command_line(verb: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=8")
-    if verb not in STAGES:
+    if verb not in PLAIN:
         module = import_module(f".{VERBS[verb][0]}", __package__)
         parser.epilog = module.__doc__
         module.arguments(parser)
@@ -117,7 +116,7 @@ def run(verb: str, argv: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb and returns its exit code; what a user got wrong is one line and exit code 2."""
+    """Runs one verb; its exit code, or 2 and one line for what a user got wrong."""
     verb, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if verb in ("-h", "--help"):
         print(overview())

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .packaging.bundle import Bundle
-from .packaging.pull import CURRENT
+from . import pages
+from .packaging.bundle import Bundle, load_live
 from .provenance import read_json, source_code, stamp
 from .settings import Settings
 
-DESIGN = Path("docs/design.md")
+DESIGN, NOT_APPLICABLE = Path("docs/design.md"), Path("not_applicable.yaml")
 TESTS = ("tests.json", "machinery.json")  # what `make test` and `make test-machinery` leave
-COLOURS = {"proven": "green", "not yet": "yellow", "unanswered": "red", "not applicable": "dim"}
+NO_ROW = "no test of it ran on this code: run `make test` or `make test-machinery`"
 
 
 class Project(NamedTuple):
@@ -65,39 +65,38 @@ def met(value: Any, wanted: Any) -> bool:
 
 
 def check_pipeline(project: Project) -> None:
-    """Raises ValueError where code, data, configuration or an output changed since the stages ran."""
+    """Raises ValueError where code, data, configuration or an output changed since."""
     if project.changed:
         raise ValueError(f"stale since {', '.join(project.changed)} changed: run `make pipeline`")
 
 
 def prove_report(row: str, proof: dict[str, Any], project: Project) -> str:
-    paths, expected = project.settings.paths, proof["expect"]
-    path = paths.reports / proof["report"]
+    path = project.settings.paths.reports / proof["report"]
     if not path.is_file():
         raise ValueError(f"there is no {path}: run {proof.get('command', '`make pipeline`')}")
     check_pipeline(project)
     content = read_json(path)
     if made := content.get("provenance"):
-        bundle = made["bundle"] and Bundle.load(paths.bundle).identity
+        bundle = made["bundle"] and Bundle.load(project.settings.paths.bundle).identity
         if made != stamp(project.settings, made["stage"], bundle):
             raise ValueError(f"the code, data or bundle that {path} speaks of changed since")
-    wrong = [key for key, wanted in expected.items() if not met(at(content, key), wanted)]
-    if wrong:
-        raise ValueError(f"{path}: {', '.join(wrong)} is missing or not as it should be")
-    return f"{path} ({', '.join(expected)})"
+    for key, wanted in proof["expect"].items():
+        if not met(at(content, key), wanted):
+            raise ValueError(f"{path}: {key} is missing or not as it should be")
+    return f"{path} ({', '.join(proof['expect'])})"
 
 
 def prove_tests(row: str, proof: dict[str, Any], project: Project) -> str:
     outcomes: dict[str, str] = {}
     for path in [project.settings.paths.reports / name for name in TESTS]:
-        record: dict[str, Any] = read_json(path) if path.is_file() else {}
-        if record.get("code") == project.code:
+        record: dict[str, Any] = read_json(path) if path.is_file() else {"code": None}
+        if record["code"] == project.code:
             outcomes |= record["rows"].get(row, {})
+    for name, outcome in outcomes.items():
+        if outcome != "passed":
+            raise ValueError(f"did not pass: {name}")
     if not outcomes:
-        raise ValueError("no test of it ran on this code: run `make test` or `make test-machinery`")
-    failed = [name for name, outcome in outcomes.items() if outcome != "passed"]
-    if failed:
-        raise ValueError(f"did not pass: {', '.join(failed)}")
+        raise ValueError(NO_ROW)
     return f"{len(outcomes)} tests passed"
 
 
@@ -109,14 +108,13 @@ def prove_bundle(row: str, proof: dict[str, Any], project: Project) -> str:
 
 def prove_champion(row: str, proof: dict[str, Any], project: Project) -> str:
     paths = project.settings.paths
-    champion = read_json(paths.live / CURRENT)["champion"]
-    served = Bundle.load(paths.live / champion["path"]).identity
-    if served != Bundle.load(paths.bundle).identity:
+    version, champion = load_live(paths.live)
+    if champion.identity != Bundle.load(paths.bundle).identity:
         raise ValueError("the champion in live/ is not the current bundle: run `make pipeline`")
     for record in map(json.loads, paths.audit.read_text(encoding="utf-8").splitlines()):
-        if record["identity"] == served and record["action"] in ("promote", "rollback"):
-            return f"{paths.audit} says why {champion['version']} is champion"
-    raise ValueError(f"{paths.audit} does not say why {champion['version']} is champion")
+        if record["identity"] == champion.identity and record["action"] in ("promote", "rollback"):
+            return f"{paths.audit} says why {version} is champion"
+    raise ValueError(f"{paths.audit} does not say why {version} is champion")
 
 
 PROVERS = {
@@ -145,9 +143,10 @@ def judge(row: str, entry: dict[str, Any], project: Project) -> tuple[str, str]:
         return "not applicable", f"profile {project.profile}"
     proofs = []
     if "ask" in entry:
-        proofs = [answer(entry["ask"], project.settings.data.name)]
-        if not proofs[0]:
+        words = answer(entry["ask"], project.settings.data.name)
+        if not words:
             return "unanswered", f"answer “{entry['ask']}” in {DESIGN}"
+        proofs = [f"{DESIGN}: {words}"]
     if "missing" in entry:
         return "not yet", f"missing: {entry['missing']}"
     try:
@@ -160,24 +159,20 @@ def judge(row: str, entry: dict[str, Any], project: Project) -> tuple[str, str]:
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
     """Exit code 0: this reports, it does not judge."""
-    from rich.console import Console
-    from rich.table import Table
-
-    project, excused = project_now(settings), {}
-    rows = yaml.safe_load(Path("checklist.yaml").read_text(encoding="utf-8"))
-    if (path := Path("not_applicable.yaml")).is_file():
-        excused = yaml.safe_load(path.read_text(encoding="utf-8"))
-    table, found = Table("row", "what", "status", "proof, or what is missing"), {}
-    for row, entry in rows.items():
+    project, excused, found = project_now(settings), {}, {}
+    if NOT_APPLICABLE.is_file():
+        excused = yaml.safe_load(NOT_APPLICABLE.read_text(encoding="utf-8"))
+    entries = yaml.safe_load(Path("checklist.yaml").read_text(encoding="utf-8"))
+    for row, entry in entries.items():
         status, proof = judge(row, entry, project)
         if row in excused and status != "not applicable":
             status, proof = "not applicable", excused[row]
         found[row] = {"status": status, "proof": proof}
-        table.add_row(row, entry["title"], status, proof, style=COLOURS[status])
     if args.json:
         print(json.dumps(found, indent=2))
         return 0
-    Console(markup=False).print(table)
+    rows = [[row, entries[row]["title"], *judged.values()] for row, judged in found.items()]
+    pages.print_table("", ["row", "what", "status", "proof, or what is missing"], rows)
     counts = Counter(judged["status"] for judged in found.values())
-    print(", ".join(f"{counts[status]} {status}" for status in COLOURS))
+    print(", ".join(f"{num} {status}" for status, num in counts.items()))
     return 0

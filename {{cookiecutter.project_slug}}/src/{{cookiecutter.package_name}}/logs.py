@@ -65,7 +65,17 @@ def get(stage: str, folder: Path = LOGS) -> logging.Logger:
 
 # Errors of these libraries tell of a wrong value, a store that is broken or a machine that lacks
 # something.
-EXPLAINED = "dvc hydra lightning mlflow omegaconf sqlalchemy sqlite3 yaml pyarrow".split()
+EXPLAINED = [
+    "dvc",
+    "hydra",
+    "lightning",
+    "mlflow",
+    "omegaconf",
+    "pyarrow",
+    "sqlalchemy",
+    "sqlite3",
+    "yaml",
+]
 
 
 def explain(error: BaseException) -> str | None:

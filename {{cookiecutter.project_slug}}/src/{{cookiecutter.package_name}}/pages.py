@@ -11,9 +11,12 @@ TONES = {
     "pass": "good",
     "valid": "good",
     "no alarm": "good",
+    "proven": "good",
     "fail": "bad",
     "invalid": "bad",
     "alarm": "bad",
+    "unanswered": "bad",
+    "not yet": "unsure",
     "cannot tell": "unsure",
     "not applicable": "quiet",
 }

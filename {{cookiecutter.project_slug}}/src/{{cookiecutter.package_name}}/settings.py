@@ -74,11 +74,13 @@ METRICS: dict[Kind, list[str]] = {
 SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}
 """1 - mean loss per row."""
 LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle", "huber"}
-# What was called otherwise in an earlier version, beside its name today: a key, a choice or a verb.
+# What was called otherwise in an earlier version: a verb, a choice or a key, and its name today.
 RENAMED = {
     "augmentation=none": "augmentation=null",
-    "bench": "`make bench-...` of the template, which measures a project",
+    "bench": "one of `make bench-train` and the others of the template",
 }
+for _section in ["paths", "training", "health", "evaluation", "packaging", "serving", "monitoring"]:
+    RENAMED[f"{_section}=default"] = "a section of configs/config.yaml, without other choices,"
 
 
 class Project(Strict):
@@ -283,7 +285,7 @@ class Search(Strict):
     reached.
     """
 
-    space: dict[str, Dimension] = Field({}, min_length=1)
+    space: dict[str, Dimension] = Field(default={}, min_length=1)
     pruner: Literal["median", "hyperband", "none"] = "median"
     warmup_epochs: NonNegativeInt = 3
     max_trials: PositiveInt = 20
