@@ -94,7 +94,7 @@ def delivered(project: Project) -> bool:
 
 HISTORY = """
 import json, sys
-from my_model.experiments import tracking
+from my_model import tracking
 from my_model.params import load
 client = tracking.client(load(sys.argv[1:]))
 run = tracking.find_record(client, load().tracking.experiment, json.load(open("reports/run.json"))["record"])

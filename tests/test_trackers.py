@@ -31,7 +31,7 @@ else:
 """
 RUN = """
 import json
-from my_model.experiments import tracking
+from my_model import tracking
 from my_model.params import load
 settings = load([])
 key = json.load(open("reports/run.json"))["record"]
