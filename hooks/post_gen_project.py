@@ -13,6 +13,7 @@ deploy/compose.yaml
 deploy/grafana
 deploy/kubernetes
 deploy/prometheus
+src/{{cookiecutter.package_name}}/mirror.py
 src/{{cookiecutter.package_name}}/recipes/compile.py
 src/{{cookiecutter.package_name}}/recipes/distill.py
 src/{{cookiecutter.package_name}}/recipes/lora.py

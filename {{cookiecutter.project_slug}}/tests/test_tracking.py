@@ -114,13 +114,13 @@ def test_a_long_parameter_stands_whole_in_the_configuration(trained: Project) ->
     assert module("settings").parse(yaml.safe_load(text)) == settings
 
 
-def test_a_run_whose_process_is_gone_is_killed_and_may_go_on(project: Project) -> None:
+def test_a_run_whose_process_is_gone_is_killed_and_may_go_on(trained: Project) -> None:
     code = f"""
 from {PACKAGE} import params, tracking
 print(tracking.start(params.load([]), "a run").key)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    settings, key = project.settings(), done.stdout.strip()
+    settings, key = trained.settings(), done.stdout.strip()
     tracking.start(settings, "another").finish()
     run = tracking.attach(settings, key)
     assert run.client.get_run(run.id).info.status == "KILLED"
@@ -133,7 +133,7 @@ print(tracking.start(params.load([]), "a run").key)
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
-def test_what_ends_a_run_is_its_status(project: Project, error: Any, status: str) -> None:
-    with pytest.raises(error), tracking.start(project.settings(), "a run") as run:
+def test_what_ends_a_run_is_its_status(trained: Project, error: Any, status: str) -> None:
+    with pytest.raises(error), tracking.start(trained.settings(), "a run") as run:
         raise error
     assert run.client.get_run(run.id).info.status == status

@@ -136,8 +136,11 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
+        # What an interrupted process recorded at its end is not recorded again.
+        known = self.store.get_run(self.local_id).data.metrics if self.resumed else {}
         metrics = [Metric(f"{prefix}{k}", float(v), now, step) for k, v in values.items()]
-        self.store.log_batch(self.local_id, metrics=metrics)
+        new = [m for m in metrics if step or known.get(m.key) != m.value]
+        self.store.log_batch(self.local_id, metrics=new)
 
     def tags(self, values: dict[str, Any]) -> None:
         from mlflow.entities import RunTag

@@ -51,19 +51,19 @@ def test_several_loggers_and_a_run_that_goes_on_keeps_its_first_files(trained: P
         assert len(list(Path(".state", folder).glob(f"{run.key}*/metrics.csv"))) == 2
 
 
-def test_what_goes_on_records_a_step_once(project: Project) -> None:
-    run = tracking.start(project.settings(), "a run")
+def test_what_goes_on_records_a_step_once(trained: Project) -> None:
+    run = tracking.start(trained.settings(), "a run")
     for value in (1.0, 9.0):
         logger = module("training.loggers").RunLogger(run)
         logger.log_metrics({"loss": value, "epoch": 0}, step=1)
-        run = tracking.start(project.settings(), "a run", key=run.key)
+        run = tracking.start(trained.settings(), "a run", key=run.key)
     logger.log_metrics({"loss": 0.5, "epoch": 1}, step=2)
     history = run.client.get_metric_history(run.id, "loss")
     assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5)]
 
 
 def test_a_logger_that_is_not_installed_is_named(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    trained: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wandb, "_WANDB_AVAILABLE", RequirementCache("surely-not-installed"))
     settings = composed("logger=wandb")

@@ -1,6 +1,8 @@
 """Records on their way to a server, which here is a second store, cut off wherever it may be."""
 
 import json
+import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -59,10 +61,28 @@ def record(settings: Any) -> Any:
     return parent
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without runs: making its tables takes seconds."""
+    path = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    tracking.connect(f"sqlite:///{path}", "none")
+    return path
+
+
 @pytest.fixture
-def stores(project: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
+def prepared(project: Project, tables: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project whose stores have their tables, and whose log lines pytest sees."""
+    monkeypatch.setattr(module("logs"), "get", lambda stage: logging.getLogger(f"test.{stage}"))
+    for name in ("mlflow.db", ".state/mlflow.db", "server/server.db"):
+        Path(name).parent.mkdir(exist_ok=True)
+        shutil.copy(tables, name)
+    return project
+
+
+@pytest.fixture
+def stores(prepared: Project, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, Any]:
     """Settings, the local store with two runs, and an empty other one."""
-    settings = project.settings(AWAY)
+    settings = prepared.settings(AWAY)
     monkeypatch.setattr(mirror, "deliver", lambda *_: 0)
     record(settings)
     name = settings.tracking.experiment
@@ -102,13 +122,13 @@ def test_what_is_added_later_and_a_run_that_goes_on_arrive(stores: tuple[Any, An
 
 
 def test_without_its_server_a_run_is_recorded_and_a_line_says_where_it_waits(
-    project: Project, capsys: pytest.CaptureFixture[str]
+    prepared: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = project.settings(AWAY)
+    settings = prepared.settings(AWAY)
     begun = time.monotonic()
     with tracking.start(settings, "a run") as run:
         run.metrics({"loss": 1.0})
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 30 and "`sync` delivers later" in caplog.text
     assert tracking.attach(settings, run.key) is not None and run.mirrored
     with pytest.raises(ValueError, match="does not answer"):
         mirror.run(settings, None)
@@ -116,19 +136,20 @@ def test_without_its_server_a_run_is_recorded_and_a_line_says_where_it_waits(
         print(run.id)
 
 
-def test_journals_of_an_earlier_version_are_named_and_stay(project: Project) -> None:
+def test_journals_of_an_earlier_version_are_named_and_stay(
+    prepared: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = Path(".state/records/key")
     folder.mkdir(parents=True)
     lines = folder / "lines.jsonl"
     lines.write_text('{"kind": "start"}\n', encoding="utf-8")
-    tracking.start(project.settings(), "a run").finish()
-    log = Path("logs/tracking.jsonl")
-    assert "wait in .state/records" in log.read_text(encoding="utf-8") and lines.exists()
-    log.write_text("", encoding="utf-8")
+    tracking.start(prepared.settings(), "a run").finish()
+    assert "wait in .state/records" in caplog.text and lines.exists()
+    caplog.clear()
     size = {"offset": lines.stat().st_size, "run_id": "1"}
     (folder / "delivered.json").write_text(json.dumps(size), encoding="utf-8")
-    tracking.start(project.settings(), "a run").finish()
-    assert log.read_text(encoding="utf-8") == ""
+    tracking.start(prepared.settings(), "a run").finish()
+    assert caplog.text == ""
 
 
 OPEN_A_RUN = """
