@@ -33,7 +33,7 @@ def run(settings: Settings) -> tuple[int, dict[str, Any]]:
 def test_every_kind_is_judged(
     settings: Settings, ask: Stream, draw: Draw, noise: int, wrong: int, expected: int
 ) -> None:
-    ask(draw(400, seed=2, noise=noise), labelled=120, wrong=wrong)
+    ask(draw(300, seed=2, noise=noise), labelled=120, wrong=wrong)
     code, report = run(settings)
     quality, size = report["quality"], "confidence" if settings.data.labels else "deviation"
     assert code == expected and "embedding" in {test["name"] for test in report["tests"]}
