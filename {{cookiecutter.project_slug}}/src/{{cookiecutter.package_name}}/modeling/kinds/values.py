@@ -40,6 +40,19 @@ def constant(label: NDArray[Any]) -> Floats:
     return np.array([label.mean()])
 
 
+# Data
+
+
+def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
+    """The values [n]."""
+    return labels.astype(np.float32)
+
+
+def label_scale(labels: NDArray[Any]) -> float:
+    """The unit of losses: the labels' standard deviation."""
+    return float(labels.std(dtype=np.float64))
+
+
 # Training
 
 
@@ -79,6 +92,16 @@ def training_metrics(num_classes: int) -> "MetricCollection":
     return MetricCollection(
         {"r2": r.R2Score(), "rmse": r.MeanSquaredError(squared=False), "mae": r.MeanAbsoluteError()}
     )
+
+
+def constant_loss(loss: "nn.Module", label: "Tensor") -> float:
+    """Loss of always answering the mean: losses are in standard deviations."""
+    return 1.0
+
+
+def training_error(loss: float, score: float) -> float:
+    """Squared error on the training rows as a share of a constant answer's."""
+    return 1 - score
 
 
 # Evaluation
