@@ -34,7 +34,8 @@ def remove(name: str) -> None:
 def lay(answers: dict[str, str]) -> None:
     """Arranges the rendered files in the working directory."""
     task = Path("tasks", answers["task"])
-    (task / "dependencies.txt").unlink(missing_ok=True)  # already in pyproject.toml
+    for part in task.glob("*.txt"):  # already in pyproject.toml and configs/config.yaml
+        part.unlink()
     shutil.copytree(task, ".", dirs_exist_ok=True)
     shutil.move(Path("licenses", answers["license"]), "LICENSE")
     unwanted = [file for system, file in CI_FILES.items() if system != answers["ci"]]
