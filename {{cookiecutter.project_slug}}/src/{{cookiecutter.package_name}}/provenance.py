@@ -55,7 +55,6 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "training/checkpoints.py",
         "training/throughput.py",
         "training/health.py",
-        "training/signs.py",
         "training/panel.py",
         "task/view.py",
         "training/loggers.py",

@@ -119,7 +119,9 @@ class DataModule(L.LightningDataModule):
             return Batches(load(self.settings, split), size, seed, self.trainer)
         from .stream import StreamLoader
 
-        return StreamLoader(self.settings, split_path(self.settings, split), size, seed, self.trainer)
+        return StreamLoader(
+            self.settings, split_path(self.settings, split), size, seed, self.trainer
+        )
 
     def train_dataloader(self) -> Any:
         size = self.settings.training.batch_size * self.settings.trainer.batches_per_step

@@ -37,7 +37,7 @@ class Stream(IterableDataset[Batch]):
         together = 1 if seed is None else max(1, min(GROUPS, WINDOW_BYTES // largest))
         num_windows = math.ceil(len(groups) / together)
         self.windows = [list(range(i, len(groups), num_windows)) for i in range(num_windows)]
-        self.rows = [sum(groups[i].num_rows for i in window) for window in self.windows]
+        self.rows: list[int] = [sum(groups[i].num_rows for i in window) for window in self.windows]
 
     def num_batches(self, window: int) -> int:
         return math.ceil(math.ceil(self.rows[window] / self.world) / self.size)

@@ -4,7 +4,6 @@ from inspect import signature
 from typing import Any
 
 import lightning as L
-import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -45,10 +44,14 @@ class Module(L.LightningModule):
         loss: Tensor = self.loss(*self.kind.scaled(raw, label, self.scale))
         return loss
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
-        raw, _ = self(batch["inputs"])
-        loss = self.compute_loss(raw, batch["label"])
-        score = 1 - self.kind.errors(raw.detach(), batch["label"], self.scale).float().mean()
+    def compute(self, inputs: dict[str, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss, and score (accuracy or R²), of the rows."""
+        raw, _ = self(inputs)
+        error = self.kind.errors(raw.detach(), label, self.scale).float().mean()
+        return self.compute_loss(raw, label), 1 - error
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        loss, score = self.compute(batch["inputs"], batch["label"])
         self.log_mean({"train/loss": loss, self.score: score}, len(batch["label"]))
         return loss
 

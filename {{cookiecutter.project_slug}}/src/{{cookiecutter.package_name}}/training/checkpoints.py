@@ -8,14 +8,12 @@ are other ones, and the means of that epoch leave out the batches before.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import lightning as L
 import torch
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from .. import logs, tracking
@@ -45,7 +43,10 @@ class Reseed(Callback):
 
 def callbacks(settings: Settings) -> list[Callback]:
     """Keep the best checkpoint, those of the last two epochs, and one inside of a long epoch."""
-    folder, interval = state_folder(settings), timedelta(seconds=settings.training.checkpoint_seconds)
+    folder, interval = (
+        state_folder(settings),
+        timedelta(seconds=settings.training.checkpoint_seconds),
+    )
 
     def checkpoint(name: str, **options: object) -> ModelCheckpoint:
         return ModelCheckpoint(folder, name, enable_version_counter=False, **options)  # type: ignore[arg-type]
@@ -75,7 +76,9 @@ def fingerprint(settings: Settings) -> str:
     """SHA-256 over what the weights follow from: configuration, code, data and PyTorch. It is of
     this folder too, for Lightning's checkpoints name each other by path.
     """
-    values = settings.model_dump(mode="json", include={**dict.fromkeys(SECTIONS, True), "data": DATA})
+    values = settings.model_dump(
+        mode="json", include={**dict.fromkeys(SECTIONS, True), "data": DATA}
+    )
     training = settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
     splits = [sha256(path) for path in sorted(settings.paths.splits.glob("*.parquet"))]
     versions = [torch.__version__, L.__version__, str(state_folder(settings).resolve())]
@@ -83,33 +86,29 @@ def fingerprint(settings: Settings) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def claim(settings: Settings) -> tuple[str, str | None]:
+def claim(settings: Settings) -> str:
     """Key of the run to record in: that of the interrupted training that this one goes on with, or
-    a new one. Then the key of a run that is given up, for the fingerprint is another one now.
+    a new one.
     """
     folder, current = state_folder(settings), fingerprint(settings)
     earlier = read_json(folder / CLAIM) if (folder / CLAIM).is_file() else {}
     if earlier.get("fingerprint") == current:
-        return earlier["key"], None
+        return str(earlier["key"])
     forget(settings)
     key = tracking.new_key()
     write_json(folder / CLAIM, {"fingerprint": current, "key": key})
-    return key, earlier.get("key")
+    return key
 
 
-@contextmanager
-def lock(settings: Settings) -> Iterator[None]:
-    """One training at a time: a killed pipeline may have left one that still works."""
-    file_lock = FileLock(f"{state_folder(settings)}.lock")
+def lock(settings: Settings) -> AcquireReturnProxy[FileLock]:
+    """Lets one training at a time work here: a killed pipeline may have left one that still does."""
     settings.paths.state.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(f"{state_folder(settings)}.lock")
     try:
-        file_lock.acquire(blocking=False)
+        return file_lock.acquire(blocking=False)
     except Timeout:
         logs.get("train").warning("another training works in this folder: waiting for it to end")
-        file_lock.acquire()
-    with file_lock:
-        file_lock.release()  # once: it counts
-        yield
+        return file_lock.acquire()
 
 
 def forget(settings: Settings) -> None:
