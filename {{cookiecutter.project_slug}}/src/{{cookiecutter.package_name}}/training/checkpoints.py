@@ -10,6 +10,7 @@ import json
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -48,8 +49,9 @@ def callbacks(settings: Settings) -> list[Callback]:
         timedelta(seconds=settings.training.checkpoint_seconds),
     )
 
-    def checkpoint(name: str, **options: object) -> ModelCheckpoint:
-        return ModelCheckpoint(folder, name, enable_version_counter=False, **options)  # type: ignore[arg-type]
+    def checkpoint(name: str, **options: Any) -> ModelCheckpoint:
+        options |= {"auto_insert_metric_name": False, "enable_version_counter": False}
+        return ModelCheckpoint(folder, name, **options)
 
     return [
         Reseed(settings.seed),
