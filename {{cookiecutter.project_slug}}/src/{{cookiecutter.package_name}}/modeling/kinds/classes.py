@@ -86,6 +86,15 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     """Largest difference of a class share in a part from that in the whole."""
     shares = [labels.value_counts(normalize=True) for labels in (part, whole)]
     return float(shares[0].sub(shares[1], fill_value=0.0).abs().max())
+def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
+    """Index [n] of each label among the names."""
+    index = {name: i for i, name in enumerate(names)}
+    return np.array([index[label] for label in labels], dtype=np.int64)
+
+
+def label_scale(labels: NDArray[Any]) -> float:
+    """The unit of losses."""
+    return 1.0
 
 
 # Training
@@ -136,6 +145,17 @@ def training_metrics(num_classes: int) -> "MetricCollection":
     parts["cohen_kappa"] = c.MulticlassCohenKappa(num_classes)
     parts["jaccard"] = c.MulticlassJaccardIndex(num_classes)
     return MetricCollection(parts)
+
+
+def constant_loss(loss: "nn.Module", label: "Tensor") -> float:
+    """Loss of always answering the shares of the classes."""
+    shares = label.bincount() / len(label)
+    return float(loss((shares + 1e-9).log().expand(len(label), -1), label))
+
+
+def training_error(loss: float, score: float) -> float:
+    """Error on the training rows as a share of a constant answer's; `loss` is in losses of that."""
+    return loss
 
 
 # Evaluation

@@ -82,6 +82,14 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     from scipy.stats import ks_2samp
 
     return float(ks_2samp(part, whole, method="asymp").statistic) if len(part) else 1.0
+def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
+    """The values [n]."""
+    return labels.astype(np.float32)
+
+
+def label_scale(labels: NDArray[Any]) -> float:
+    """The unit of losses: the labels' standard deviation."""
+    return float(labels.std(dtype=np.float64))
 
 
 # Training
@@ -123,6 +131,16 @@ def training_metrics(num_classes: int) -> "MetricCollection":
     return MetricCollection(
         {"r2": r.R2Score(), "rmse": r.MeanSquaredError(squared=False), "mae": r.MeanAbsoluteError()}
     )
+
+
+def constant_loss(loss: "nn.Module", label: "Tensor") -> float:
+    """Loss of always answering the mean: losses are in standard deviations."""
+    return 1.0
+
+
+def training_error(loss: float, score: float) -> float:
+    """Squared error on the training rows as a share of a constant answer's."""
+    return 1 - score
 
 
 # Evaluation
