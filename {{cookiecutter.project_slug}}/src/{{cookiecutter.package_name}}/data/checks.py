@@ -117,8 +117,7 @@ def profile(sample: pd.DataFrame) -> dict[str, Any]:
 
 
 def _bins(values: pd.Series) -> list[Any]:
-    """Inner edges of numbers, or the most frequent values; none for a column of keys or free text.
-    """
+    """Inner edges of numbers, or frequent values; none for a column of keys or free text."""
     different = values.nunique()
     if different > VALUES // 2 and pd.api.types.is_numeric_dtype(values):
         finite = values[np.isfinite(values)]
