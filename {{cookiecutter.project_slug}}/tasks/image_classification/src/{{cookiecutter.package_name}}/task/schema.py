@@ -1,5 +1,4 @@
 """What a valid row is. Every rule is checked on every row; all failures are reported together."""
-"""
 
 import io
 
