@@ -85,9 +85,7 @@ def rules(columns: list[str]) -> pa.DataFrameSchema:
         "label": pa.Column(str, pa.Check.isin(LABELS), nullable=True),
         "content": pa.Column(str),
     }
-    return pa.DataFrameSchema(
-        {"id": pa.Column(str), **numbers, **ends}, strict=True, ordered=True
-    )
+    return pa.DataFrameSchema({"id": pa.Column(str), **numbers, **ends}, strict=True, ordered=True)
 
 
 def described(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
