@@ -57,8 +57,3 @@ def test_a_missing_answer_and_another_data_set_are_noticed(project: Project) -> 
     assert card.unanswered(project.settings("data.name=y")) == ["Owner", "Licence"]
     page.unlink()
     assert card.unanswered(project.settings()) == ["docs/data_card.md"]
-
-
-@pytest.mark.row("D1")
-def test_the_same_data_give_the_same_card(project: Project) -> None:
-    assert text(project) == text(project)

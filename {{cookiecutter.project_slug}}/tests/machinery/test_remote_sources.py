@@ -78,11 +78,6 @@ def test_an_answer_that_is_not_the_file_is_an_error(name: str, web: str) -> None
         sources.table(f"{web}/{name}", label="left")
 
 
-def test_a_server_that_is_gone_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"mine.csv cannot be read: .*connect"):
-        sources.table("http://127.0.0.1:9/mine.csv", label="left")
-
-
 @pytest.fixture
 def database(folder: Path) -> str:
     with sqlite3.connect("my.db") as connection:

@@ -47,7 +47,7 @@ def sql(
 
 
 def filled(url: str) -> str:
-    """The URL with $NAME replaced from the environment, quoted where it is a part of the URL only."""
+    """The URL with $NAME replaced from the environment, quoted where it is only a part."""
     whole = url.startswith("$") and url.strip("${}").isidentifier()
     values = {name: value if whole else quote_plus(value) for name, value in os.environ.items()}
     try:

@@ -1,4 +1,4 @@
-"""What a valid row is. Every rule is checked on every row, and all failures are reported together."""
+"""What a valid row is. Every rule is checked on every row; all failures are reported together."""
 
 import io
 
