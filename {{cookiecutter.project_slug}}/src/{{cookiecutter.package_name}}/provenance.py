@@ -79,7 +79,6 @@ STAGE_CODE: dict[str, tuple[str, ...]] = {
         "task/baselines.py",
         "evaluation",
         "task/behaviour.py",
-        "task/show.py",
         "pages.py",
         "page.html.j2",
     ),
