@@ -19,7 +19,7 @@ def sample(rng: np.random.Generator, n: int) -> pd.DataFrame:
 
 def changed(before: pd.DataFrame, now: pd.DataFrame, limit: float = 0.25) -> dict[str, str]:
     found = checks.drift(checks.profile(before), now, limit)
-    return {f["column"]: f["detail"] for f in found if not f["ok"]}
+    return {f["check"]: f["detail"] for f in found if not f["ok"]}
 
 
 @pytest.mark.row("D6")
@@ -99,4 +99,4 @@ def test_growing_by_labelled_feedback_is_no_drift(project: Project) -> None:
     drift = module("provenance").read_json(project.settings().paths.reports / "validation.json")[
         "drift"
     ]
-    assert drift and all(d["index"] < 0.01 for d in drift)
+    assert drift and all(d["found"] < 0.01 for d in drift)

@@ -147,9 +147,9 @@ def psi(before: NDArray[np.float64], n: int, now: NDArray[np.float64], m: int) -
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def drift(before: dict[str, Any], sample: pd.DataFrame, limit: float) -> list[dict[str, Any]]:
-    """Columns that both snapshots have, most changed first: index, limit (raised to what chance
-    explains), verdict.
+def drift(before: dict[str, Any], sample: pd.DataFrame, limit: float) -> list[Check]:
+    """One check per column that both snapshots have, most changed first; the limit is raised to
+    what chance explains.
     """
     from scipy.stats import chi2
 
@@ -162,28 +162,18 @@ def drift(before: dict[str, Any], sample: pd.DataFrame, limit: float) -> list[di
         shares = pd.DataFrame({"old": column["shares"], "new": now}).fillna(0.0)
         index = psi(shares["old"].to_numpy(), n, shares["new"].to_numpy(), m)
         quantile = chi2.ppf(1 - CHANCE / len(names), max(1, len(shares) - 1))
-        allowed = max(limit, float(1 / n + 1 / m) * float(quantile))
         most = (shares["new"] - shares["old"]).abs().idxmax()
-        detail = f"{most}: {shares['old'][most]:.1%} → {shares['new'][most]:.1%}"
-        results.append(
-            {
-                "column": name,
-                "index": index,
-                "limit": allowed,
-                "ok": index <= allowed,
-                "detail": detail,
-            }
-        )
-    return sorted(results, key=lambda r: r["limit"] - r["index"])
+        old, new = shares.loc[most]
+        detail = f"{most}: {old:.1%} → {new:.1%}"
+        results.append(check(name, index, max(limit, (1 / n + 1 / m) * quantile), detail))
+    return sorted(results, key=lambda result: (result["ok"], -result["found"]))
 
 
-def drift_check(drifts: list[dict[str, Any]], limit: float) -> Check:
+def drift_check(columns: list[Check], limit: float) -> Check:
     """The check of the column that changed most."""
     name = "drift since the last snapshot"
-    if not drifts:
+    if not columns:
         return check(name, 0.0, limit, "nothing to compare with")
-    worst = drifts[0]
+    worst = columns[0]
     remedy = "" if worst["ok"] else "; meant? delete reports/profile.json"
-    return check(
-        name, worst["index"], worst["limit"], f"{worst['column']}, {worst['detail']}{remedy}"
-    )
+    return {**worst, "check": name, "detail": f"{worst['check']}, {worst['detail']}{remedy}"}
