@@ -295,12 +295,6 @@ class Search(Strict):
     storage: str
 
 
-class Logger(Strict):
-    """Where epoch metrics go beside MLflow, which always keeps the record."""
-
-    extra: Component | None
-
-
 class Tracking(Strict):
     uri: str
     experiment: str
@@ -432,7 +426,7 @@ class Settings(Strict):
     training: Training
     health: Health
     search: Search
-    logger: Logger
+    logger: dict[str, Component]
     tracking: Tracking
     evaluation: Evaluation
     packaging: Packaging

@@ -1,223 +1,189 @@
-"""Checks over all rows. What they need is gathered chunk by chunk: 8 bytes per row for each thing
-to compare.
+"""Checks over all rows, and the change since the last snapshot that was accepted.
 
-`docs/data_checks.md` names these checks, what they cost in memory, and the faults that each one
-catches.
+`docs/data_checks.md` names these checks and the faults that each one catches.
+
+The change of a column is the population stability index, Σ (q - p) ln(q / p) over bins with shares
+p before and q now. Where nothing changed it is about (1/n + 1/m) χ² with bins - 1 degrees of
+freedom (Yurdakul and Naranjo 2020, Statistical properties of the population stability index, J.
+Risk Model Validation): below that, a change is chance.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
 from numpy.typing import NDArray
 
+from ..modeling import kinds
 from ..settings import Data
+from ..task.features import Features, encode, signals
 
 EXAMPLES = 20  # row numbers shown per check; all are counted
+BINS, VALUES = 10, 50
+CHANCE = 0.001  # of a false alarm per snapshot
+MISSING, OTHER = "(missing)", "(other)"
 Check = dict[str, Any]
 
 
-def label_column(data: Data) -> pa.Column:
-    """The rule for labels: a known class, or a finite number within the declared range; empty is
-    counted apart.
-    """
-    if data.kind != "regression":
-        return pa.Column(str, pa.Check.isin(data.labels), nullable=True)
-    rules = [pa.Check(lambda s: np.isfinite(s), name="finite", error="a finite number")]
-    if data.checks.label_range:
-        rules.append(pa.Check.in_range(*data.checks.label_range))
-    return pa.Column(float, rules, nullable=True)
-
-
-def hashes(values: pd.Series | pd.DataFrame) -> NDArray[np.uint64]:
-    """64-bit hash of each value or row, [n]; of n different ones, two collide with chance n² /
-    2^65.
-    """
-    return np.asarray(
-        pd.util.hash_pandas_object(values, index=False, categorize=False), dtype=np.uint64
-    )
-
-
-def repeats(keys: list[NDArray[np.uint64]]) -> NDArray[np.int64]:
-    """Numbers of all rows whose key other rows have too, from the keys of each chunk; takes 8 bytes
-    per row to sort.
-    """
-    ordered = np.sort(np.concatenate([np.empty(0, np.uint64), *keys]))
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    if not len(twice):
-        return np.empty(0, np.int64)
-    return np.concatenate(
-        [np.flatnonzero(np.isin(k, twice)) + i for i, k in zip(_starts(keys), keys, strict=True)]
-    )
-
-
-def at(parts: list[NDArray[Any]], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Values of the rows with these ascending numbers, out of the values of each chunk."""
-    inside = [
-        p[rows[(rows >= i) & (rows < i + len(p))] - i]
-        for i, p in zip(_starts(parts), parts, strict=True)
-    ]
-    return np.concatenate(inside) if inside else np.empty(0)
-
-
-def _starts(parts: list[NDArray[Any]]) -> list[int]:
-    return [0, *np.cumsum([len(part) for part in parts]).tolist()][:-1]
-
-
-def later(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether an earlier one of these keys is equal, [n]."""
-    return np.asarray(pd.Series(keys).duplicated(), dtype=bool)
-
-
-def conflicts(content: NDArray[np.uint64], label: NDArray[Any]) -> NDArray[np.int64]:
-    """Positions of the rows that have the content of another row and another label."""
-    order = np.lexsort((label, content))
-    first, second = order[:-1], order[1:]
-    return np.sort(second[(content[first] == content[second]) & (label[first] != label[second])])
-
-
-def codes(label: pd.Series, data: Data) -> NDArray[Any]:
-    """Index of the class, -1 for none, or the value, NaN for none; [n]."""
-    if data.kind == "regression":
-        return np.asarray(pd.to_numeric(label, errors="coerce"), dtype=np.float64)
-    return np.asarray(pd.Index(data.labels).get_indexer(label), dtype=np.int16)
-
-
 def check(
-    name: str, found: float, limit: float, detail: str = "", rows: Any = (), least: bool = False
+    name: str,
+    number: float,
+    limit: float,
+    detail: str = "",
+    rows: Iterable[int] = (),
+    least: bool = False,
 ) -> Check:
-    """One line of the report: what was found, the rule, the verdict, and the first rows that it is
+    """One line of the report: the number, the rule, the verdict, and the first rows that it is
     about.
     """
     return {
         "check": name,
-        "found": round(found, 6),
+        "found": round(float(number), 6),
         "rule": f"at {'least' if least else 'most'} {limit:g}",
-        "ok": bool(found >= limit if least else found <= limit),
+        "ok": bool(number >= limit if least else number <= limit),
         "detail": detail,
-        "rows": [int(row) for row in rows[:EXAMPLES]],
+        "rows": [int(row) for row in rows][:EXAMPLES],
     }
 
 
-class Column:
-    """Counts of one column over all chunks."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind, self.missing, self.rows = kind, 0, np.empty(0, np.int64)
-        self.lowest: float | None = None
-        self.highest: float | None = None
-
-    def add(self, values: pd.Series, start: int) -> None:
-        missing = np.flatnonzero(values.isna().to_numpy())
-        self.missing += len(missing)
-        self.rows = np.concatenate([self.rows, missing + start])[:EXAMPLES]
-        if pd.api.types.is_numeric_dtype(values) and len(missing) < len(values):
-            low, high = float(values.min()), float(values.max())
-            self.lowest = low if self.lowest is None else min(self.lowest, low)
-            self.highest = high if self.highest is None else max(self.highest, high)
-
-    def statistics(self) -> dict[str, Any]:
-        return {
-            "type": self.kind,
-            "missing": self.missing,
-            "lowest": self.lowest,
-            "highest": self.highest,
-        }
+def statistics(rows: pd.DataFrame) -> pd.DataFrame:
+    """Type, number of missing values, lowest and highest number of each column."""
+    numbers = rows.select_dtypes("number")
+    columns = {"type": rows.dtypes.astype(str), "missing": rows.isna().sum()}
+    columns |= {"lowest": numbers.min(), "highest": numbers.max()}
+    return pd.DataFrame(columns, index=rows.columns)
 
 
-class Whole:
-    """Gathers, then judges: missing values, labels, duplicates and contradictions over the whole
-    snapshot.
+def merged(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """The statistics of a whole from those of its parts."""
+    how = {"type": "first", "missing": "sum", "lowest": "min", "highest": "max"}
+    return pd.concat(parts).groupby(level=0, sort=False).agg(how)
+
+
+def judge(keys: pd.DataFrame, columns: pd.DataFrame, data: Data) -> list[Check]:
+    """Checks of `id`, `content` and `label` of all rows, as far as they are there, and of the
+    statistics of all columns.
     """
+    limits, n = data.checks, max(1, len(keys))
+    missing = columns["missing"].drop("label", errors="ignore") / n
+    worst = f"column {missing.idxmax()}"
+    results = [
+        check("rows", len(keys), 1, least=True),
+        check("missing values", missing.max(), limits.max_missing, worst),
+    ]
+    if not {"id", "content", "label"} <= {*keys}:
+        return results
+    repeated = keys.index[keys["id"].duplicated()]
+    no_label = keys.index[keys["label"].isna()]
+    again = keys.index[keys["content"].duplicated()]
+    answers = keys[["content", "label"]].dropna().drop_duplicates()
+    against = answers.index[answers["content"].duplicated()]
+    spread, number, least, detail = kinds.of(data.kind).label_spread(keys["label"], data)
+    equal, contradiction = "equal but for the key", "equal rows with different labels"
+    return [
+        *results,
+        check("repeated keys", len(repeated), 0, "", repeated),
+        check("unlabeled rows", len(no_label) / n, limits.max_unlabeled, "", no_label),
+        check("duplicate rows", len(again) / n, limits.max_duplicates, equal, again),
+        check(contradiction, len(against) / n, limits.max_conflicts, "", against),
+        check(spread, number, least, detail, least=True),
+    ]
 
-    def __init__(self, data: Data) -> None:
-        self.data, self.rows = data, 0
-        self.columns: dict[str, Column] = {}
-        self.content: list[NDArray[np.uint64]] = []
-        self.label: list[
-            NDArray[Any]
-        ] = []  # codes of classes, -1 for none; or values, NaN for none
 
-    def add(self, rows: pd.DataFrame, start: int) -> None:
-        for name in rows:
-            self.columns.setdefault(str(name), Column(str(rows[name].dtype))).add(rows[name], start)
-        if {"content", "label"} <= {*rows}:
-            self.content.append(hashes(rows["content"]))
-            self.label.append(codes(rows["label"], self.data))
-        self.rows += len(rows)
+def describe(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
+    """What can be compared: columns of numbers and texts, the label, and the scalars of what the
+    rows encode to.
+    """
+    columns = rows.drop(columns=["id", "content"], errors="ignore").select_dtypes(
+        ["number", "bool", "str", "category"]
+    )
+    features = Features.model_validate(data.features)
+    scalars = signals(encode(rows.reset_index(drop=True), features), features)
+    others = {name: v for name, v in scalars.items() if name not in columns and v.ndim == 1}
+    return columns.assign(**others)
 
-    def labels(self) -> dict[str, Any]:
-        """Counts per class, or quantiles of the values."""
-        if self.data.kind == "regression":
-            label = np.concatenate([np.empty(0), *self.label])
-            known = label[np.isfinite(label)]
-            marks = (0, 5, 25, 50, 75, 95, 100)
-            return {f"{mark} %": float(np.percentile(known, mark)) for mark in marks if len(known)}
-        names = self.data.labels
-        counts = sum(
-            (np.bincount(part[part >= 0], minlength=len(names)) for part in self.label),
-            np.zeros(len(names)),
+
+def profile(sample: pd.DataFrame) -> dict[str, Any]:
+    """Per column, its bins and the share of rows in each; the bins of a column of numbers are its
+    deciles. Columns of keys or free text are left out.
+    """
+    columns = {}
+    for name, values in sample.items():
+        bins = _bins(values)
+        if bins:
+            columns[str(name)] = {"bins": bins, "shares": _shares(values, bins).to_dict()}
+    return {"rows": len(sample), "columns": columns}
+
+
+def _bins(values: pd.Series) -> list[Any]:
+    """Inner edges of numbers, or the most frequent values; none for a column of keys or free text."""
+    different = values.nunique()
+    if different > VALUES // 2 and pd.api.types.is_numeric_dtype(values):
+        finite = values[np.isfinite(values)]
+        return [*map(float, np.unique(np.quantile(finite, np.arange(1, BINS) / BINS)))]
+    if different > max(VALUES // 2, len(values) / 2):
+        return []
+    return [*values.astype("str").value_counts().index[:VALUES]]
+
+
+def _shares(values: pd.Series, bins: list[Any]) -> pd.Series:
+    """Share of the rows in each bin, by its name."""
+    if isinstance(bins[0], float):
+        numbers = pd.to_numeric(values, errors="coerce")
+        names = pd.cut(numbers, [-np.inf, *bins, np.inf], include_lowest=True).astype("str")
+    else:
+        text = values.astype("str")
+        names = text.where(text.isin(bins), OTHER)
+    return names.where(values.notna(), MISSING).value_counts(normalize=True)
+
+
+def psi(before: NDArray[np.float64], n: int, now: NDArray[np.float64], m: int) -> float:
+    """Population stability index of shares [b] of n rows and [b] of m rows; half a row is added to
+    each bin.
+    """
+    p = (before * n + 0.5) / (n + 0.5 * len(before))
+    q = (now * m + 0.5) / (m + 0.5 * len(now))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def drift(before: dict[str, Any], sample: pd.DataFrame, limit: float) -> list[dict[str, Any]]:
+    """Columns that both snapshots have, most changed first: index, limit (raised to what chance
+    explains), verdict.
+    """
+    from scipy.stats import chi2
+
+    n, m = before["rows"], len(sample)
+    names = [name for name in before["columns"] if name in sample]
+    results = []
+    for name in names:
+        column = before["columns"][name]
+        now = _shares(sample[name], column["bins"])
+        shares = pd.DataFrame({"old": column["shares"], "new": now}).fillna(0.0)
+        index = psi(shares["old"].to_numpy(), n, shares["new"].to_numpy(), m)
+        quantile = chi2.ppf(1 - CHANCE / len(names), max(1, len(shares) - 1))
+        allowed = max(limit, float(1 / n + 1 / m) * float(quantile))
+        most = (shares["new"] - shares["old"]).abs().idxmax()
+        detail = f"{most}: {shares['old'][most]:.1%} → {shares['new'][most]:.1%}"
+        results.append(
+            {
+                "column": name,
+                "index": index,
+                "limit": allowed,
+                "ok": index <= allowed,
+                "detail": detail,
+            }
         )
-        return {name: int(count) for name, count in zip(names, counts, strict=True)}
+    return sorted(results, key=lambda r: r["limit"] - r["index"])
 
-    def judge(self) -> list[Check]:
-        limits, n = self.data.checks, max(1, self.rows)
-        features = {name: c for name, c in self.columns.items() if name != "label"}
-        worst = max(features, key=lambda name: features[name].missing, default="")
-        empty = features[worst] if worst else Column("")
-        found = [
-            check("rows", self.rows, 1, least=True),
-            check(
-                "missing values",
-                empty.missing / n,
-                limits.max_missing,
-                f"column {worst}",
-                empty.rows,
-            ),
-        ]
-        return found + (self._judge_labels(n) if self.label else [])
 
-    def _judge_labels(self, n: int) -> list[Check]:
-        limits, unlabeled = self.data.checks, self.columns["label"]
-        rows = repeats(self.content)
-        content, label = at(self.content, rows), at(self.label, rows)
-        known = np.flatnonzero(np.isfinite(label) if self.data.kind == "regression" else label >= 0)
-        again, against = rows[later(content)], rows[known[conflicts(content[known], label[known])]]
-        found = [
-            check(
-                "unlabeled rows", unlabeled.missing / n, limits.max_unlabeled, "", unlabeled.rows
-            ),
-            check(
-                "duplicate rows",
-                len(again) / n,
-                limits.max_duplicates,
-                "equal but for the key",
-                again,
-            ),
-            check(
-                "equal rows with different labels",
-                len(against) / n,
-                limits.max_conflicts,
-                "",
-                against,
-            ),
-        ]
-        if self.data.kind == "regression":
-            values = np.concatenate(self.label)
-            spread = (
-                float(np.std(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
-            )
-            return [
-                *found,
-                check("standard deviation of the labels", spread, 1e-12, "", (), least=True),
-            ]
-        counts = self.labels()
-        rarest = min(counts, key=lambda name: counts[name])
-        share = counts[rarest] / max(1, sum(counts.values()))
-        return [
-            *found,
-            check(
-                "share of the smallest class", share, limits.min_class_share, rarest, (), least=True
-            ),
-        ]
+def drift_check(drifts: list[dict[str, Any]], limit: float) -> Check:
+    """The check of the column that changed most."""
+    name = "drift since the last snapshot"
+    if not drifts:
+        return check(name, 0.0, limit, "nothing to compare with")
+    worst = drifts[0]
+    remedy = "" if worst["ok"] else "; meant? delete reports/profile.json"
+    return check(
+        name, worst["index"], worst["limit"], f"{worst['column']}, {worst['detail']}{remedy}"
+    )

@@ -7,67 +7,56 @@ snapshot as it is.
 
 import argparse
 import contextlib
+import filecmp
 import hashlib
-import os
+import itertools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+import pyarrow.parquet as pq
+from hydra.utils import get_method
 from numpy.typing import NDArray
 
 from .. import logs
 from ..provenance import read_json, sha256, write_json
 from ..settings import Data, Settings
-from ..task.schema import schema
+from .schema import AROUND, NUMBER, TEXT, schema
 from .sources import as_text
 
 FILE, MANIFEST = "data.parquet", "manifest.json"
-ROW_GROUP = 65_536  # rows that a reader can take at a time
+GROUP_ROWS = 16_384  # of a row group: what a stage holds at a time
 CELL = 16  # bytes that stand for one value in the content hash
 
 
 def content_hash(rows: pd.DataFrame) -> pd.Series:
-    """SHA-256 of each row's features: equal rows have equal hashes, whatever their key, label and
-    order of columns.
+    """SHA-256 of each row's features [n]: equal rows have equal hashes, whatever their key, label
+    and order of columns.
 
     A value counts, not its type: 1, 1.0 and True are equal, and so are all ways of writing a
-    missing value. Of text and bytes the first 128 bits of their SHA-256 enter, so that all rows are
-    equally long and hashed without parsing.
+    missing value.
     """
-    columns = [_cells(rows[c]) for c in sorted(rows.columns) if c not in ("id", "label", "content")]
-    digests: list[str] = []
-    for start in range(0, len(rows), ROW_GROUP):
-        records = np.hstack([cells(slice(start, start + ROW_GROUP)) for cells in columns])
-        digests += [hashlib.sha256(record).hexdigest() for record in records]
+    cells = [_cells(rows[name]) for name in sorted(rows.columns) if name not in AROUND]
+    digests = [hashlib.sha256(record).hexdigest() for record in np.hstack(cells)]
     return pd.Series(digests, index=rows.index, dtype=str)
 
 
-def _cells(values: pd.Series) -> Any:
-    """A function that gives the cells of a slice of rows, uint8 [n, CELL]."""
+def _cells(values: pd.Series) -> NDArray[np.uint8]:
+    """[n, CELL]: a mark and the float64, or the start of the SHA-256 of text and bytes; zeros where
+    a value is missing.
+    """
     if pd.api.types.is_numeric_dtype(values):
-        numbers = values.to_numpy(np.float64, na_value=np.nan)
-        return lambda part: _numbers(numbers[part])
-    codes, found = pd.factorize(values)  # -1 is missing
-    table = np.vstack([*(_cell(value) for value in found), np.zeros((1, CELL), np.uint8)])
-    return lambda part: table[codes[part]]
-
-
-def _numbers(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """A mark and the float64, all zeros where it is missing."""
-    cells = np.stack([np.ones_like(values), values + 0.0], axis=1)  # -0.0 + 0.0 is 0.0
-    cells[np.isnan(values)] = 0.0
-    return cells.view(np.uint8)
-
-
-def _cell(value: object) -> NDArray[np.uint8]:
-    if isinstance(value, bool | int | float | np.number):
-        return _numbers(np.array([float(value)]))
-    content = value if isinstance(value, bytes) else str(value).encode()
-    return np.frombuffer(hashlib.sha256(content).digest()[:CELL], np.uint8)[None]
+        numbers = values.to_numpy(np.float64, na_value=np.nan) + 0.0  # -0.0 + 0.0 is 0.0
+        there = ~np.isnan(numbers)
+        return np.stack([there, np.where(there, numbers, 0.0)], axis=1).view(np.uint8)
+    codes, unique = pd.factorize(values)  # -1 is missing
+    contents = [v if isinstance(v, bytes) else str(v).encode() for v in unique]
+    digests = [hashlib.sha256(content).digest()[:CELL] for content in contents]
+    cells = np.frombuffer(b"".join([*digests, bytes(CELL)]), np.uint8).reshape(-1, CELL)
+    return np.asarray(cells[codes])
 
 
 def feedback_rows(folder: Path) -> list[pd.DataFrame]:
@@ -77,158 +66,101 @@ def feedback_rows(folder: Path) -> list[pd.DataFrame]:
 
 def collect(settings: Settings) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """All rows with their content hash, and the number of rows and bytes after each step."""
-    rows = instantiate(settings.data.source, _convert_="all")
-    if "id" not in rows or "label" not in rows:
-        raise ValueError(
-            f"the source {settings.data.source['_target_']} must give the columns `id` and `label`"
-        )
+    source = dict(settings.data.source)
+    rows = get_method(source.pop("_target_"))(**source)
+    if not {"id", "label"} <= {*rows}:
+        raise ValueError("data.source must give the columns `id` and `label`")
     steps = [_step("source", rows)]
     rows = pd.concat([rows, *feedback_rows(settings.paths.feedback)], ignore_index=True)
     steps.append(_step("feedback added", rows))
     rows = typed(rows, settings.data)
-    steps.append(_step("columns typed and ordered", rows))
     rows["content"] = content_hash(rows)
-    steps.append(_step("content hash added", rows))
-    return rows, steps
+    return rows, [*steps, _step("columns typed and hashed", rows)]
+
+
+def _step(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    size = int(rows.memory_usage(deep=True, index=False).sum())
+    return {"step": name, "rows": len(rows), "bytes": size}
 
 
 def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
     """Columns in the schema's order and of its types where they can be; the rest is left for
     validation to report.
     """
-    wanted = {
-        name: str(column.dtype)
-        for name, column in schema(data).columns.items()
-        if name in rows.columns
-    }
-    for name, kind in wanted.items():
+    rules = schema(data).columns
+    names = [name for name in rules if name in rows]
+    for name in names:
         with contextlib.suppress(ValueError, TypeError):
-            if kind == "str":
+            if rules[name].dtype == TEXT:
                 rows[name] = as_text(rows[name])
-            elif kind == "float64":
-                rows[name] = pd.to_numeric(rows[name]).astype(kind)
-    return rows[[*wanted, *(c for c in rows.columns if c not in wanted)]]
-
-
-def _step(name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "step": name,
-        "rows": len(rows),
-        "bytes": int(rows.memory_usage(deep=True, index=False).sum()),
-    }
+            elif rules[name].dtype == NUMBER:
+                rows[name] = pd.to_numeric(rows[name]).astype(float)
+    return rows[[*names, *rows.columns.drop(names)]]
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """Writes the new snapshot beside the last one and swaps it in; whatever fails before that has
+    """Writes the new snapshot beside the last one, then swaps it in; whatever fails before that has
     no effect.
     """
     raw = settings.paths.raw
+    draft = raw.with_name(f".{raw.name}.tmp")
     with logs.stage("ingest") as log:
-        draft = _draft(raw)
-        settle(raw)
-        shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
         try:
             rows, steps = collect(settings)
-            for before, after in zip([{"rows": 0, "bytes": 0}, *steps], steps, strict=False):
+            for before, after in itertools.pairwise([{"rows": 0, "bytes": 0}, *steps]):
                 fields = {"before": before, "after": after}
                 log.info("%s: %d rows", after["step"], after["rows"], extra={"fields": fields})
-            write(rows, draft, settings.data.name, steps)
-        except Exception as error:
+            new = write(rows, raw, draft, steps)
+        except Exception:
+            if (raw / MANIFEST).is_file():
+                log.error("%s keeps the last good snapshot", raw)
+            raise
+        finally:
             shutil.rmtree(draft, ignore_errors=True)  # a full disk must not stay full
-            raise _kept(error, raw) from error
-        same = _whole(raw) and (raw / MANIFEST).read_bytes() == (draft / MANIFEST).read_bytes()
-        log.info(
-            "nothing new: the snapshot stays as it is" if same else "a new version of the data"
-        )
-        if not same:
-            commit(draft, raw)
-        shutil.rmtree(draft, ignore_errors=True)
+        log.info("a new version of the data" if new else "nothing new")
     return 0
 
 
-def _kept(error: Exception, raw: Path) -> Exception:
-    """The error, with a word on what lies in data/raw; a bug in a source stays what it is, with its
-    traceback.
-    """
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # what the source itself raised
-    left = (
-        f"{raw} keeps the last good snapshot"
-        if (raw / MANIFEST).is_file()
-        else f"there is no snapshot in {raw} yet"
-    )
-    line = logs.explain(error)
-    if line is not None:
-        return ValueError(f"{line}; {left}")
-    error.add_note(left)
-    return error
-
-
-def write(rows: pd.DataFrame, draft: Path, source: str, steps: list[dict[str, Any]]) -> None:
-    """Snapshot and manifest in the folder `draft`, on the disk and not just on their way to it."""
-    draft.mkdir(parents=True)
-    rows.to_parquet(draft / FILE, index=False, row_group_size=ROW_GROUP)
-    entry = {
-        "sha256": sha256(draft / FILE),
-        "rows": len(rows),
-        "bytes": (draft / FILE).stat().st_size,
-    }
-    columns = {name: str(kind) for name, kind in rows.dtypes.items()}
-    manifest = {"source": source, "files": {FILE: entry}, "columns": columns, "steps": steps}
-    write_json(draft / MANIFEST, manifest)
-    for name in (FILE, MANIFEST):
-        with (draft / name).open("r+b") as file:
-            os.fsync(file.fileno())
-
-
-def commit(draft: Path, raw: Path) -> None:
-    """Makes the draft the snapshot. No system swaps two files at once: the manifest decides, and
-    its data follow.
+def write(rows: pd.DataFrame, raw: Path, draft: Path, steps: list[dict[str, Any]]) -> bool:
+    """Makes the rows the snapshot, by way of the folder `draft`; whether they differ from the last
+    one.
     """
     raw.mkdir(parents=True, exist_ok=True)
-    (draft / MANIFEST).replace(raw / MANIFEST)
-    settle(raw)
-
-
-def settle(raw: Path) -> None:
-    """Ends a swap that was killed half-way: data that the manifest names already are moved to their
-    place.
-    """
-    data = _draft(raw) / FILE
-    if data.is_file() and (raw / MANIFEST).is_file() and sha256(data) == _entry(raw)["sha256"]:
-        with contextlib.suppress(FileNotFoundError):  # another process has just done it
-            data.replace(raw / FILE)
-
-
-def _draft(raw: Path) -> Path:
-    return raw.with_name(f".{raw.name}.tmp")
-
-
-def _entry(raw: Path) -> dict[str, Any]:
-    return dict(read_json(raw / MANIFEST)["files"][FILE])
-
-
-def _whole(raw: Path) -> bool:
-    return (
-        (raw / MANIFEST).is_file()
-        and (raw / FILE).is_file()
-        and sha256(raw / FILE) == _entry(raw)["sha256"]
-    )
+    draft.mkdir(exist_ok=True)
+    rows.to_parquet(draft / FILE, index=False, row_group_size=GROUP_ROWS)
+    entry = {"sha256": sha256(draft / FILE), "bytes": (draft / FILE).stat().st_size}
+    write_json(draft / MANIFEST, {"files": {FILE: entry}, "steps": steps})
+    last = raw / MANIFEST
+    same = last.is_file() and filecmp.cmp(last, draft / MANIFEST, shallow=False)
+    for name in (FILE, MANIFEST):
+        (draft / name).replace(raw / name)
+    return not same
 
 
 def verified(settings: Settings) -> Path:
     """The snapshot's file, compared with the manifest's SHA-256: DVC restores a damaged cache
-    object silently.
+    object silently, and a kill between two files leaves them unequal.
     """
-    raw = settings.paths.raw
-    settle(raw)
-    _entry(raw)  # tells what to do where there is none
-    if not _whole(raw):
-        ways = "run `dvc repro --force ingest` or `dvc pull --force`"
-        raise ValueError(f"{raw / FILE} differs from its manifest: {ways}")
-    return raw / FILE
+    path = settings.paths.raw / FILE
+    entry = read_json(settings.paths.raw / MANIFEST)["files"][FILE]
+    if not path.is_file() or sha256(path) != entry["sha256"]:
+        remedy = "run `dvc repro --force ingest` or `dvc pull --force`"
+        raise ValueError(f"{path} differs from its manifest: {remedy}")
+    return path
 
 
 def read(settings: Settings) -> pd.DataFrame:
     """The snapshot, after `verified` has found it whole."""
     return pd.read_parquet(verified(settings))
+
+
+def chunks(path: Path) -> Iterator[pd.DataFrame]:
+    """The rows of each row group, numbered from 0 over the whole file: memory depends on the group,
+    not on the file.
+    """
+    with pq.ParquetFile(path) as file:
+        start = 0
+        for number in range(file.num_row_groups):
+            rows = file.read_row_group(number).to_pandas()
+            yield rows.set_index(pd.RangeIndex(start, start + len(rows)))
+            start += len(rows)

@@ -1,25 +1,24 @@
-"""Rows from outside: CSV and Parquet files anywhere that fsspec reaches, and SQL queries; chosen in
+"""Rows from outside: CSV and Parquet files anywhere that fsspec reaches; chosen in
 `configs/source`.
 
-Each gives the columns `id`, the features as they come, and `label`. What cannot be read whole is an
-error, never fewer rows. Secrets stay out of the configuration: they are found in the environment,
-in ~/.aws and in ~/.netrc.
+Each source gives the columns `id`, the features as they come, and `label`. What cannot be read
+whole is an error, never fewer rows. Secrets stay out of the configuration: they are found in the
+environment, in ~/.aws and in ~/.netrc.
 """
 
-import os
-import string
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import urlsplit
 
 import pandas as pd
 
 from ..provenance import sha256 as checksum
 
 RESERVED = {"id", "label", "content"}
+NUMBER = "row number"  # the key of rows that come without one
 
 
 def table(
@@ -50,45 +49,6 @@ def table(
     return arranged(rows, path, label, id, columns)
 
 
-def sql(
-    url: str,
-    query: str,
-    label: str,
-    id: str | None = None,
-    columns: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """The rows of one SELECT from any database that SQLAlchemy reaches; the arguments are those of
-    `table`.
-
-    `url` takes secrets from the environment: `$DATABASE_URL`, or
-    `postgresql+psycopg://$DB_USER:$DB_PASSWORD@host/db`. Rows come in the order of their keys, so
-    that a database which returns them in another has not changed.
-    """
-    import sqlalchemy
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        address = sqlalchemy.make_url(_filled(url))
-        if address.password and "$" not in url:
-            raise ValueError(
-                "data.source.url holds a password: write $NAME there, a variable of the environment"
-            )
-        engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
-        with engine.connect() as connection:
-            found = connection.execute(sqlalchemy.text(query))
-            rows = pd.DataFrame.from_records(
-                found.all(), columns=list(found.keys()), coerce_float=True
-            )
-    except ModuleNotFoundError as error:
-        raise ValueError(f"the database needs a driver that is not installed: {error}") from None
-    except SQLAlchemyError as error:
-        raise ValueError(
-            f"the database did not answer the query: {str(error).splitlines()[0]}"
-        ) from None
-    rows = arranged(rows, "the query", label, id, columns)
-    return rows.sort_values("id", kind="stable", ignore_index=True) if id else rows
-
-
 @contextmanager
 def fetched(
     path: str, sha256: str | None = None, options: dict[str, Any] | None = None
@@ -105,7 +65,7 @@ def fetched(
             raise ValueError(f"{path} is no file (data.source.path)")
         if sha256 and checksum(file) != sha256.lower():
             raise ValueError(
-                f"{path} has SHA-256 {checksum(file)} and not {sha256} as data.source.sha256 says"
+                f"{path} has SHA-256 {checksum(file)}, not data.source.sha256 {sha256}"
             )
         yield file
 
@@ -136,40 +96,21 @@ def reading(path: str) -> Iterator[None]:
         raise ValueError(f"{path} cannot be read: {reason}") from error
 
 
-def _filled(url: str) -> str:
-    """The URL with $NAME replaced from the environment, quoted where it is a part of the URL only."""
-    whole = url.startswith("$") and url.strip("${}").isidentifier()
-    values = (
-        os.environ if whole else {name: quote_plus(value) for name, value in os.environ.items()}
-    )
-    try:
-        return string.Template(url).substitute(values)
-    except KeyError as error:
-        raise ValueError(
-            f"data.source.url needs the environment variable {error.args[0]}: set it"
-        ) from None
-
-
 def arranged(
     rows: pd.DataFrame, what: str, label: str, id: str | None, columns: Sequence[str] | None
 ) -> pd.DataFrame:
-    """Columns `id`, features, `label` of rows as they were found. Raises ValueError where a named
-    column is missing.
-    """
-    features = (
-        list(columns) if columns is not None else [c for c in rows.columns if c not in (id, label)]
-    )
-    missing = [c for c in [*([id] if id else []), *features, label] if c not in rows.columns]
+    """Columns `id`, features, `label`. Raises ValueError where a named column is missing."""
+    if id is None:
+        rows, id = rows.assign(**{NUMBER: range(len(rows))}), NUMBER
+    features = [*(rows.columns.drop([id, label], errors="ignore") if columns is None else columns)]
+    missing = [name for name in (id, *features, label) if name not in rows]
     if missing:
         raise ValueError(f"{what} lacks the columns {missing}: it has {list(rows.columns)}")
-    if reserved := sorted(RESERVED & set(features)):
+    if reserved := sorted(RESERVED & {*features}):
         raise ValueError(
             f"{what} has features called {reserved}: set data.source.id or label, or leave them out"
         )
-    found = rows[[id, *features, label] if id else [*features, label]].set_axis(
-        [*(["id"] if id else []), *features, "label"], axis=1
-    )
-    return found if id else found.assign(id=range(len(rows)))[["id", *features, "label"]]
+    return rows[[id, *features, label]].set_axis(["id", *features, "label"], axis=1)
 
 
 def as_text(values: pd.Series) -> pd.Series:

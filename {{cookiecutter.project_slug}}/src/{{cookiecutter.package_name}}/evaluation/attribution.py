@@ -7,29 +7,26 @@ elements of the inputs make up a named feature. Odds, since they add up: a proba
 moves when one feature is taken away.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from captum.attr import FeatureAblation, IntegratedGradients
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..modeling.candidates import BATCH, Candidate, NetworkCandidate
 from ..task import show
-from ..task.features import Features
-from ..types import Answers, Estimates
+from ..types import Floats, Inputs
+from .subject import Subject
 
-Inputs = dict[str, NDArray[Any]]
 Groups = tuple[list[str], dict[str, NDArray[np.int64]]]
 """Names of the features, and for each input an array like one example: the number of the feature of
 each element.
 """
 ROWS = 1000
-STEPS = (
-    24  # points of the path from the reference to the example; completeness is checked, see `gap`
-)
+STEPS = 24  # of the path from reference to example; completeness is checked, see `gap`
 
 
 @dataclass(frozen=True)
@@ -45,39 +42,49 @@ class Attributions:
     method: str
     names: list[str]
     values: Inputs
-    by_feature: NDArray[np.floating]
-    gap: NDArray[np.floating]
+    by_feature: Floats
+    gap: Floats
 
     def importance(self) -> dict[str, float]:
         """Mean size of what a feature added over all rows, the largest first."""
-        found = dict(zip(self.names, np.abs(self.by_feature).mean(axis=0).tolist(), strict=True))
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+        sizes = dict(zip(self.names, np.abs(self.by_feature).mean(axis=0).tolist(), strict=True))
+        return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
     def record(self) -> dict[str, Any]:
         """What evaluation.json keeps."""
         moved = np.abs(self.by_feature.sum(axis=1) + self.gap).mean()
-        unexplained = float(np.abs(self.gap).mean() / moved) if moved else 0.0
-        rows = len(self.gap)
         return {
             "method": self.method,
-            "rows": rows,
+            "rows": len(self.gap),
             "importance": self.importance(),
-            "unexplained": unexplained,
+            "unexplained": float(np.abs(self.gap).mean() / moved) if moved else 0.0,
         }
 
 
-def target(answers: Answers) -> NDArray[np.int64] | None:
-    """The class [n] whose odds are explained; None for values."""
-    return None if isinstance(answers, Estimates) else answers.label
+def explain(model: Subject, rows: Any = slice(ROWS)) -> Attributions:
+    """Attributions for answers to test rows, else the first thousand."""
+    inputs = {name: values[rows] for name, values in model.test.inputs.items()}
+    target = model.functions.answered_class(model.answers())
+    base = show.reference(model.splits["train"].inputs, model.features)
+    chosen = None if target is None else target[rows]
+    return attribute(model.candidate, inputs, chosen, base, show.features(model.features))
 
 
-def explain(
-    candidate: Candidate, train: Inputs, test: Inputs, answers: Answers, of: Features
-) -> Attributions:
-    """Attributions for answers to test rows, at most the first thousand."""
-    inputs, chosen = {name: values[:ROWS] for name, values in test.items()}, target(answers)
-    few = None if chosen is None else chosen[:ROWS]
-    return attribute(candidate, inputs, few, show.reference(train, of), show.features(of))
+class Output(torch.nn.Module):
+    """Raw outputs of a candidate as what is explained: log odds [n, k], or values [n, 1]."""
+
+    def __init__(self, candidate: Candidate, names: list[str], odds: bool) -> None:
+        super().__init__()
+        self.candidate, self.names, self.odds = candidate, names, odds
+
+    def forward(self, *values: Tensor) -> Tensor:
+        inputs = dict(zip(self.names, values, strict=True))
+        if isinstance(self.candidate, NetworkCandidate):
+            raw = self.candidate.network(**inputs)[0]
+        else:
+            arrays = {name: value.numpy() for name, value in inputs.items()}
+            raw = torch.from_numpy(self.candidate.outputs(arrays).raw)
+        return log_odds(raw) if self.odds else raw[:, :1]
 
 
 def attribute(
@@ -90,95 +97,64 @@ def attribute(
     """Attributions for n rows and the classes [n] whose odds are explained; `base` is the reference
     [1, ...].
     """
-    names, n = list(inputs), len(next(iter(inputs.values())))
-    chosen = torch.zeros(n, dtype=torch.int64) if target is None else torch.from_numpy(target)
-    baselines = tuple(torch.from_numpy(base[name]) for name in names)
+    names = list(inputs)
+    output = Output(candidate, names, odds=target is not None)
+    reference = tuple(torch.from_numpy(base[name]) for name in names)
     masks = tuple(torch.from_numpy(groups[1][name][None]) for name in names)
+    rows = len(inputs[names[0]])
+    classes = torch.zeros(rows, dtype=torch.int64) if target is None else torch.from_numpy(target)
     gradients = isinstance(candidate, NetworkCandidate)
-
-    def outputs(*values: Tensor) -> Tensor:
-        if isinstance(candidate, NetworkCandidate):
-            raw = candidate.network(**dict(zip(names, values, strict=True)))[0]
-        else:
-            found = candidate.outputs(
-                {name: value.numpy() for name, value in zip(names, values, strict=True)}
-            )
-            raw = torch.from_numpy(found.raw)
-        return raw[:, :1] if target is None else log_odds(raw)
-
     parts, gaps = [], []
-    for start in range(0, n, BATCH):
-        rows = slice(start, start + BATCH)
-        batch = tuple(torch.from_numpy(inputs[name][rows]) for name in names)
-        find = integrated_gradients if gradients else ablation
-        values = find(outputs, batch, baselines, chosen[rows], masks)
+    for some in torch.split(torch.arange(rows), BATCH):
+        batch, wanted = tuple(torch.from_numpy(inputs[n])[some] for n in names), classes[some]
+        if gradients:
+            values = integrated_gradients(output, batch, reference, wanted)
+        else:
+            values = ablation(output, batch, reference, wanted, masks)
         with torch.no_grad():
-            moved = (
-                outputs(*batch).gather(1, chosen[rows][:, None])[:, 0]
-                - outputs(*baselines)[0, chosen[rows]]
-            )
+            moved = output(*batch).gather(1, wanted[:, None])[:, 0] - output(*reference)[0, wanted]
         gaps.append(moved.numpy() - sum(v.flatten(1).sum(dim=1).numpy() for v in values))
-        parts.append([v.numpy() for v in values])
-    values_by_name = {name: np.concatenate([p[i] for p in parts]) for i, name in enumerate(names)}
+        parts.append(values)
+    whole = {n: torch.cat(v).numpy() for n, v in zip(names, zip(*parts, strict=True), strict=True)}
     method = "integrated gradients" if gradients else "feature ablation"
-    return Attributions(
-        method, groups[0], values_by_name, by_feature(values_by_name, groups), np.concatenate(gaps)
-    )
+    return Attributions(method, groups[0], whole, by_feature(whole, groups), np.concatenate(gaps))
 
 
 def log_odds(raw: Tensor) -> Tensor:
     """Log odds [n, k] of each class against all others, from logits or log probabilities [n, k]."""
-    own = torch.eye(raw.shape[1], dtype=torch.bool)
-    return raw - raw[:, None, :].masked_fill(own, -torch.inf).logsumexp(dim=2)
+    same = torch.eye(raw.shape[1], dtype=torch.bool)
+    return raw - raw[:, None, :].masked_fill(same, -torch.inf).logsumexp(dim=2)
 
 
-def by_feature(values: Inputs, groups: Groups) -> NDArray[np.floating]:
+def by_feature(values: Inputs, groups: Groups) -> Floats:
     """Sums [n, features] of values [n, ...] over the elements of each feature."""
-    names, members = groups
-    one_hot = np.eye(len(names))
-    parts = [
-        part.reshape(len(part), -1) @ one_hot[members[name].ravel()]
-        for name, part in values.items()
-    ]
-    return np.asarray(np.sum(parts, axis=0))
-
-
-Tensors = tuple[Tensor, ...]
+    one_hot = np.eye(len(groups[0]))
+    parts = (v.reshape(len(v), -1) @ one_hot[groups[1][n].ravel()] for n, v in values.items())
+    return np.asarray(sum(parts))
 
 
 def integrated_gradients(
-    outputs: Callable[..., Tensor],
-    batch: Tensors,
-    baselines: Tensors,
-    target: Tensor,
-    masks: Tensors,
+    output: Output, batch: Any, reference: Any, target: Tensor
 ) -> list[Tensor]:
     """(x - base) times the mean gradient on the way from base to x (Sundararajan et al. 2017,
     arXiv:1703.01365).
     """
-    from captum.attr import IntegratedGradients
-
-    found = IntegratedGradients(outputs).attribute(
-        batch, baselines, target, n_steps=STEPS, internal_batch_size=max(BATCH, len(target))
+    size = max(BATCH, len(target))
+    found = IntegratedGradients(output).attribute(
+        batch, reference, target, n_steps=STEPS, internal_batch_size=size
     )
     return [values.detach().float() for values in found]
 
 
 def ablation(
-    outputs: Callable[..., Tensor],
-    batch: Tensors,
-    baselines: Tensors,
-    target: Tensor,
-    masks: Tensors,
+    output: Output, batch: Any, reference: Any, target: Tensor, masks: Any
 ) -> list[Tensor]:
     """Fall of the output when a feature takes its value in the reference, shared out among the
     feature's elements.
     """
-    from captum.attr import FeatureAblation
-
     together = max(1, 8 * BATCH // len(target))
-    found = FeatureAblation(outputs).attribute(
-        batch, baselines, target, feature_mask=masks, perturbations_per_eval=together
+    falls = FeatureAblation(output).attribute(
+        batch, reference, target, feature_mask=masks, perturbations_per_eval=together
     )
     sizes = torch.bincount(torch.cat([mask.flatten() for mask in masks]))
-    return [values / sizes[mask] for values, mask in zip(found, masks, strict=True)]
+    return [values / sizes[mask] for values, mask in zip(falls, masks, strict=True)]

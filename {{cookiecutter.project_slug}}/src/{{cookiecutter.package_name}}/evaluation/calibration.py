@@ -8,17 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from ..modeling import kinds
 from ..modeling.kinds.classes import softmax
-from ..modeling.kinds.values import decide as estimate
 from ..settings import Calibration, Kind
-from ..types import Rule
+from ..types import Floats, Rule
 from .verdict import Verdict, outcome
 
-Floats = NDArray[np.floating]
 LEVELS, DRAWS = np.arange(1, 10) / 10, 2000
-ALPHA = (
-    0.01  # what is further off than its limit is refused only where chance alone is rarer than this
-)
+ALPHA = 0.01  # what is off by more than its limit is refused where chance is rarer than this
 
 
 def log_loss(probabilities: Floats, label: NDArray[np.int64]) -> float:
@@ -34,17 +31,14 @@ def fit_temperature(kind: Kind, raw: Floats, label: NDArray[Any]) -> float:
     not help; targets are smoothed as in Platt 1999: else a model that gets all of a small set right
     would be scaled to certainty.
     """
-    if kind == "regression":
-        answers = estimate(raw, Rule())
+    if kinds.of(kind).PROMISES == "deviations":
+        answers: Any = kinds.of(kind).decide(raw, Rule())
         return float(np.sqrt((((label - answers.value) / answers.deviation) ** 2).mean()))
     n, k = raw.shape
     right, wrong = 1 - 1 / (n + 2), 1 / (n + 2) / (k - 1)
     temperature = _scale(raw, wrong + (right - wrong) * np.eye(k)[label])
-    return (
-        temperature
-        if log_loss(softmax(raw, temperature), label) < log_loss(softmax(raw), label)
-        else 1.0
-    )
+    helps = log_loss(softmax(raw, temperature), label) < log_loss(softmax(raw), label)
+    return temperature if helps else 1.0
 
 
 def _scale(logits: Floats, targets: Floats) -> float:
@@ -70,13 +64,11 @@ def overconfidence(logits: Floats, label: NDArray[np.int64]) -> tuple[float, flo
     return factor, float(stats.chi2.sf(2 * len(label) * max(gain, 0.0), 1))
 
 
-def events(
-    kind: Kind, probabilities: Floats, label: NDArray[np.int64]
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Promised probability [n] and whether it came true [n]: of the second class, or of the most
-    probable one.
+def events(probabilities: Floats, label: NDArray[np.int64]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Promised probability [n] and whether it came true [n]: of the second of two classes, or of
+    the most probable one.
     """
-    if kind == "binary":
+    if probabilities.shape[1] == 2:
         return probabilities[:, 1], label == 1
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == label
 
@@ -87,14 +79,12 @@ def bins(promised: Floats, came: NDArray[np.bool_], count: int) -> dict[str, lis
     """
     index = np.minimum((promised * count).astype(int), count - 1)
     rows = np.bincount(index, minlength=count)
-    sums = (
-        np.bincount(index, values, count)[rows > 0] / rows[rows > 0] for values in (promised, came)
-    )
-    confidence, accuracy = (values.tolist() for values in sums)
+    filled = rows > 0
+    means = [np.bincount(index, x, count)[filled] / rows[filled] for x in (promised, came)]
     return {
-        "confidence": confidence,
-        "accuracy": accuracy,
-        "share": (rows[rows > 0] / len(promised)).tolist(),
+        "confidence": means[0].tolist(),
+        "accuracy": means[1].tolist(),
+        "share": (rows[filled] / len(promised)).tolist(),
     }
 
 
@@ -159,21 +149,15 @@ def coverage(residuals: Floats) -> dict[str, Any]:
     `gap` is the mean distance from the levels, `debiased` what is left of it after that of a
     perfect model.
     """
-    found, n = (
-        (np.abs(residuals)[:, None] <= stats.norm.ppf((1 + LEVELS) / 2)).mean(axis=0),
-        len(residuals),
-    )
-    drawn = (
-        np.random.default_rng(0).multinomial(n, np.full(10, 0.1), DRAWS).cumsum(axis=1)[:, :9] / n
-    )
-    gap, diagram = (
-        float(np.abs(found - LEVELS).mean()),
-        {"level": LEVELS.tolist(), "coverage": found.tolist()},
-    )
+    n, edges = len(residuals), stats.norm.ppf((1 + LEVELS) / 2)
+    shares = (np.abs(residuals)[:, None] <= edges).mean(axis=0)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(10, 0.1), DRAWS)
+    by_chance = drawn.cumsum(axis=1)[:, :9] / n
+    gap = float(np.abs(shares - LEVELS).mean())
     return {
-        "diagram": diagram,
+        "diagram": {"level": LEVELS.tolist(), "coverage": shares.tolist()},
         "gap": gap,
-        **_beyond_chance(gap, np.abs(drawn - LEVELS).mean(axis=1)),
+        **_beyond_chance(gap, np.abs(by_chance - LEVELS).mean(axis=1)),
     }
 
 
@@ -183,51 +167,50 @@ def judge(
     """Debiased error on test data against its limit, and for classes how many times too large the
     logits are.
     """
-    if kind == "regression":
-        answers = estimate(raw, rule.model_copy(update={"shift": 0.0}))
-        found = coverage((label - answers.value) / answers.deviation)
-        passed, number = (
-            found["debiased"] <= settings.max_gap or found["p"] >= ALPHA,
-            round(found["debiased"], 4),
-        )
-        why = f"intervals cover {found['gap']:.1%} more or fewer rows than they promise, on average over nine levels"
-        details = {
-            **found,
-            "temperature": rule.temperature,
-            "mean_deviation": float(answers.deviation.mean() / scale),
-        }
-        return Verdict(
-            "M10", "Calibration", outcome(passed), number, settings.max_gap, why, details
-        )
+    if kinds.of(kind).PROMISES == "deviations":
+        answers: Any = kinds.of(kind).decide(raw, rule.without_costs())
+        return _judge_deviations(label - answers.value, answers.deviation, rule, settings, scale)
+    return _judge_probabilities(raw, label, rule, settings)
+
+
+def _judge_deviations(
+    missing: Floats, deviation: Floats, rule: Rule, settings: Calibration, scale: float
+) -> Verdict:
+    details = coverage(missing / deviation)
+    gap, limit = details["debiased"], settings.max_gap
+    why = f"intervals cover {details['gap']:.1%} more or fewer rows than they promise, "
+    why += "on average over nine levels"
+    details |= {
+        "temperature": rule.temperature,
+        "mean_deviation": float(deviation.mean() / scale),
+    }
+    passed = outcome(gap <= limit or details["p"] >= ALPHA)
+    return Verdict("M10", "Calibration", passed, round(gap, 4), limit, why, details)
+
+
+def _judge_probabilities(
+    raw: Floats, label: NDArray[Any], rule: Rule, settings: Calibration
+) -> Verdict:
     before, after = softmax(raw), softmax(raw, rule.temperature)
-    diagram = bins(*events(kind, after, label), settings.bins)
-    found = ece(diagram, len(label))
+    diagrams = [bins(*events(p, label), settings.bins) for p in (before, after)]
+    error = ece(diagrams[1], len(label))
     factor, p = overconfidence(raw / rule.temperature, label)
     details = {
-        "diagram": diagram,
-        **found,
+        "diagram": diagrams[1],
+        **error,
         **brier(after, label, settings.bins),
         "temperature": rule.temperature,
+        "overconfidence": factor,
+        "overconfidence_p": p,
+        "log_loss": log_loss(after, label),
+        "log_loss_uncalibrated": log_loss(before, label),
+        "ece_uncalibrated": ece(diagrams[0], len(label))["ece"],
     }
-    details |= {"overconfidence": factor, "overconfidence_p": p, "log_loss": log_loss(after, label)}
-    details["log_loss_uncalibrated"] = log_loss(before, label)
-    details["ece_uncalibrated"] = ece(
-        bins(*events(kind, before, label), settings.bins), len(label)
-    )["ece"]
+    excess, limit = error["debiased"], settings.max_ece
+    why = f"probabilities are off by {error['ece']:.2%} on average, "
+    why += f"{excess:.2%} more than chance explains"
     sure = factor > settings.max_overconfidence and p < ALPHA
-    passed = not sure and (found["debiased"] <= settings.max_ece or found["p"] >= ALPHA)
-    why = f"probabilities are off by {found['ece']:.2%} on average, {found['debiased']:.2%} more than chance explains"
-    why += (
-        f"; logits are {factor:.1f} times too large, limit {settings.max_overconfidence:g}"
-        if sure
-        else ""
-    )
-    return Verdict(
-        "M10",
-        "Calibration",
-        outcome(passed),
-        round(found["debiased"], 4),
-        settings.max_ece,
-        why,
-        details,
-    )
+    if sure:
+        why += f"; logits are {factor:.1f} times too large, limit {settings.max_overconfidence:g}"
+    passed = outcome(not sure and (excess <= limit or error["p"] >= ALPHA))
+    return Verdict("M10", "Calibration", passed, round(excess, 4), limit, why, details)

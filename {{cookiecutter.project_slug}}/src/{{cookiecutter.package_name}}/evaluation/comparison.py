@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from ..modeling import kinds
 from ..settings import Comparison, Kind
+from ..types import Floats
 from .verdict import Outcome, Verdict
 
-Floats = NDArray[np.floating]
 Answer = Literal["better", "worse", "cannot tell"]
 BASELINES = ("constant", "heuristic")
 TINY = 1e-12  # the spread of differences that do not differ, so that nothing is divided by zero
@@ -50,7 +51,7 @@ def paired(losses_a: Floats, losses_b: Floats, kind: Kind, alpha: float) -> Pair
     models from 44 rows on. Wilcoxon's test does not ask about means, and flipping signs or
     correcting for the skew gives no fewer errors.
     """
-    if kind == "regression":
+    if not kinds.of(kind).ZERO_ONE:
         return _t(losses_a - losses_b, 1 / len(losses_a), alpha, "paired t over rows")
     return mcnemar(losses_a > losses_b, losses_b > losses_a, alpha)
 
@@ -98,10 +99,8 @@ def _t(differences: Floats, factor: float, alpha: float, test: str) -> Paired:
         raise ValueError(f"a {test} test needs at least 2 differences, not {n}")
     mean, deviation = float(differences.mean()), max(float(differences.std(ddof=1)), TINY)
     error = deviation * float(np.sqrt(factor))
-    p, half = (
-        2 * float(stats.t.sf(abs(mean) / error, n - 1)),
-        float(stats.t.ppf(1 - alpha / 2, n - 1)) * error,
-    )
+    p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
+    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * error
     return Paired(test, n, mean, mean - half, mean + half, p, mean / deviation, alpha)
 
 
@@ -112,17 +111,14 @@ def power(kind: Kind, num: int, difference: float, spread: float, alpha: float) 
     `spread` is the share of rows on which one of the two errs alone, or the standard deviation of
     the differences.
     """
-    if kind == "regression":
+    if not kinds.of(kind).ZERO_ONE:
         edge, shift = stats.t.ppf(1 - alpha / 2, num - 1), difference / spread * np.sqrt(num)
         return float(stats.nct.sf(edge, num - 1, shift))
-    differ = np.arange(
-        num + 1
-    )  # rows on which one errs alone; of those the better model may have `edges` errors
+    # Rows on which one errs alone; of those the better model may have `edges` errors.
+    differ = np.arange(num + 1)
     edges = stats.binom.ppf(alpha / 2, differ, 0.5) - 1
-    return float(
-        stats.binom.pmf(differ, num, spread)
-        @ stats.binom.cdf(edges, differ, 0.5 - difference / spread / 2)
-    )
+    seen = stats.binom.cdf(edges, differ, 0.5 - difference / spread / 2)
+    return float(stats.binom.pmf(differ, num, spread) @ seen)
 
 
 def non_inferior(found: Paired, margin: float) -> Outcome:
@@ -145,18 +141,15 @@ def select(
     the cheaper (M2).
     """
     chosen, *dearer = sorted(losses, key=lambda name: (operations[name], name))
+    words = {"better": "is better than", "worse": "is worse than"}
     reasons = []
     for name in dearer:
-        found = paired(losses[name], losses[chosen], kind, alpha)
-        answer = found.answer(alpha)
-        relation = {
-            "better": "is better than",
-            "worse": "is worse than",
-            "cannot tell": "cannot be told from",
-        }[answer]
+        test = paired(losses[name], losses[chosen], kind, alpha)
+        answer = test.answer(alpha)
         reasons.append(
-            f"{name} {relation} {chosen}, the cheaper one (mean loss {found.difference:+.4f}, "
-            f"{found.low:+.4f} to {found.high:+.4f}, p = {found.p:.3g})"
+            f"{name} {words.get(answer, 'cannot be told from')} {chosen}, the cheaper one "
+            f"(mean loss {test.difference:+.4f}, {test.low:+.4f} to {test.high:+.4f}, "
+            f"p = {test.p:.3g})"
         )
         chosen = name if answer == "better" else chosen
     return chosen, "; ".join([*reasons, f"{chosen} goes to the gate"])
@@ -166,25 +159,22 @@ def judge(losses: dict[str, Floats], chosen: str, kind: Kind, settings: Comparis
     """The chosen candidate must be better than every simple baseline, and not worse than any other
     candidate.
     """
-    tests = {
-        n: paired(losses[chosen], other, kind, settings.alpha)
-        for n, other in losses.items()
-        if n != chosen
-    }
-    answers = {name: test.answer(settings.alpha) for name, test in tests.items()}
-    short = [
-        n
-        for n, answer in answers.items()
-        if answer == "worse" or (n in BASELINES and answer != "better")
-    ]
-    outcome: Outcome = (
-        "fail" if any(answers[n] == "worse" for n in short) else "cannot tell" if short else "pass"
-    )
-    details: dict[str, Any] = {
-        n: {**asdict(test), "answer": answers[n]} for n, test in tests.items()
-    }
-    number = max((tests[n].p for n in BASELINES if n in tests), default=None)
-    words = {"worse": "worse than", "cannot tell": "cannot be told from"}
-    why = "; ".join(f"{words[answers[n]]} {n} (p = {tests[n].p:.3g})" for n in short)
+    details: dict[str, Any] = {}
+    reasons = list[str]()
+    outcome: Outcome = "pass"
+    for name, other in losses.items():
+        if name == chosen:
+            continue
+        test = paired(losses[chosen], other, kind, settings.alpha)
+        answer = test.answer(settings.alpha)
+        details[name] = {**asdict(test), "answer": answer}
+        if answer == "worse":
+            outcome = "fail"
+            reasons.append(f"worse than {name} (p = {test.p:.3g})")
+        elif answer == "cannot tell" and name in BASELINES:
+            outcome = "fail" if outcome == "fail" else "cannot tell"
+            reasons.append(f"cannot be told from {name} (p = {test.p:.3g})")
+    number = max((details[n]["p"] for n in BASELINES if n in details), default=None)
     passed = "better than the simple baselines, and not worse than any other candidate"
-    return Verdict("M6", "Comparison", outcome, number, settings.alpha, why or passed, details)
+    why = "; ".join(reasons) or passed
+    return Verdict("M6", "Comparison", outcome, number, settings.alpha, why, details)

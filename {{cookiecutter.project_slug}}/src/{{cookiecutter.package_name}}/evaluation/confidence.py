@@ -10,19 +10,13 @@ from scipy import stats
 
 from ..modeling import kinds
 from ..settings import Confidence, Kind
-from ..types import Answers, Estimates, Rule
+from ..types import Floats, Rule
 from . import conformal
 from .verdict import Outcome, Verdict
 
-Floats = NDArray[np.floating]
 Split = tuple[Floats, NDArray[Any]]
-USEFUL, REFUSED = (
-    0.05,
-    0.01,
-)  # levels of the test that confidences are of use, and of those that refuse
-FEW = (
-    4  # losses that count like fewer wrong rows than this cannot show that confidences are useless
-)
+USEFUL, REFUSED = 0.05, 0.01  # levels of the test that confidences help, and of those that refuse
+FEW = 4  # losses like those of fewer wrong rows cannot show that confidences are useless
 TINY = 1e-9  # of equal deviations the ratio is 1 but for rounding
 
 
@@ -96,56 +90,51 @@ def fit(
     """The rule with its abstention threshold, from validation, and its quantile, from calibration
     data (raw, label).
     """
-    answers = kinds.of(kind).decide(val[0], rule)
-    same = (
-        kind == "regression" and val[0].shape[1] == 1
-    )  # a model without a deviation is as sure of every row
-    losses = kinds.of(kind).row_losses(answers, val[1], scale)
-    below = (
-        None if same else abstention_threshold(answers.confidence, losses, settings.target_error)
-    )
-    quantile = conformal.quantile(conformal.scores(kind, *calibration, rule), settings.alpha)
+    functions, below = kinds.of(kind), None
+    if functions.tells_confidence(val[0]):  # else it is as sure of every row
+        answers = functions.decide(val[0], rule)
+        losses = functions.row_losses(answers, val[1], scale)
+        below = abstention_threshold(answers.confidence, losses, settings.target_error)
+    quantile = conformal.quantile(functions.set_scores(*calibration, rule), settings.alpha)
     return rule.model_copy(update={"abstain_below": below, "conformal_quantile": quantile})
 
 
-def promised(answers: Estimates) -> tuple[float, float]:
+def promised(deviation: Floats) -> tuple[float, float]:
     """The ratio of `aurc` that deviations [n] promise, and its standard deviation for Gaussian
     errors.
     """
-    square, weight = answers.deviation**2, weights(answers.confidence)
+    square, weight = deviation**2, weights(-deviation)
     ratio = float((weight * square).sum() / square.sum())
     return ratio, float(np.sqrt(2 * ((weight - ratio) ** 2 * square**2).sum()) / square.sum())
 
 
-def usefulness(
-    answers: Answers, found: dict[str, float], max_ratio: float
-) -> tuple[Outcome, float, str]:
-    """Whether the ratio of `aurc` speaks for the confidences, against which limit, and in words.
+def _words(ratio: float) -> str:
+    return f"the surest answers first, mean loss is {ratio:.2f} of what it is in any order"
+
+
+def keeps_promise(deviation: Floats, ratio: float) -> tuple[Outcome, float, str]:
+    """Whether the ratio of `aurc` speaks for deviations [n], against which limit, and in words.
 
     Hard and easy values may hardly differ: so deviations must keep half of what they promise, be
     that much or little.
     """
-    ratio = found["ratio"]
-    words = f"the surest answers first, mean loss is {ratio:.2f} of what it is in any order"
-    if isinstance(answers, Estimates):
-        promise, deviation = promised(answers)
-        limit, rare = (1 + promise) / 2, promise + float(stats.norm.isf(REFUSED)) * deviation + TINY
-        return (
-            "fail" if ratio > max(limit, rare) else "pass",
-            limit,
-            f"{words}; the deviations promise {promise:.2f}",
-        )
-    if found["aurc"] == 0:
+    promise, error = promised(deviation)
+    limit, rare = (1 + promise) / 2, promise + float(stats.norm.isf(REFUSED)) * error + TINY
+    words = f"{_words(ratio)}; the deviations promise {promise:.2f}"
+    return "fail" if ratio > max(limit, rare) else "pass", limit, words
+
+
+def usefulness(area: dict[str, float], max_ratio: float) -> tuple[Outcome, float, str]:
+    """The same for probabilities, from their `aurc`."""
+    ratio, words = area["ratio"], _words(area["ratio"])
+    if area["aurc"] == 0:
         return "pass", max_ratio, "no answer is wrong"
-    if ratio <= max_ratio and found["p"] < USEFUL:
+    if ratio <= max_ratio and area["p"] < USEFUL:
         return "pass", max_ratio, words
-    if ratio > max_ratio and found["spread"] ** 2 * FEW <= 1:
+    if ratio > max_ratio and area["spread"] ** 2 * FEW <= 1:
         return "fail", max_ratio, words
-    return (
-        "cannot tell",
-        max_ratio,
-        f"{words}, which {'chance explains' if found['p'] >= USEFUL else 'few errors say'}",
-    )
+    reason = "chance explains" if area["p"] >= USEFUL else "few errors say"
+    return "cannot tell", max_ratio, f"{words}, which {reason}"
 
 
 def judge(
@@ -160,39 +149,32 @@ def judge(
     """Whether confidences order the losses on test data, and sets that so many rows calibrated
     cover their promise.
     """
-    answers = kinds.of(kind).decide(raw, rule)
-    losses = kinds.of(kind).row_losses(answers, label, scale)
-    found, held = (
-        aurc(answers.confidence, losses),
-        conformal.coverage(answers, label, num_calibration, settings.alpha),
-    )
+    functions = kinds.of(kind)
+    answers: Any = functions.decide(raw, rule)
+    losses = functions.row_losses(answers, label, scale)
+    area = aurc(answers.confidence, losses)
+    sets = conformal.coverage(kind, answers, label, num_calibration, settings.alpha)
     share, risk = risk_coverage(answers.confidence, losses)
     answered, step = ~answers.abstain, max(1, len(share) // 100)
     details: dict[str, Any] = {
         "coverage": share[::step].tolist(),
         "risk": risk[::step].tolist(),
-        **found,
-        **held,
+        **area,
+        **sets,
         "abstained": float(answers.abstain.mean()),
         "error_when_answering": float(losses[answered].mean()) if answered.any() else None,
     }
-    outcome: Outcome
-    number: float | None
+    number: float | None = round(area["ratio"], 4)
     limit: float | None
-    if kind == "regression" and raw.shape[1] == 1:
-        outcome, number, limit, why = (
-            "pass",
-            None,
-            None,
-            "confidence is not applicable: the model gives no deviation",
-        )
+    outcome: Outcome
+    if not functions.tells_confidence(raw):
+        outcome, number, limit = "pass", None, None
+        why = "confidence is not applicable: the model gives no deviation"
+    elif functions.PROMISES == "deviations":
+        outcome, limit, why = keeps_promise(answers.deviation, area["ratio"])
     else:
-        (outcome, limit, why), number = (
-            usefulness(answers, found, settings.max_ratio),
-            round(found["ratio"], 4),
-        )
-    outcome = "fail" if held["coverage_p"] < REFUSED else outcome
-    sets = "intervals" if kind == "regression" else "sets"
-    why += f"; {sets} hold the truth on {held['set_coverage']:.1%} of rows (promised {1 - settings.alpha:.0%})"
-    why += f"; abstains on {details['abstained']:.1%}"
+        outcome, limit, why = usefulness(area, settings.max_ratio)
+    outcome = "fail" if sets["coverage_p"] < REFUSED else outcome
+    why += f"; {functions.SETS} hold the truth on {sets['set_coverage']:.1%} of rows"
+    why += f" (promised {1 - settings.alpha:.0%}); abstains on {details['abstained']:.1%}"
     return Verdict("M11", "Confidence", outcome, number, limit and round(limit, 4), why, details)

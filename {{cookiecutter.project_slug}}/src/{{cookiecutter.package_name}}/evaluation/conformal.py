@@ -8,24 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ..modeling.kinds.classes import softmax
-from ..modeling.kinds.values import decide as estimate
+from ..modeling import kinds
 from ..settings import Kind
-from ..types import Answers, Estimates, Rule
+from ..types import Answers, Floats
 
-Floats = NDArray[np.floating]
 # 1 - (1 - p) is not p in floating point, and the row that set the quantile must lie within it
 ROUNDING = 1e-9
-
-
-def scores(kind: Kind, raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
-    """What `decide` compares with the quantile [n]: 1 - p of the true class, or the standardised
-    distance.
-    """
-    if kind == "regression":
-        answers = estimate(raw, rule.model_copy(update={"shift": 0.0}))
-        return np.asarray(np.abs(label - answers.value) / answers.deviation)
-    return np.asarray(1 - softmax(raw, rule.temperature)[np.arange(len(label)), label])
 
 
 def quantile(scores: Floats, alpha: float) -> float:
@@ -44,7 +32,7 @@ def quantile(scores: Floats, alpha: float) -> float:
 
 
 def coverage(
-    answers: Answers, label: NDArray[Any], num_calibration: int, alpha: float
+    kind: Kind, answers: Answers, label: NDArray[Any], num_calibration: int, alpha: float
 ) -> dict[str, float]:
     """Share of rows [n] whose set or interval holds the truth, and the p-value of so few under the
     promise.
@@ -52,15 +40,11 @@ def coverage(
     A quantile from few rows makes the true coverage vary: the count is beta-binomial (Vovk 2012,
     arXiv:1209.2673).
     """
-    if isinstance(answers, Estimates):
-        held = (answers.intervals[:, 0] <= label) & (label <= answers.intervals[:, 1])
-        sizes = answers.intervals[:, 1] - answers.intervals[:, 0]
-    else:
-        held, sizes = answers.sets[np.arange(len(label)), label], answers.sets.sum(axis=1)
+    covered, sizes = kinds.of(kind).coverage(answers, label)
     rank = int(np.ceil((num_calibration + 1) * (1 - alpha)))
-    p = stats.betabinom.cdf(held.sum(), len(label), rank, num_calibration + 1 - rank)
+    p = stats.betabinom.cdf(covered.sum(), len(label), rank, num_calibration + 1 - rank)
     return {
-        "set_coverage": float(held.mean()),
+        "set_coverage": float(covered.mean()),
         "coverage_p": float(p),
         "mean_set_size": float(sizes.mean()),
     }

@@ -3,295 +3,199 @@ stands there.
 """
 
 import argparse
+import importlib.util
 import shutil
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import timeit
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from .. import logs, tracking
 from ..data.datamodule import label_scale, load
 from ..modeling import baselines, kinds
-from ..modeling.candidates import Candidate, NetworkCandidate
 from ..modeling.candidates import load as load_candidates
-from ..modeling.kinds.classes import confusion
 from ..provenance import stamp, write_json
-from ..settings import LOWER_IS_BETTER, Kind, Settings
-from ..task import behaviour
-from ..task.features import Features
-from ..types import Answers, Behaviour, Decisions, Examples, Inputs, Rule
-from . import (
-    attribution,
-    calibration,
-    comparison,
-    confidence,
-    cost,
-    direction,
-    invariance,
-    perturbation,
-    slices,
-)
+from ..settings import LOWER_IS_BETTER, Settings
+from ..types import Answers, Behaviour, Examples, Floats, Rule
+from . import calibration, comparison, confidence, cost, direction, perturbation, slices, subject
+from .subject import Subject
 from .verdict import Verdict, outcome
 
 SPLITS = ("train", "val", "calibration", "test")
-Losses = dict[str, NDArray[np.floating]]
+EXPLAINS = importlib.util.find_spec(f"{__package__}.attribution") is not None
+"""M5 and E5 are in the full profile alone."""
+Losses = dict[str, Floats]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A candidate with what it says on each split, and the rule that turns that into answers."""
-
-    candidate: Candidate
-    raw: dict[str, NDArray[np.float32]]
-    embedding: NDArray[np.float32] | None
-    rule: Rule
-
-    def losses(self, kind: Kind, label: NDArray[Any], scale: float) -> NDArray[np.floating]:
-        """Loss per test row [n] of the most probable answers: costs move them on purpose."""
-        return kinds.of(kind).row_losses(
-            kinds.of(kind).decide(self.raw["test"], self.rule.without_costs()), label, scale
-        )
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The report as plain data; and what drawing it needs beyond."""
-
-    content: dict[str, Any]
-    chosen: Scored
-    splits: dict[str, Examples]
-    declared: Behaviour
-    losses: Losses
-    explained: attribution.Attributions
-    timing: dict[str, Any] = field(default_factory=dict)
-
-
-def score(
-    candidate: Candidate, splits: dict[str, Examples], settings: Settings, scale: float
-) -> Scored:
-    """Raw outputs per split; temperature, costs and abstention from validation, sets from
-    calibration data.
-    """
-    kind, outputs = (
-        settings.data.kind,
-        {name: candidate.outputs(e.inputs) for name, e in splits.items()},
+def judge(model: Subject, losses: Losses) -> list[Verdict]:
+    """One verdict per method, from the model and from all models' losses on the test rows."""
+    data, limits, scale = model.settings.data, model.settings.evaluation, model.scale
+    kind, test, declared, answer = data.kind, model.test, model.declared, model.answer
+    raw, rule, name = model.raw["test"], model.rule, model.candidate.name
+    altered = direction.altered(
+        kind, answer, test.inputs, declared.invariances, limits.invariance.tolerance * scale
     )
-    raw = {name: o.raw for name, o in outputs.items()}
-    temperature = calibration.fit_temperature(kind, raw["val"], splits["val"].label)
-    costs = cost.fit(kind, settings.data.goal.costs, raw["val"], splits["val"].label, temperature)
-    rule = confidence.fit(
+    misdirected = direction.misdirected(
         kind,
-        Rule(temperature=temperature, **costs),
-        (raw["val"], splits["val"].label),
-        (raw["calibration"], splits["calibration"].label),
-        settings.evaluation.confidence,
-        scale,
+        answer,
+        test.inputs,
+        test.label,
+        declared.directions,
+        data.labels,
+        limits.direction.tolerance * scale,
+        model.generator(),
     )
-    return Scored(candidate, raw, outputs["test"].embedding, rule)
-
-
-def goal(metrics: dict[str, float], settings: Settings) -> Verdict:
-    """M3: the project's own metric against its bound."""
-    wanted = settings.data.goal
-    found, lower = metrics[wanted.metric], wanted.metric in LOWER_IS_BETTER
-    bound = wanted.at_most if lower else wanted.at_least
-    assert bound is not None
-    passed = found <= bound if lower else found >= bound
-    words = f"test {wanted.metric} {found:.4f}"
-    return Verdict(
-        "M3", "Metrics", outcome(passed), round(found, 4), bound, words, {"lower_is_better": lower}
-    )
-
-
-def judge(
-    chosen: Scored, losses: Losses, splits: dict[str, Examples], settings: Settings, scale: float
-) -> tuple[list[Verdict], dict[str, float], Behaviour]:
-    """One verdict per method, the seconds that each took, and the declarations that were judged."""
-    limits, kind, test, rule = settings.evaluation, settings.data.kind, splits["test"], chosen.rule
-    raw, candidate, declared = (
-        chosen.raw["test"],
-        chosen.candidate,
-        behaviour.declare(settings.data),
-    )
-    answers = kinds.of(kind).decide(raw, rule)
-
-    def answer(inputs: Inputs) -> Answers:
-        return kinds.of(kind).decide(candidate.outputs(inputs).raw, rule.without_costs())
-
-    methods: dict[str, Callable[[], Verdict]] = {
-        "M3": lambda: goal(kinds.of(kind).metrics(answers, test.label), settings),
-        "M4": lambda: cost.judge(kind, settings.data.goal.costs, answers, test.label, limits.cost),
-        "M6": lambda: comparison.judge(losses, candidate.name, kind, limits.comparison),
-        "M7": lambda: _robustness(candidate, answer, declared, test, settings, scale),
-        "M8": lambda: invariance.judge(
-            invariance.violations(
-                answer, test.inputs, declared.invariances, limits.invariance.tolerance * scale
-            ),
-            limits.invariance,
-            limits.examples,
+    return [
+        metrics(model),
+        cost.judge(kind, data.goal.costs, model.answers(), test.label, limits.cost),
+        comparison.judge(losses, name, kind, limits.comparison),
+        robustness(model, declared),
+        direction.judge("M8", altered, limits.invariance, limits.examples),
+        direction.judge("M9", misdirected, limits.direction, limits.examples),
+        calibration.judge(kind, raw, test.label, rule, limits.calibration, scale),
+        confidence.judge(
+            kind, raw, test.label, rule, limits.confidence, scale, len(model.splits["calibration"])
         ),
-        "M9": lambda: direction.judge(
-            direction.violations(
-                answer,
-                test.inputs,
-                test.label,
-                declared.directions,
-                settings.data.labels,
-                limits.direction.tolerance * scale,
-                np.random.default_rng(settings.seed),
-            ),
-            limits.direction,
-            limits.examples,
-        ),
-        "M10": lambda: calibration.judge(kind, raw, test.label, rule, limits.calibration, scale),
-        "M11": lambda: confidence.judge(
-            kind, raw, test.label, rule, limits.confidence, scale, len(splits["calibration"])
-        ),
-        "M12": lambda: slices.judge(
-            losses[candidate.name],
+        slices.judge(
+            losses[name],
             declared.slices(test),
             declared.columns(test),
-            chosen.embedding,
+            model.embedding,
             limits.slices,
         ),
-    }
-    verdicts, seconds = [], {}
-    for name, method in methods.items():
-        started = time.perf_counter()
-        verdicts.append(method())
-        seconds[name] = time.perf_counter() - started
-    return verdicts, seconds, declared
+    ]
 
 
-def _robustness(
-    candidate: Candidate,
-    answer: Callable[[Inputs], Answers],
-    declared: Behaviour,
-    test: Examples,
-    settings: Settings,
-    scale: float,
-) -> Verdict:
-    limits, rng = settings.evaluation.perturbation, np.random.default_rng(settings.seed)
+def metrics(model: Subject) -> Verdict:
+    """M3: the project's own metric against its bound."""
+    goal = model.settings.data.goal
+    value = model.functions.metrics(model.answers(), model.test.label)[goal.metric]
+    lower = goal.metric in LOWER_IS_BETTER
+    bound = goal.at_most if lower else goal.at_least
+    assert bound is not None
+    passed = outcome(value <= bound if lower else value >= bound)
+    why, details = f"test {goal.metric} {value:.4f}", {"lower_is_better": lower}
+    return Verdict("M3", "Metrics", passed, round(value, 4), bound, why, details)
 
-    def score(inputs: Inputs) -> float:
-        return float(
-            1 - kinds.of(settings.data.kind).row_losses(answer(inputs), test.label, scale).mean()
-        )
 
-    attacked = {}
-    if isinstance(candidate, NetworkCandidate) and declared.ranges:
-        for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
+def robustness(model: Subject, declared: Behaviour) -> Verdict:
+    """M7: the score under the declared perturbations, and of a network under attacks."""
+    limits, test, attacks = model.settings.evaluation.perturbation, model.test, {}
+    network = getattr(model.candidate, "network", None)
+    for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
+        if network is not None and declared.ranges:
             moved = perturbation.attack(
-                candidate.network,
-                settings.data.kind,
+                network,
+                model.settings.data.kind,
                 test.inputs,
                 test.label,
                 declared.ranges,
                 limits.epsilon,
                 steps,
             )
-            attacked[name] = score(moved)
-    found = perturbation.curves(score, test.inputs, declared.perturbations, rng)
-    return perturbation.judge(score(test.inputs), found, attacked, limits)
+            attacks[name] = model.score(moved)
+    changes, rng = declared.perturbations, model.generator()
+    curves = perturbation.curves(model.score, test.inputs, changes, rng)
+    return perturbation.judge(model.score(test.inputs), curves, attacks, limits)
 
 
 def simple_answers(
     splits: dict[str, Examples], settings: Settings
 ) -> dict[str, dict[str, Answers]]:
     """Answers of the baselines that need no stored model, by baseline and split."""
-    kind, train = settings.data.kind, splits["train"]
-    fitted = {
-        n: b.fit(train.inputs, train.label) for n, b in baselines.simple_baselines(kind).items()
-    }
-    return {
-        n: {s: kinds.of(kind).decide(b.predict(e.inputs), Rule()) for s, e in splits.items()}
-        for n, b in fitted.items()
-    }
+    kind, train, answers = settings.data.kind, splits["train"], {}
+    for name, baseline in baselines.simple_baselines(kind).items():
+        model = baseline.fit(train.inputs, train.label)
+        answers[name] = {
+            split: kinds.of(kind).decide(model.predict(examples.inputs), Rule())
+            for split, examples in splits.items()
+        }
+    return answers
 
 
-def assess(settings: Settings) -> Judged:
-    """Scores and compares the candidates, and judges the better one."""
-    splits, scale, kind = (
-        {name: load(settings, name) for name in SPLITS},
-        label_scale(settings),
-        settings.data.kind,
-    )
-    scored = {
-        name: score(c, splits, settings, scale) for name, c in load_candidates(settings).items()
-    }
-    answers = {
-        n: {k: kinds.of(kind).decide(x, s.rule) for k, x in s.raw.items()}
-        for n, s in scored.items()
-    }
-    test = splits["test"]
-    operations = {name: s.candidate.operations(test.inputs) for name, s in scored.items()}
-    losses = {n: s.losses(kind, test.label, scale) for n, s in scored.items()}
-    name, why = comparison.select(losses, operations, kind, settings.evaluation.comparison.alpha)
-    simple = simple_answers(splits, settings)
-    losses |= {
-        n: kinds.of(kind).row_losses(a["test"], test.label, scale) for n, a in simple.items()
-    }
-    answers, chosen = answers | simple, scored[name]
-    verdicts, seconds, declared = judge(chosen, losses, splits, settings, scale)
-    outcomes, decisions = {v.outcome for v in verdicts}, answers[name]["test"]
-    started = time.perf_counter()
-    of = Features.model_validate(settings.data.features)
-    explained = attribution.explain(
-        chosen.candidate, splits["train"].inputs, test.inputs, decisions, of
-    )
-    seconds["M5"] = time.perf_counter() - started
-    content = {
-        "provenance": stamp(settings, "evaluate"),
-        "kind": kind,
-        "candidate": name,
-        "selection": why,
-        "verdict": "fail"
-        if "fail" in outcomes
-        else ("cannot tell" if "cannot tell" in outcomes else "pass"),
-        "methods": {v.method: v.record() for v in verdicts},
-        "metrics": {
-            n: {k: kinds.of(kind).metrics(a, splits[k].label) for k, a in by.items()}
-            for n, by in answers.items()
-        },
-        "decision": chosen.rule.model_dump(),
-        "label_scale": scale,
-        "confusion": confusion(decisions, test.label).tolist()
-        if isinstance(decisions, Decisions)
-        else None,
-        "operations": operations,
-        "explanation": explained.record(),
-    }
-    return Judged(
-        content,
-        chosen,
-        splits,
-        declared,
-        losses,
-        explained,
-        timing(chosen.candidate, test, seconds),
-    )
-
-
-def timing(candidate: Candidate, test: Examples, seconds: dict[str, float]) -> dict[str, Any]:
-    """Seconds of each method, and their sum as a multiple of the time that plain answers on the
-    test rows take.
+def choose(settings: Settings) -> tuple[Subject, dict[str, Any], Losses]:
+    """The better candidate; what the report says of all models; and their losses on the test
+    rows.
     """
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        candidate.outputs(test.inputs)
-        times.append(time.perf_counter() - started)
-    inference, total = statistics.median(times), sum(seconds.values())
-    return {
-        "seconds": seconds,
-        "inference": inference,
-        "total": total,
-        "multiple": total / inference,
+    splits, scale = {name: load(settings, name) for name in SPLITS}, label_scale(settings)
+    kind, functions, test = settings.data.kind, kinds.of(settings.data.kind), splits["test"]
+    models = {
+        name: subject.fit(candidate, splits, settings, scale)
+        for name, candidate in load_candidates(settings).items()
     }
+    operations = {name: m.candidate.operations(test.inputs) for name, m in models.items()}
+    losses = {name: model.losses() for name, model in models.items()}
+    name, why = comparison.select(losses, operations, kind, settings.evaluation.comparison.alpha)
+    answers = {n: {split: m.answers(split) for split in splits} for n, m in models.items()}
+    for simple, by_split in simple_answers(splits, settings).items():
+        answers[simple] = by_split
+        losses[simple] = functions.row_losses(by_split["test"], test.label, scale)
+    scores: dict[str, dict[str, dict[str, float]]] = {n: {} for n in answers}
+    for n, by_split in answers.items():
+        for split, given in by_split.items():
+            scores[n][split] = functions.metrics(given, splits[split].label)
+    said = {"candidate": name, "selection": why, "metrics": scores, "operations": operations}
+    return models[name], said, losses
+
+
+def overall(verdicts: list[Verdict]) -> str:
+    outcomes = [verdict.outcome for verdict in verdicts]
+    worst = [word for word in ("fail", "cannot tell") if word in outcomes]
+    return worst[0] if worst else "pass"
+
+
+def explain(model: Subject) -> Any:
+    """M5: attributions of the test rows; None in the lean profile."""
+    if not EXPLAINS:
+        return None
+    from . import attribution
+
+    return attribution.explain(model)
+
+
+def content(
+    model: Subject, models: dict[str, Any], verdicts: list[Verdict], explanation: Any
+) -> dict[str, Any]:
+    """reports/evaluation.json: without times, so that the same model gives the same bytes."""
+    confusion = model.functions.confusion(model.answers(), model.test.label)
+    record = {
+        "provenance": stamp(model.settings, "evaluate"),
+        "kind": model.settings.data.kind,
+        "verdict": overall(verdicts),
+        "methods": {v.method: v.record() for v in verdicts},
+        "decision": model.rule.model_dump(),
+        "label_scale": model.scale,
+        "confusion": None if confusion is None else confusion.tolist(),
+        **models,
+    }
+    return record | ({"explanation": explanation.record()} if explanation else {})
+
+
+def timing(model: Subject, total: float) -> dict[str, float]:
+    """Seconds that the methods took, also as a multiple of those that plain answers on the test
+    rows take.
+    """
+    times = timeit.repeat(lambda: model.candidate.outputs(model.test.inputs), number=1, repeat=5)
+    inference = statistics.median(times)
+    return {"inference": inference, "total": total, "multiple": total / inference}
+
+
+def record(settings: Settings, content: dict[str, Any], spent: dict[str, Any]) -> None:
+    """To the tracking run."""
+    reports = settings.paths.reports
+    with tracking.current(settings, "evaluate") as run:
+        run.metrics(tracking.flatten(content["metrics"][content["candidate"]]))
+        numbers = {
+            f"{name}.{verdict['title'].lower()}": verdict["number"]
+            for name, verdict in content["methods"].items()
+            if verdict["number"] is not None
+        }
+        run.metrics(numbers, "gate.")
+        times = {"seconds": spent["total"], "multiple": spent["multiple"]}
+        run.metrics(times, "evaluation.")
+        run.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
+        files = ("evaluation.json", "evaluation.html", "losses.parquet", "plots")
+        run.artifacts([reports / name for name in files], "evaluation")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -301,31 +205,19 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     from . import plots, report
 
     with logs.stage("evaluate") as log:
-        judged, reports = assess(settings), settings.paths.reports
-        content = judged.content
+        reports = settings.paths.reports
+        model, models, losses = choose(settings)
+        started = time.perf_counter()
+        verdicts, explanation = judge(model, losses), explain(model)
+        spent = timing(model, time.perf_counter() - started)
+        made = content(model, models, verdicts, explanation)
         shutil.rmtree(reports / "plots", ignore_errors=True)
-        drawn = plots.draw_all(judged, settings, reports / "plots")
-        write_json(
-            reports / "evaluation.json", content
-        )  # without times: the same model gives the same bytes
-        rows = judged.splits["test"].rows[["id", "content", "label"]].reset_index(drop=True)
-        rows.assign(**judged.losses).to_parquet(reports / "losses.parquet", index=False)
-        report.write(
-            {**content, "timing": judged.timing}, drawn, settings, reports / "evaluation.html"
-        )
-        with tracking.current(settings, "evaluate") as record:
-            record.metrics(tracking.flatten(content["metrics"][content["candidate"]]))
-            numbers = {m: (v["title"].lower(), v["number"]) for m, v in content["methods"].items()}
-            record.metrics(
-                {f"{m}.{title}": n for m, (title, n) in numbers.items() if n is not None}, "gate."
-            )
-            spent = {k: judged.timing[k] for k in ("total", "multiple")}
-            record.metrics(
-                {"evaluation.seconds": spent["total"], "evaluation.multiple": spent["multiple"]}
-            )
-            record.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
-            files = ("evaluation.json", "evaluation.html", "losses.parquet", "plots")
-            record.artifacts([reports / name for name in files], "evaluation")
-        report.table({**content, "timing": judged.timing})
-        log.info("%s; verdict: %s", content["selection"], content["verdict"])
+        files = plots.draw_all(model, made, explanation, reports / "plots")
+        write_json(reports / "evaluation.json", made)
+        rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
+        rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
+        report.write(made, spent, files, settings, reports / "evaluation.html")
+        record(settings, made, spent)
+        report.print_gate(made, spent)
+        log.info("%s; verdict: %s", made["selection"], made["verdict"])
     return 0

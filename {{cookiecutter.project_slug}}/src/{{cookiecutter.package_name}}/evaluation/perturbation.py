@@ -8,8 +8,8 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
+from ..modeling import kinds
 from ..settings import Kind, Perturbation
 from ..types import Inputs
 from .verdict import Verdict, not_declared, outcome
@@ -56,12 +56,7 @@ def attack(
     for _ in range(steps):
         for value in moved.values():
             value.requires_grad_(True)
-        raw = network(**{**fixed, **moved})[0]
-        loss = (
-            ((raw[:, 0] - target) ** 2).sum()
-            if kind == "regression"
-            else functional.cross_entropy(raw, target)
-        )
+        loss = kinds.of(kind).attack_loss(network(**{**fixed, **moved})[0], target)
         gradients = torch.autograd.grad(loss, list(moved.values()))
         for (name, value), gradient in zip(list(moved.items()), gradients, strict=True):
             low, high = bounds[name]
@@ -75,33 +70,28 @@ def attack(
 
 
 def judge(
-    clean: float, found: dict[str, list[float]], attacked: dict[str, float], settings: Perturbation
+    clean: float,
+    curves: dict[str, list[float]],
+    attacks: dict[str, float],
+    settings: Perturbation,
 ) -> Verdict:
     """Robustness: mean score at the configured severity as a share of the clean one; attacks have a
     floor too.
     """
-    if not found:
+    if not curves:
         return not_declared("M7", "Perturbation")
-    at_severity = {name: curve[settings.severity - 1] for name, curve in found.items()}
+    scores = {name: curve[settings.severity - 1] for name, curve in curves.items()}
     whole = max(clean, 1e-9)
-    robustness = float(np.mean(list(at_severity.values()))) / whole
-    worst = min(at_severity, key=lambda name: at_severity[name])
-    weakest = min(attacked.values(), default=whole) / whole
+    robustness = float(np.mean(list(scores.values()))) / whole
+    worst = min(scores, key=lambda name: scores[name])
+    weakest = min(attacks.values(), default=whole) / whole
     why = f"keeps {robustness:.0%} of its score at severity {settings.severity}"
-    why += f", {at_severity[worst] / whole:.0%} under the worst, {worst}"
-    why += (
-        f"; {weakest:.0%} under attack, must be at least {settings.min_adversarial:.0%}"
-        if attacked
-        else "; attacks need gradients: not applicable"
-    )
-    passed = robustness >= settings.min_robustness and weakest >= settings.min_adversarial
-    details = {"clean": clean, "curves": found, "attacks": attacked, "worst": worst}
-    return Verdict(
-        "M7",
-        "Perturbation",
-        outcome(passed),
-        round(robustness, 4),
-        settings.min_robustness,
-        why,
-        details,
-    )
+    why += f", {scores[worst] / whole:.0%} under the worst, {worst}"
+    if attacks:
+        why += f"; {weakest:.0%} under attack, must be at least {settings.min_adversarial:.0%}"
+    else:
+        why += "; attacks need gradients: not applicable"
+    passed = outcome(robustness >= settings.min_robustness and weakest >= settings.min_adversarial)
+    details = {"clean": clean, "curves": curves, "attacks": attacks, "worst": worst}
+    number, limit = round(robustness, 4), settings.min_robustness
+    return Verdict("M7", "Perturbation", passed, number, limit, why, details)

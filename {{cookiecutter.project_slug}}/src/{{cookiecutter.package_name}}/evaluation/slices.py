@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from ..settings import Slices
+from ..types import Floats
 from .verdict import Verdict, not_declared, outcome
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.floating]
-Masks = dict[str, Bools]
-BINS, MAX_CLUSTERS, MAX_SLICES = (
-    4,
-    12,
-    500,
-)  # quarters of a column; clusters of embeddings; slices that are searched
+Masks = dict[str, NDArray[np.bool_]]
+BINS = 4  # of a column of numbers
+MAX_CLUSTERS = 12  # of embeddings
+MAX_SLICES = 500  # that are searched
 MAX_ROWS = 10_000  # more rows find no slice that matters and these do not
 SHUFFLES, CHUNK = 1000, 100
 TINY = 1e-9  # the error of losses that do not differ
@@ -33,18 +30,16 @@ def conditions(column: NDArray[Any]) -> Masks:
         text = column.astype(str)
         return {f"= {value}": text == value for value in np.unique(text)}
     number = column.astype(np.float64)
-    known = number[~np.isnan(number)]
-    values = np.unique(known)
+    missing = np.isnan(number)
+    values = np.unique(number[~missing])
     if len(values) <= BINS:
-        found = {f"= {value:g}": number == value for value in values}
-    else:
-        edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)))
-        place = np.clip(np.searchsorted(edges, number, side="right") - 1, 0, len(edges) - 2)
-        ranges = enumerate(pairwise(edges))
-        found = {
-            f"from {a:.4g} to {b:.4g}": (place == i) & ~np.isnan(number) for i, (a, b) in ranges
-        }
-    return found | {"missing": np.isnan(number)}
+        masks = {f"= {value:g}": number == value for value in values}
+        return masks | {"missing": missing}
+    edges = np.unique(np.quantile(number[~missing], np.linspace(0, 1, BINS + 1)))
+    place = np.clip(np.searchsorted(edges, number, side="right") - 1, 0, len(edges) - 2)
+    ranges = enumerate(pairwise(edges))
+    masks = {f"from {a:.4g} to {b:.4g}": (place == i) & ~missing for i, (a, b) in ranges}
+    return masks | {"missing": missing}
 
 
 def clusters(embedding: Floats, min_size: int) -> Masks:
@@ -67,25 +62,19 @@ def candidates(columns: dict[str, NDArray[Any]], embedding: Floats | None, min_s
     None is chosen by its loss, so that the test may shuffle losses; of too many, the largest are
     kept.
     """
-    single = {
-        (name, condition): mask
-        for name, column in columns.items()
-        for condition, mask in conditions(column).items()
-        if mask.sum() >= min_size
-    }
-    keys, found = list(single), {" ".join(key): mask for key, mask in single.items()}
-    if keys:
-        matrix = np.array(list(single.values()), dtype=np.float32)
-        shared = matrix @ matrix.T
-        for i, j in combinations(range(len(keys)), 2):
-            if keys[i][0] != keys[j][0] and min_size <= shared[i, j] < min(
-                shared[i, i], shared[j, j]
-            ):
-                found[f"{' '.join(keys[i])} and {' '.join(keys[j])}"] = (
-                    single[keys[i]] & single[keys[j]]
-                )
-    found |= clusters(embedding, min_size) if embedding is not None else {}
-    return dict(sorted(found.items(), key=lambda item: -int(item[1].sum()))[:MAX_SLICES])
+    single = []
+    for name, column in columns.items():
+        for condition, mask in conditions(column).items():
+            if mask.sum() >= min_size:
+                single.append((name, f"{name} {condition}", mask))
+    masks = {words: mask for _, words, mask in single}
+    for (name, words, mask), (other, other_words, other_mask) in combinations(single, 2):
+        both = mask & other_mask
+        size = both.sum()
+        if name != other and min_size <= size < min(mask.sum(), other_mask.sum()):
+            masks[f"{words} and {other_words}"] = both
+    masks |= clusters(embedding, min_size) if embedding is not None else {}
+    return dict(sorted(masks.items(), key=lambda item: -int(item[1].sum()))[:MAX_SLICES])
 
 
 def least_gaps(losses: Floats, masks: Masks, alpha: float) -> Floats:
@@ -130,29 +119,29 @@ def table(
     Each family takes half of alpha where there are two, so that a wide search costs a declared
     slice hardly anything.
     """
-    rows, alpha = [], settings.alpha / (2 if declared and searched else 1)
-    for masks, keep in ((declared, len(declared)), (searched, settings.searched)):
-        least = least_gaps(losses, masks, alpha) if masks else np.empty(0)
-        worst = sorted(zip(least.tolist(), masks.items(), strict=True), key=lambda pair: -pair[0])[
-            :keep
-        ]
-        rows += [(gap, name, mask, masks is declared) for gap, (name, mask) in worst]
-    found = []
-    for gap, name, mask, is_declared in rows:
-        loss, (low, high) = (
-            float(losses[mask].mean()),
-            interval(losses[mask], settings.alpha / len(rows)),
-        )
-        row = {
-            "slice": name,
-            "rows": int(mask.sum()),
-            "loss": loss,
-            "score": 1 - loss,
-            "low": low,
-            "high": high,
-        }
-        found.append(row | {"least_gap": gap, "declared": is_declared})
-    return sorted(found, key=lambda row: -row["loss"])
+    alpha = settings.alpha / (2 if declared and searched else 1)
+    families = [
+        _worst(losses, declared, alpha, len(declared)),
+        _worst(losses, searched, alpha, settings.searched),
+    ]
+    count, rows = sum(map(len, families)), []
+    for is_declared, family in zip((True, False), families, strict=True):
+        for least, name, mask in family:
+            loss = float(losses[mask].mean())
+            low, high = interval(losses[mask], settings.alpha / count)
+            row = {"slice": name, "rows": int(mask.sum()), "loss": loss, "score": 1 - loss}
+            row |= {"low": low, "high": high, "least_gap": least, "declared": is_declared}
+            rows.append(row)
+    return sorted(rows, key=lambda row: -row["loss"])
+
+
+def _worst(
+    losses: Floats, masks: Masks, alpha: float, count: int
+) -> list[tuple[float, str, NDArray[np.bool_]]]:
+    """So many slices with the largest gap that is surely there: gap, name, rows [n]."""
+    gaps = least_gaps(losses, masks, alpha).tolist() if masks else []
+    rows = [(gap, name, mask) for gap, (name, mask) in zip(gaps, masks.items(), strict=True)]
+    return sorted(rows, key=lambda row: -row[0])[:count]
 
 
 def judge(
@@ -165,42 +154,23 @@ def judge(
     """Whether the mean loss [n] of some slice surely exceeds that of all rows by more than the
     limit.
     """
-    title, overall = "Slices", float(losses.mean())
+    title, limit, overall = "Slices", settings.max_gap, float(losses.mean())
     if not declared and not columns and embedding is None:
         return not_declared("M12", title)
-    chosen = np.sort(np.random.default_rng(0).permutation(len(losses))[:MAX_ROWS])
-    losses, embedding = losses[chosen], None if embedding is None else embedding[chosen]
-    large = {
-        name: mask[chosen]
-        for name, mask in declared.items()
-        if mask[chosen].sum() >= settings.min_size
-    }
-    searched = candidates({n: c[chosen] for n, c in columns.items()}, embedding, settings.min_size)
+    sample = np.sort(np.random.default_rng(0).permutation(len(losses))[:MAX_ROWS])
+    losses, embedding = losses[sample], None if embedding is None else embedding[sample]
+    masks = {name: mask[sample] for name, mask in declared.items()}
+    large = {name: mask for name, mask in masks.items() if mask.sum() >= settings.min_size}
+    searched = candidates({n: c[sample] for n, c in columns.items()}, embedding, settings.min_size)
     rows = table(losses, large, searched, settings)
     if not rows:
-        return Verdict(
-            "M12",
-            title,
-            "cannot tell",
-            None,
-            settings.max_gap,
-            f"no slice has {settings.min_size} rows",
-        )
+        why = f"no slice has {settings.min_size} rows"
+        return Verdict("M12", title, "cannot tell", None, limit, why)
     worst = max(rows, key=lambda row: float(row["least_gap"]))
     gap = max(0.0, worst["least_gap"])
-    why = f"worst is {worst['slice']}: mean loss {worst['loss']:.3f} on {worst['rows']} rows, {overall:.3f} over all"
-    why += (
-        f"; {gap:.3f} of the difference is more than chance"
-        if gap
-        else ", no more than chance gives"
-    )
+    why = f"worst is {worst['slice']}: mean loss {worst['loss']:.3f} on {worst['rows']} rows, "
+    why += f"{overall:.3f} over all"
+    reason = f"; {gap:.3f} of the difference is more than chance" if gap else ""
+    why += reason or ", no more than chance gives"
     details = {"slices": rows, "overall": overall, "searched": len(searched)}
-    return Verdict(
-        "M12",
-        title,
-        outcome(gap <= settings.max_gap),
-        round(gap, 4),
-        settings.max_gap,
-        why,
-        details,
-    )
+    return Verdict("M12", title, outcome(gap <= limit), round(gap, 4), limit, why, details)

@@ -1,55 +1,9 @@
-"""What the methods share: what a user declares about the model's behaviour, and one line of the
-gate's table.
-"""
+"""One line of the gate's table, which every method gives."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.random import Generator
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from ..types import (
-        Examples,  # which imports torch, and a client that only corrupts rows needs none
-    )
+from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "cannot tell", "not applicable"]
-Inputs = dict[str, NDArray[Any]]
-Change = Callable[[Inputs], Inputs]
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Two changes of an example, each of (inputs, inputs of a partner), of which `more` must not be
-    answered lower.
-
-    Compared are predicted values, or probabilities of `label`; None is the class of the partner,
-    which is another one.
-    """
-
-    less: Callable[[Inputs, Inputs], Inputs]
-    more: Callable[[Inputs, Inputs], Inputs]
-    label: str | None = None
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """What you demand beyond a good score; a method for which nothing is declared is not
-    applicable.
-
-    `perturbations` take a severity of 1 to 5; `ranges` hold the lowest and highest value of each
-    input that an attack may move; `slices` are subgroups [n]; in `columns` [n], numbers or text,
-    further subgroups are searched.
-    """
-
-    perturbations: dict[str, Callable[[Inputs, int, Generator], Inputs]]
-    ranges: dict[str, tuple[Any, Any]]
-    invariances: dict[str, Change]
-    directions: dict[str, Direction]
-    slices: "Callable[[Examples], dict[str, NDArray[np.bool_]]]"
-    columns: "Callable[[Examples], dict[str, NDArray[Any]]]"
 
 
 @dataclass(frozen=True)
@@ -75,11 +29,5 @@ def outcome(passed: bool) -> Outcome:
 
 
 def not_declared(method: str, title: str) -> Verdict:
-    return Verdict(
-        method,
-        title,
-        "not applicable",
-        None,
-        None,
-        "nothing is declared in evaluation/behaviour.py",
-    )
+    why = "nothing is declared in task/behaviour.py"
+    return Verdict(method, title, "not applicable", None, None, why)

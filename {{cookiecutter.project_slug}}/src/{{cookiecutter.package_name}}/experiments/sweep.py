@@ -94,8 +94,8 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
             )
             tags = {"sweep.study": sweep.name}
             opened = tracking.start(settings, f"sweep {sweep.name}", tags=tags, key=sweep.key)
-            with tracking.followed(settings, opened) as record:
-                if record.journal.recorded is None:  # the first call of this study
+            with opened as record:
+                if not record.resumed:  # the first call of this study
                     tracking.record_inputs(record, settings)
                 reason = sweep.work() if args.workers == 1 else supervise(args, sweep)
                 report(sweep, record, reason)

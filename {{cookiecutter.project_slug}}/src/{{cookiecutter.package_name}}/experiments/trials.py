@@ -40,7 +40,6 @@ from .. import logs, tracking
 from ..pipeline import compose
 from ..provenance import data_version
 from ..settings import LOWER_IS_BETTER, Dimension, Search, Settings, parse
-from .journal import Journal
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -242,7 +241,7 @@ class Sweep:
         settings = configured(with_params(self.overrides, trial.params))
         own = {name: folder / name for name in ("model", "reports", "state")}
         settings = settings.model_copy(update={"paths": settings.paths.model_copy(update=own)})
-        parent = tracking.Run(settings, Journal(settings.paths.records / self.key))
+        parent = tracking.attach(settings, self.key)
         tags = {
             "sweep.study": self.name,
             "sweep.trial": trial.number,

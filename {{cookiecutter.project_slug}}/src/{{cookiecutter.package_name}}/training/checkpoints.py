@@ -23,9 +23,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .. import logs
-from ..experiments.journal import new_key
 from ..provenance import read_json, sha256, stage_code
 from ..settings import Settings
+from ..tracking import new_key
 
 BEST, CLAIM, KEPT = "best.ckpt", "run.json", 2
 ASKED = 20  # batches between two agreements of several processes to write a checkpoint

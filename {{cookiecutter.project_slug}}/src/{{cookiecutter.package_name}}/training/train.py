@@ -7,6 +7,7 @@ hydra.run.dir=outputs/<time>` and the same overrides.
 """
 
 import argparse
+import importlib.util
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..tracking import Run
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
+PLOTS_BASELINES = importlib.util.find_spec(f"{__package__}.baseline_plots") is not None
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
 
 
@@ -87,10 +89,11 @@ def train(settings: Settings) -> Metrics:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is as good as Ctrl-C
     with logs.stage("train") as log, checkpoints.lock(settings):
         key, given_up = checkpoints.claim(settings)
-        if given_up and (settings.paths.records / given_up).exists():
-            tracking.start(settings, "train", key=given_up).finish("KILLED")
+        given_up_run = tracking.attach(settings, given_up) if given_up else None
+        if given_up_run:
+            given_up_run.finish("KILLED")
         record = tracking.start(settings, "train", tags={"candidate": "network"}, key=key)
-        with tracking.followed(settings, record):
+        with record:
             metrics, children = fit_all(settings, record)
         tracking.remember(settings, record, started, children)
         if (
@@ -128,7 +131,6 @@ def fit_all(settings: Settings, record: "Run") -> "tuple[Metrics, dict[str, Run]
 
 def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metrics:
     """Fits the baselines and saves every candidate: metrics by candidate and split."""
-    from ..experiments import charts
     from ..modeling import baselines, candidates, kinds
     from ..provenance import read_json, stamp, write_json
     from ..task.baselines import classical
@@ -158,7 +160,10 @@ def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metr
     }
     candidates.save(settings.paths.model, network, model)
     shown = {name: found["val"] for name, found in raw.items() if name != "network"}
-    charts.draw_all(settings, shown, splits["val"].label, {"classical": model[-1]})
+    if PLOTS_BASELINES:
+        from . import baseline_plots
+
+        baseline_plots.draw_all(settings, shown, splits["val"].label, {"classical": model[-1]})
     health = read_json(settings.paths.state / HEALTH)
     report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
     write_json(settings.paths.reports / "training.json", report)
@@ -168,7 +173,6 @@ def fit_others(settings: Settings, network: Any, splits: dict[str, Any]) -> Metr
 def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "dict[str, Run]":
     """Each baseline as a run of its own, below the network's and under a key that follows from its."""
     from .. import tracking
-    from ..experiments import charts
     from ..modeling.candidates import CLASSICAL
 
     children = {}
@@ -178,7 +182,7 @@ def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "di
             settings, f"baseline {name}", parent, tags, key=f"{parent.key}-{name}"
         ) as child:
             child.metrics(tracking.flatten(metrics[name]))
-            child.artifacts([charts.folder(settings, name)], "charts")
+            child.artifacts([settings.paths.state / "plots" / name], "plots")
             if name == "classical":
                 child.artifacts([settings.paths.model / CLASSICAL], "model")
         children[name] = child

@@ -2,14 +2,18 @@
 `data.labels`.
 """
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...settings import Data
 from ...types import Decisions, Floats, Rule
 
 if TYPE_CHECKING:
+    import pandas as pd  # which the server does not have
+    import pandera.pandas as pa
     from torch import Tensor, nn
     from torchmetrics import MetricCollection
 
@@ -54,6 +58,34 @@ def row_losses(answers: Decisions, label: NDArray[Any], scale: float) -> Floats:
 def constant(label: NDArray[Any]) -> Floats:
     """Raw output [k] of always answering the shares of the classes."""
     return np.asarray(np.log(np.bincount(label) / len(label) + 1e-9))
+
+
+# Data
+
+
+def label_column(data: Data) -> "pa.Column":
+    """The rule for labels: a known class; empty is counted apart."""
+    import pandera.pandas as pa
+
+    return pa.Column(str, pa.Check.isin(data.labels), nullable=True)
+
+
+def label_summary(label: "pd.Series", data: Data) -> dict[str, float]:
+    """Rows of each class."""
+    return {name: int((label == name).sum()) for name in data.labels}
+
+
+def label_spread(label: "pd.Series", data: Data) -> tuple[str, float, float, str]:
+    """A check that there is something to tell apart: its name, number, lower limit and detail."""
+    counts = label.value_counts().reindex(data.labels, fill_value=0)
+    share = counts.min() / max(1, counts.sum())
+    return "share of the smallest class", share, data.checks.min_class_share, counts.idxmin()
+
+
+def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
+    """Largest difference of a class share in a part from that in the whole."""
+    shares = [labels.value_counts(normalize=True) for labels in (part, whole)]
+    return float(shares[0].sub(shares[1], fill_value=0.0).abs().max())
 
 
 # Training
@@ -108,6 +140,11 @@ def training_metrics(num_classes: int) -> "MetricCollection":
 
 # Evaluation
 
+SCORE, LOSS = "accuracy", "share wrong"  # 1 - mean of `row_losses`, and that mean
+ZERO_ONE = True  # a loss is 0 or 1
+PROMISES: Literal["probabilities", "deviations"] = "probabilities"
+SETS = "sets"
+
 
 def metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
     """Every metric of the answered classes, which costs may move away from the most probable ones
@@ -151,6 +188,125 @@ def confusion(answers: Decisions, label: NDArray[Any]) -> NDArray[np.int64]:
     counts = np.zeros([answers.probabilities.shape[1]] * 2, np.int64)
     np.add.at(counts, (label, answers.label), 1)
     return counts
+
+
+def purpose(name: str, labels: list[str]) -> str:
+    """What a model of data of this name does, in one sentence."""
+    if len(labels) == 2:
+        return f"The model decides for each row of {name} between {labels[0]} and {labels[1]}."
+    return f"The model sorts each row of {name} into one of {len(labels)} classes."
+
+
+def default_costs(num_classes: int) -> Floats:
+    """1 for every error: costs [k, k] of answering the column when the row is true."""
+    return 1 - np.eye(num_classes)
+
+
+def tells_confidence(raw: Floats) -> bool:
+    """Whether a model says how sure it is."""
+    return True
+
+
+def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+    """What `decide` compares with the conformal quantile [n]: 1 - p of the true class."""
+    return np.asarray(1 - softmax(raw, rule.temperature)[np.arange(len(label)), label])
+
+
+def coverage(answers: Decisions, label: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Whether each set holds the truth [n], and how large it is [n]."""
+    return answers.sets[np.arange(len(label)), label], answers.sets.sum(axis=1)
+
+
+def differs(answers: Decisions, others: Decisions, tolerance: float) -> NDArray[np.bool_]:
+    """Rows [n] with another class."""
+    return np.asarray(answers.label != others.label)
+
+
+def levels(answers: Decisions, column: Any) -> Floats:
+    """What a direction compares: the probability [n] of a class, or of one for each row [n]."""
+    return np.asarray(answers.probabilities[np.arange(len(answers.label)), column])
+
+
+def outputs(answers: Decisions) -> Floats:
+    """Answers as numbers [n, k]; of two classes the positive one says it all."""
+    p = answers.probabilities
+    return p[:, 1:] if p.shape[1] == 2 else p
+
+
+def answered_class(answers: Decisions) -> NDArray[np.int64] | None:
+    """The class [n] that an explanation is about."""
+    return answers.label
+
+
+def hardness(answers: Decisions, label: NDArray[Any]) -> Floats:
+    """How wrong each answer [n] is: 1 - probability of the true class."""
+    return 1 - levels(answers, label)
+
+
+def text(label: Any, labels: list[str]) -> str:
+    """One label for reading."""
+    return str(labels[label])
+
+
+def answered(answers: Decisions, labels: list[str]) -> list[str]:
+    """Answers [n] for reading."""
+    return [labels[i] for i in answers.label]
+
+
+def plots(answers: Decisions, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Drawers into a figure by name, of answers against the truth [n]."""
+
+    def confusion(figure: Any) -> None:
+        from sklearn.metrics import ConfusionMatrixDisplay
+
+        figure.set_size_inches(5, 4.2 if len(labels) > 4 else 3)
+        display = ConfusionMatrixDisplay.from_predictions(
+            label,
+            answers.label,
+            labels=range(len(labels)),
+            display_labels=labels,
+            cmap="Blues",
+            colorbar=False,
+            ax=figure.subplots(),
+            xticks_rotation=90 if len("".join(labels)) > 30 else 0,
+        )
+        display.ax_.set(xlabel="answered", ylabel="true")
+
+    def roc(figure: Any) -> None:
+        """Each class against the rest; of two classes the second."""
+        from sklearn.metrics import RocCurveDisplay
+
+        figure.set_size_inches(5, 4)
+        axes = figure.subplots()
+        for k in range(len(labels)) if len(labels) > 2 else [1]:
+            if 0 < (label == k).sum() < len(label):  # else there is no curve
+                p = answers.probabilities[:, k]
+                RocCurveDisplay.from_predictions(label == k, p, name=labels[k], ax=axes)
+        axes.set(xlabel="false alarms", ylabel="found")
+
+    def distribution(figure: Any) -> None:
+        """Rows by confidence, right and wrong ones apart."""
+        axes, right = figure.subplots(), answers.label == label
+        parts = [answers.confidence[right], answers.confidence[~right]]
+        axes.hist(parts, np.linspace(0, 1, 31), stacked=True, label=["right", "wrong"])
+        axes.set(xlabel="confidence", ylabel="rows")
+        axes.legend()
+
+    return {"confusion": confusion, "roc": roc, "distribution": distribution}
+
+
+def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
+    """What an attack makes larger."""
+    from torch.nn import functional
+
+    return functional.cross_entropy(raw, label)
+
+
+def at_other_rules(answers: Decisions, rule: Rule) -> tuple[str, float, Floats, list[Decisions]]:
+    """Answers at other thresholds: name of what moves, its stored place, its places, answers."""
+    places, p = np.linspace(0, 1, 101), answers.probabilities[:, 1]
+    moved = [replace(answers, label=(p >= t).astype(np.int64)) for t in places]
+    return "threshold of the probability", rule.threshold or 0.5, places, moved
 
 
 # Packaging

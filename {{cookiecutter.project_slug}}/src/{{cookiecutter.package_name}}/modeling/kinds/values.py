@@ -2,14 +2,18 @@
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...settings import Data
 from ...types import Estimates, Floats, Rule
 
 if TYPE_CHECKING:
+    import pandas as pd  # which the server does not have
+    import pandera.pandas as pa
     from torch import Tensor, nn
     from torchmetrics import MetricCollection
 
@@ -39,6 +43,45 @@ def row_losses(answers: Estimates, label: NDArray[Any], scale: float) -> Floats:
 def constant(label: NDArray[Any]) -> Floats:
     """Raw output [1] of always answering the mean."""
     return np.array([label.mean()])
+
+
+# Data
+
+
+def label_column(data: Data) -> "pa.Column":
+    """The rule for labels: a finite number within the declared range; empty is counted apart."""
+    import pandera.pandas as pa
+
+    rules = [pa.Check(lambda s: np.isfinite(s), name="finite", error="a finite number")]
+    if data.checks.label_range:
+        rules.append(pa.Check.in_range(*data.checks.label_range))
+    return pa.Column(float, rules, nullable=True)
+
+
+def finite(label: "pd.Series") -> "pd.Series":
+    """The labels that are numbers."""
+    import pandas as pd
+
+    values = pd.to_numeric(label, errors="coerce")
+    return values[np.isfinite(values)]
+
+
+def label_summary(label: "pd.Series", data: Data) -> dict[str, float]:
+    """Quantiles of the values."""
+    quantiles = finite(label).quantile([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+    return {f"{100 * mark:g} %": float(value) for mark, value in quantiles.items()}
+
+
+def label_spread(label: "pd.Series", data: Data) -> tuple[str, float, float, str]:
+    """A check that there is something to tell apart: its name, number, lower limit and detail."""
+    return "standard deviation of the labels", float(np.std(finite(label))), 1e-12, ""
+
+
+def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
+    """Largest difference of the distribution function of a part from that of the whole."""
+    from scipy.stats import ks_2samp
+
+    return float(ks_2samp(part, whole, method="asymp").statistic) if len(part) else 1.0
 
 
 # Training
@@ -84,6 +127,11 @@ def training_metrics(num_classes: int) -> "MetricCollection":
 
 # Evaluation
 
+SCORE, LOSS = "R²", "share of the variance left"  # 1 - mean of `row_losses`, and that mean
+ZERO_ONE = False  # a loss is 0 or 1
+PROMISES: Literal["probabilities", "deviations"] = "deviations"
+SETS = "intervals"
+
 
 def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
     """Every metric of the answered values (M3)."""
@@ -106,6 +154,108 @@ def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
         for name, result in MetricCollection(parts, compute_groups=False)(value, truth).items()
     }
     return {**results, "huber": float(torch.nn.functional.huber_loss(value, truth))}
+
+
+def confusion(answers: Estimates, label: NDArray[Any]) -> NDArray[np.int64] | None:
+    """There are no classes to confuse."""
+    return None
+
+
+def purpose(name: str, labels: list[str]) -> str:
+    """What a model of data of this name does, in one sentence."""
+    return f"The model predicts a number for each row of {name}, with how sure it is."
+
+
+def default_costs(num_classes: int) -> dict[Any, float]:
+    """The absolute error."""
+    return {"under": 1.0, "over": 1.0}
+
+
+def tells_confidence(raw: Floats) -> bool:
+    """Whether a model gives deviations."""
+    return bool(raw.shape[1] > 1)
+
+
+def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+    """What `decide` compares with the conformal quantile [n]: the standardised distance."""
+    answers = decide(raw, rule.without_costs())
+    return np.asarray(np.abs(label - answers.value) / answers.deviation)
+
+
+def coverage(answers: Estimates, label: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Whether each interval holds the truth [n], and how wide it is [n]."""
+    low, high = answers.intervals.T
+    return (low <= label) & (label <= high), high - low
+
+
+def differs(answers: Estimates, others: Estimates, tolerance: float) -> NDArray[np.bool_]:
+    """Rows [n] whose value moved by more than the tolerance."""
+    return np.asarray(np.abs(answers.value - others.value) > tolerance)
+
+
+def levels(answers: Estimates, column: Any) -> Floats:
+    """What a direction compares: values [n]."""
+    return answers.value
+
+
+def outputs(answers: Estimates) -> Floats:
+    """Answers as numbers [n, 1]."""
+    return answers.value[:, None]
+
+
+def answered_class(answers: Estimates) -> NDArray[np.int64] | None:
+    """There is none."""
+    return None
+
+
+def hardness(answers: Estimates, label: NDArray[Any]) -> Floats:
+    """How wrong each answer [n] is: the absolute error."""
+    return np.asarray(np.abs(answers.value - label))
+
+
+def text(label: Any, labels: list[str]) -> str:
+    """One label for reading."""
+    return f"{label:.4g}"
+
+
+def answered(answers: Estimates, labels: list[str]) -> list[str]:
+    """Answers [n] for reading."""
+    return [f"{value:.4g}" for value in answers.value]
+
+
+def plots(answers: Estimates, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Drawers into a figure by name, of answers against the truth [n]."""
+
+    def predicted(figure: Any) -> None:
+        from sklearn.metrics import PredictionErrorDisplay as Display
+
+        figure.set_size_inches(5, 5)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        style = {"s": 10}
+        for axes, kind in ((above, "actual_vs_predicted"), (below, "residual_vs_predicted")):
+            Display.from_predictions(label, answers.value, kind=kind, ax=axes, scatter_kwargs=style)
+        above.set(xlabel="", ylabel="true", aspect="auto")
+        below.set(xlabel="predicted", ylabel="true less predicted")
+
+    def distribution(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.hist(label - answers.value, bins=30)
+        axes.set(xlabel="true less predicted", ylabel="rows")
+
+    return {"predicted": predicted, "distribution": distribution}
+
+
+def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
+    """What an attack makes larger."""
+    return ((raw[:, 0] - label) ** 2).sum()
+
+
+def at_other_rules(answers: Estimates, rule: Rule) -> tuple[str, float, Floats, list[Estimates]]:
+    """Answers at other shifts: name of what moves, its stored place, its places, answers."""
+    places = np.linspace(-2, 2, 41)
+    plain = answers.value - rule.shift * answers.deviation
+    moved = [replace(answers, value=plain + s * answers.deviation) for s in places]
+    return "shift, in predicted standard deviations", rule.shift, places, moved
 
 
 # Packaging

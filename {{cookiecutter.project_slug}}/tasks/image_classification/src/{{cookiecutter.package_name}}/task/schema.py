@@ -7,7 +7,6 @@ import pandas as pd
 import pandera.pandas as pa
 from PIL import Image
 
-from ..data.checks import label_column
 from ..settings import Data
 
 SIDE, STEP = 8, 0.15
@@ -23,34 +22,12 @@ def readable(content: object) -> bool:
     return True
 
 
-def schema(data: Data) -> pa.DataFrameSchema:
-    """Columns, in order, and no others; `label` may be empty: the share of unlabeled rows is a
-    check of its own.
-    """
-    return pa.DataFrameSchema(
-        {
-            "id": pa.Column(str, pa.Check.str_length(1, 200), unique=True),
-            "image": pa.Column(
-                object,
-                pa.Check(
-                    lambda s: s.map(readable),
-                    name="readable_picture",
-                    error="a whole PNG or JPEG file",
-                ),
-            ),
-            "label": label_column(data),
-            "content": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
-        },
-        strict=True,
-        ordered=True,
+def columns(data: Data) -> dict[str, pa.Column]:
+    """Columns of the features, in order; `data/schema.py` adds key, label and content hash."""
+    whole = pa.Check(
+        lambda s: s.map(readable), name="readable_picture", error="a whole PNG or JPEG file"
     )
-
-
-def break_row(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with the second one made invalid, for tests: its picture is cut short."""
-    broken = rows.copy()
-    broken.at[1, "image"] = bytes(broken.at[1, "image"])[:20]
-    return broken
+    return {"image": pa.Column(object, whole)}
 
 
 def near_key(rows: pd.DataFrame, data: Data) -> pd.Series:

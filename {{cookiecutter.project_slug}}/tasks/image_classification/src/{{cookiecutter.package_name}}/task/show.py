@@ -2,19 +2,15 @@
 it did.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ..types import Answers, Examples
+from ..types import Inputs
 from .features import Features
 
-Inputs = dict[str, NDArray[Any]]
-COLUMNS, HEIGHT = 3, 0.85  # panels beside each other in a figure, and inches of each
+COLUMNS, HEIGHT = 3, 0.85  # examples beside each other in a figure, and inches of each
 GRID = 8  # features are the squares of a grid of at most this many rows and columns
 
 
@@ -23,14 +19,11 @@ def features(of: Features) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
     in.
     """
     rows, columns = min(GRID, of.height), min(GRID, of.width)
-    row, column = (
-        np.arange(of.height) * rows // of.height,
-        np.arange(of.width) * columns // of.width,
-    )
-    square = np.broadcast_to(row[:, None] * columns + column, (of.channels, of.height, of.width))
-    return [f"row {i + 1}, column {j + 1}" for i in range(rows) for j in range(columns)], {
-        "image": square.copy()
-    }
+    row = np.arange(of.height) * rows // of.height
+    column = np.arange(of.width) * columns // of.width
+    square = row[:, None] * columns + column
+    names = [f"row {i // columns + 1}, column {i % columns + 1}" for i in range(rows * columns)]
+    return names, {"image": np.repeat(square[None], of.channels, axis=0)}
 
 
 def reference(inputs: Inputs, of: Features) -> Inputs:
@@ -40,57 +33,45 @@ def reference(inputs: Inputs, of: Features) -> Inputs:
 
 def example(axes: Any, inputs: Inputs, i: int, of: Features, before: Inputs | None = None) -> None:
     """Draws example i, beside what it was `before` a change."""
-    shown = [inputs] if before is None else [before, inputs]
-    for place, each in enumerate(shown):
-        picture = np.moveaxis(each["image"][i], 0, -1).clip(0, 255).astype(np.uint8)
-        _place(
-            axes,
-            picture.squeeze(),
-            place,
-            cmap="gray_r" if of.channels == 1 else None,
-            vmin=0,
-            vmax=255,
-        )
+    for place, each in enumerate([inputs] if before is None else [before, inputs]):
+        picture = np.moveaxis(each["image"][i], 0, -1).clip(0, 255).astype(np.uint8).squeeze()
+        _draw(axes, picture, place, "gray_r" if of.channels == 1 else None, 0, 255)
 
 
-def explained(
-    axes: Any, inputs: Inputs, i: int, values: Inputs, by_feature: NDArray[Any], of: Features
-) -> None:
+def explained(axes: Any, inputs: Inputs, i: int, added: Any, of: Features) -> None:
     """Draws example i beside what its elements added: red spoke for the answer, blue against it."""
     example(axes, inputs, i, of)
-    heat = values["image"][i].sum(axis=0)
+    heat = added.values["image"][i].sum(axis=0)
     limit = np.abs(heat).max() or 1.0
-    _place(axes, heat, 1, cmap="bwr", vmin=-limit, vmax=limit)
+    _draw(axes, heat, 1, "bwr", -limit, limit)
 
 
-def _place(axes: Any, picture: NDArray[Any], place: int, **how: Any) -> None:
+def _draw(
+    axes: Any, picture: NDArray[Any], place: int, colours: str | None, low: float, high: float
+) -> None:
     """Draws a picture [H, W, ...] into the axes, right of `place` others."""
     height, width = picture.shape[:2]
     left = place * 1.08 * width
-    axes.imshow(picture, extent=(left, left + width, 0, height), **how)
+    extent = (left, left + width, 0, height)
+    axes.imshow(picture, extent=extent, cmap=colours, vmin=low, vmax=high)
     axes.set(xlim=(0, left + width), ylim=(0, height))
     axes.set_axis_off()
 
 
-def importance(figure: Any, values: Inputs, by_feature: NDArray[Any], of: Features) -> None:
+def importance(figure: Any, added: Any, of: Features) -> None:
     """Heat map of how much each place of a picture added, over all rows."""
     axes = figure.subplots()
-    shown = axes.imshow(np.abs(values["image"].sum(axis=1)).mean(axis=0), cmap="Reds", vmin=0)
+    heat = np.abs(added.values["image"].sum(axis=1)).mean(axis=0)
+    picture = axes.imshow(heat, cmap="Reds", vmin=0)
     axes.set_axis_off()
-    figure.colorbar(shown, ax=axes, label="mean size of what a place added")
+    figure.colorbar(picture, ax=axes, label="mean size of what a place added")
 
 
-def head(rows: pd.DataFrame, of: Features) -> pd.DataFrame | None:
-    """The first raw rows as a table; pictures are not shown as one."""
+def head(rows: Any, of: Features) -> Any:
+    """The first raw rows as a table: pictures are not shown as one."""
     return None
 
 
-def charts(
-    examples: Examples,
-    answers: Callable[[Inputs], Answers],
-    losses: Callable[[Inputs, NDArray[Any]], NDArray[np.floating]],
-    of: Features,
-    rng: Generator,
-) -> dict[str, Callable[[Any], None]]:
-    """Drawers of further charts by name: pictures have none."""
+def column_plots(*_: Any) -> dict[str, Any]:
+    """Drawers of further plots by name: pictures have none."""
     return {}

@@ -1,0 +1,65 @@
+"""Plots of the models beside the network, for their runs (E7): right and wrong answers, how sure,
+what weighs.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import pages
+from ..modeling import kinds
+from ..settings import Settings
+from ..task import show
+from ..task.features import Features
+from ..types import Rule
+
+FEATURES = 15  # in a figure
+
+
+def folder(settings: Settings, name: str) -> Path:
+    return settings.paths.state / "plots" / name
+
+
+def draw_all(
+    settings: Settings, raw: dict[str, Any], label: NDArray[Any], estimators: dict[str, Any]
+) -> None:
+    """Draws every model into its folder: raw outputs on n rows with their label [n], and the
+    estimator of some.
+    """
+    for name, outputs in raw.items():
+        answers = kinds.of(settings.data.kind).decide(outputs, Rule())
+        files = folder(settings, name)
+        files.mkdir(parents=True, exist_ok=True)
+        drawers = kinds.of(settings.data.kind).plots(answers, label, settings.data.labels)
+        sizes = weights(estimators.get(name))
+        if sizes is not None:
+            of = Features.model_validate(settings.data.features)
+            drawers["weights"] = partial(bars, sizes=sizes, of=of)
+        for plot, drawer in drawers.items():
+            (files / f"{plot}.png").write_bytes(pages.draw(drawer))
+
+
+def weights(estimator: Any) -> NDArray[np.floating] | None:
+    """What each input element [d] weighs: importance in trees, or mean size of its coefficients;
+    None where unknown.
+    """
+    if hasattr(estimator, "feature_importances_"):
+        return np.asarray(estimator.feature_importances_)
+    if hasattr(estimator, "coef_"):
+        return np.asarray(np.abs(np.atleast_2d(estimator.coef_)).mean(axis=0))
+    return None
+
+
+def bars(figure: Any, sizes: NDArray[np.floating], of: Features) -> None:
+    """The largest weights by feature, the largest on top."""
+    names, members = show.features(of)
+    # The order of the elements is that of `baselines.flat`.
+    feature = np.concatenate([members[name].ravel() for name in sorted(members)])
+    summed = np.bincount(feature, sizes)
+    order = np.argsort(summed, kind="stable")[-FEATURES:]
+    axes = figure.subplots()
+    axes.barh([names[j] for j in order], summed[order])
+    axes.set_xlabel("weight in the model")
