@@ -200,7 +200,7 @@ def network(path: Path, rows: Rows, labels: list[str]) -> Any:
 
 @pytest.fixture
 def release(settings: Settings, rows: Rows) -> Callable[..., str]:
-    """Builds a bundle and names it the champion, atomically as `pull` does; returns its identity."""
+    """Builds a bundle and names it the champion, in one step as `pull` does: its identity."""
 
     def one(version: str, temperature: float = 1.0, damaged: bool = False) -> str:
         identity = build(settings.paths.live / version, settings, rows, temperature)

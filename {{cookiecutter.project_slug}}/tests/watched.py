@@ -246,7 +246,7 @@ def _truth(answered: Any, labels: list[str], wrong: bool) -> Any:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No git identity but the one for the first commit, and no repository around the test's folder."""
+    """No git identity but that of the first commit, no repository around the test's folder."""
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))

@@ -8,8 +8,8 @@ import httpx
 import pytest
 import served
 
-from {{cookiecutter.package_name}}.packaging.bundle import seal
-from {{cookiecutter.package_name}}.serving.predictor import Champion, load_live
+from {{cookiecutter.package_name}}.packaging.bundle import Bundle, seal
+from {{cookiecutter.package_name}}.serving.predictor import Champion, load
 from {{cookiecutter.package_name}}.settings import Settings
 
 client, kind, live, raw_settings = served.client, served.kind, served.live, served.raw_settings
@@ -34,7 +34,7 @@ def test_a_bundle_that_fails_its_own_examples_is_not_loaded(live: str, settings:
     (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
     seal(folder)
     with pytest.raises(ValueError, match="its own examples"):
-        load_live(settings.paths.live)
+        load(Bundle.load(folder), "1")
 
 
 @pytest.mark.row("S7")
