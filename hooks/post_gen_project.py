@@ -18,6 +18,10 @@ src/{{cookiecutter.package_name}}/recipes/compile.py
 src/{{cookiecutter.package_name}}/recipes/distill.py
 src/{{cookiecutter.package_name}}/recipes/lora.py
 src/{{cookiecutter.package_name}}/recipes/quantize.py
+src/{{cookiecutter.package_name}}/evaluation/attribution.py
+src/{{cookiecutter.package_name}}/evaluation/row_plots.py
+src/{{cookiecutter.package_name}}/task/show.py
+src/{{cookiecutter.package_name}}/training/baseline_plots.py
 src/{{cookiecutter.package_name}}/monitoring/abuse.py
 src/{{cookiecutter.package_name}}/monitoring/embedding.py
 tests/machinery

@@ -44,7 +44,7 @@ class Table:
     stack: bool = False
 
     def is_number(self, column: int) -> bool:
-        return all(NUMBER.fullmatch(row[column]) for row in self.rows)
+        return column > 0 and all(NUMBER.fullmatch(row[column]) for row in self.rows)
 
 
 def table(records: Iterable[dict[str, Any]], caption: str = "", stack: bool = False) -> Table:

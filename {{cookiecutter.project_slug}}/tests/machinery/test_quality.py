@@ -1,5 +1,6 @@
 """Error rates, shares and signs of abuse on rows written out by hand."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,10 @@ pytestmark = pytest.mark.row("O3", "O5")
 
 def card(*labels: str) -> Card:
     return Card.model_construct(kind="multiclass" if labels else "regression", labels=list(labels))
+
+
+def measure(rows: list[Row], of: Card, confidence: float) -> SimpleNamespace:
+    return SimpleNamespace(**quality.measure(rows, of, confidence))
 
 
 def row(label: str, feedback: str | None = None, **changes: Any) -> Row:
@@ -46,7 +51,7 @@ def test_wilson_is_the_textbooks() -> None:
 
 def test_errors_count_where_there_is_feedback() -> None:
     rows = [row("a", "a"), row("a", "b"), row("b"), row("b", abstain=True, confidence=0.25)]
-    found = quality.measure(rows, card("a", "b", "c"), 0.95)
+    found = measure(rows, card("a", "b", "c"), 0.95)
     assert (found.rows, found.labelled, found.errors, found.error_rate) == (4, 2, 1, 0.5)
     assert found.error_interval == quality.wilson(1, 2, 0.95)
     assert found.abstention_rate == 0.25
@@ -63,7 +68,7 @@ def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
         value(10),
         value(10, abstain=True),
     ]
-    found = quality.measure(rows, card(), 0.95)
+    found = measure(rows, card(), 0.95)
     assert (found.rows, found.labelled, found.errors, found.error_rate) == (6, 4, 2, 0.5)
     assert found.mean_absolute_error == (2 + 1 + 1.5 + 3) / 4 and found.mean_deviation == 1.5
     assert found.abstention_rate == pytest.approx(1 / 6) and found.label_shares == {}
@@ -71,7 +76,7 @@ def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
 
 
 def test_nothing_is_claimed_of_no_rows() -> None:
-    found = quality.measure([], card("a"), 0.95)
+    found = measure([], card("a"), 0.95)
     assert (
         found.error_rate,
         found.error_interval,
@@ -84,7 +89,7 @@ def test_versions_are_told_apart() -> None:
     found = quality.by_version(
         [row("a", "a"), row("a", "b", version="2"), row("b", version="2")], card("a", "b"), 0.95
     )
-    assert {version: (q.rows, q.error_rate) for version, q in found.items()} == {
+    assert {version: (q["rows"], q["error_rate"]) for version, q in found.items()} == {
         "1": (1, 0.0),
         "2": (2, 1.0),
     }

@@ -87,5 +87,5 @@ def test_replay_compares_scores_and_reports(
     labelled = recent(settings.paths.store, 1000, labelled=True)
     assert len(stored) == 68 and len(labelled) == 60  # the bundle's examples come first
     card = Bundle.load(settings.paths.live / "1").card
-    assert report["right"] == pytest.approx(1 - measure(labelled, card, 0.9).errors / 60)
+    assert report["right"] == pytest.approx(1 - measure(labelled, card, 0.9)["errors"] / 60)
     assert 0.3 < report["right"] <= 1

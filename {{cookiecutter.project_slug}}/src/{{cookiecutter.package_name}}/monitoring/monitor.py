@@ -50,7 +50,8 @@ def monitor(settings: Settings) -> Report:
             )
         rows, everything = recent(store, size, bundle.identity), recent(store, LOOK_BACK * size)
         report = judge(settings, rows, bundle, version)
-        report["versions"] = versions(everything, bundle, 1 - settings.monitoring.alpha)
+        confidence = 1 - settings.monitoring.alpha
+        report["versions"] = quality.by_version(everything, bundle.card, confidence)
         reports = settings.paths.reports
         write_json(reports / "monitor.json", report)
         write_html(reports / "monitor.html", report, rows, bundle)
@@ -96,20 +97,12 @@ def judge(settings: Settings, rows: list[Row], bundle: Bundle, version: str) -> 
         "alpha": limits.alpha,
         "max_error_rate": limits.max_error_rate,
         "tests": [{**asdict(test), "words": test.words} for test in tests],
-        "quality": {**asdict(numbers), "duplicate_share": duplicates},
+        "quality": {**numbers, "duplicate_share": duplicates},
         "provenance": stamp(settings, "monitor", bundle.identity),
     }
 
 
-def versions(rows: list[Row], bundle: Bundle, confidence: float) -> dict[str, Report]:
-    """Quality and share of requests per version."""
-    return {
-        name: {**asdict(numbers), "request_share": numbers.rows / len(rows)}
-        for name, numbers in quality.by_version(rows, bundle.card, confidence).items()
-    }
-
-
-def alarms(tests: list[drift.Result], numbers: quality.Quality, max_error_rate: float) -> list[str]:
+def alarms(tests: list[drift.Result], numbers: Report, max_error_rate: float) -> list[str]:
     """One sentence per alarm: tests that survive the correction, and an error rate that is surely
     over its limit.
 
@@ -122,9 +115,9 @@ def alarms(tests: list[drift.Result], numbers: quality.Quality, max_error_rate: 
         sentences.append(f"{test.name} {test.words} ({effect}; {test.detail})")
     if len(changed) > MAX_REASONS:
         sentences.append(f"and {len(changed) - MAX_REASONS} more, in the report's table")
-    low, high = numbers.error_interval or (0.0, 0.0)
+    low, high = numbers["error_interval"] or (0.0, 0.0)
     if low > max_error_rate:
-        rate = f"error rate {numbers.error_rate:.3f} [{low:.3f}, {high:.3f}]"
-        limit = f"is over {max_error_rate:g}, on {numbers.labelled} labelled rows"
+        rate = f"error rate {numbers['error_rate']:.3f} [{low:.3f}, {high:.3f}]"
+        limit = f"is over {max_error_rate:g}, on {numbers['labelled']} labelled rows"
         sentences.append(f"{rate} {limit}")
     return sentences

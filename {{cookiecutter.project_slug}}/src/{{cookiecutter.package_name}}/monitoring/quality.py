@@ -1,33 +1,14 @@
 """How well the model does: errors where feedback gives labels, confidence where it does not."""
 
 from collections import Counter
-from dataclasses import dataclass
+from typing import Any
 
 from ..modeling import kinds
 from ..packaging.bundle import Card
 from .samples import Row
 
-
-@dataclass(frozen=True)
-class Quality:
-    """Numbers of one group of predictions. Shares lie in 0..1; None where there is nothing to
-    divide by.
-
-    Confidence, estimated accuracy and label shares are for classes; absolute error and deviation
-    for values, whose errors are truths outside the answered interval.
-    """
-
-    rows: int
-    labelled: int
-    errors: int
-    label_shares: dict[str, float]
-    error_rate: float | None = None
-    error_interval: tuple[float, float] | None = None
-    abstention_rate: float | None = None
-    mean_confidence: float | None = None
-    estimated_accuracy: float | None = None
-    mean_absolute_error: float | None = None
-    mean_deviation: float | None = None
+OF_CLASSES = ("mean_confidence", "estimated_accuracy")
+OF_VALUES = ("mean_absolute_error", "mean_deviation")
 
 
 def wilson(errors: int, rows: int, confidence: float) -> tuple[float, float]:
@@ -38,31 +19,37 @@ def wilson(errors: int, rows: int, confidence: float) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def measure(rows: list[Row], card: Card, confidence: float) -> Quality:
-    """Quality of stored predictions of a model. Errors count over the rows with feedback,
-    abstentions included.
+def measure(rows: list[Row], card: Card, confidence: float) -> dict[str, Any]:
+    """Numbers of stored predictions of a model. Shares lie in 0..1; None where there is nothing to
+    divide by.
+
+    Errors count over the rows with feedback, abstentions included; of a value it is one where the
+    truth lies outside the answered interval.
     """
     kind, counts = kinds.of(card.kind), Counter(row["label"] for row in rows)
     labelled = [row for row in rows if row["feedback"] is not None]
     right = [kind.is_right(row | row["signals"], row["feedback"]) for row in labelled]
-    errors, numbers = right.count(False), dict[str, float]()
+    names = ("error_rate", "error_interval", "abstention_rate", *OF_CLASSES, *OF_VALUES)
+    numbers: dict[str, Any] = dict.fromkeys(names)
+    numbers |= {"rows": len(rows), "labelled": len(labelled), "errors": right.count(False)}
+    numbers["label_shares"] = {name: counts[name] / max(1, len(rows)) for name in card.labels}
+    if labelled:
+        numbers["error_rate"] = numbers["errors"] / len(labelled)
+        numbers["error_interval"] = wilson(numbers["errors"], len(labelled), confidence)
     if rows:
-        abstained = sum(bool(row["abstain"]) for row in rows)
-        numbers = {**kind.service_metrics(rows), "abstention_rate": abstained / len(rows)}
-    return Quality(
-        rows=len(rows),
-        labelled=len(labelled),
-        errors=errors,
-        error_rate=errors / len(labelled) if labelled else None,
-        error_interval=wilson(errors, len(labelled), confidence) if labelled else None,
-        label_shares={label: counts[label] / max(1, len(rows)) for label in card.labels},
-        **numbers,
-    )
+        abstained = sum(row["abstain"] for row in rows)
+        numbers |= {**kind.service_metrics(rows), "abstention_rate": abstained / len(rows)}
+    return numbers
 
 
-def by_version(rows: list[Row], card: Card, confidence: float) -> dict[str, Quality]:
-    """Quality per model version, in the order in which versions first answered."""
+def by_version(rows: list[Row], card: Card, confidence: float) -> dict[str, dict[str, Any]]:
+    """Numbers and share of requests per model version, in the order in which versions first
+    answered.
+    """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["version"], []).append(row)
-    return {version: measure(group, card, confidence) for version, group in groups.items()}
+    return {
+        version: {**measure(group, card, confidence), "request_share": len(group) / len(rows)}
+        for version, group in groups.items()
+    }

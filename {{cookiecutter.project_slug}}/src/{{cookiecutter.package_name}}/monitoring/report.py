@@ -85,10 +85,12 @@ def effect(test: dict[str, Any]) -> dict[str, Any]:
 
 
 def versions(report: dict[str, Any]) -> pages.Table:
-    columns = ["request_share", *NUMBERS]
-    rows = []
-    for name, numbers in report["versions"].items():
-        rows.append({"version": name, **{c: numbers.get(c) for c in columns}})
+    """The numbers that the kind of the model has."""
+    columns = [name for name in NUMBERS if report["quality"][name] is not None]
+    rows = [
+        {"version": name, **{c: numbers.get(c) for c in ("request_share", "error_rate", *columns)}}
+        for name, numbers in report["versions"].items()
+    ]
     return pages.table(rows, stack=True)
 
 

@@ -100,12 +100,11 @@ def build(settings: Settings, folder: Path) -> None:
     shutil.copy(report, folder)
 
 
-def parity(bundle: Bundle, settings: Settings) -> float:
+def parity(bundle: Bundle, candidate: Candidate, test: Examples) -> float:
     """Largest absolute difference between training model and bundle over the test rows.
 
     Of a probability, or of a value in standard deviations of the labels.
     """
-    candidate, test = load_candidates(settings)[bundle.card.candidate], load(settings, "test")
     trained = bundle.decide(candidate.outputs(test.inputs).raw)
     packaged = bundle.decide(bundle.infer(test.inputs)["raw"])
     return bundle.kind.difference(trained, packaged, bundle.card.label_scale)
@@ -123,11 +122,11 @@ def latency_ratio(bundle: Bundle, example: Inputs) -> float:
 def verdicts(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
     """Number, threshold and outcome of parity, size and latency."""
     limits, size = settings.packaging, sum(p.stat().st_size for p in bundle.folder.iterdir()) / 1e6
-    latency = latency_ratio(bundle, load(settings, "test").inputs)
+    candidate, test = load_candidates(settings)[bundle.card.candidate], load(settings, "test")
     numbers = {
-        "parity": (parity(bundle, settings), limits.max_parity_error),
+        "parity": (parity(bundle, candidate, test), limits.max_parity_error),
         "megabytes": (size, limits.max_megabytes),
-        "latency ratio": (latency, limits.max_latency_ratio),
+        "latency ratio": (latency_ratio(bundle, test.inputs), limits.max_latency_ratio),
     }
     rows = []
     for name, (number, limit) in numbers.items():

@@ -26,8 +26,8 @@ PRAGMA synchronous = NORMAL;
 BEGIN;
 CREATE TABLE IF NOT EXISTS predictions (
     prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, version TEXT NOT NULL,
-    identity TEXT NOT NULL, instance TEXT NOT NULL, label NOT NULL, confidence REAL NOT NULL, abstain INTEGER NOT NULL,
-    latency_ms REAL NOT NULL, signals TEXT NOT NULL
+    identity TEXT NOT NULL, instance TEXT NOT NULL, label NOT NULL, confidence REAL NOT NULL,
+    abstain INTEGER NOT NULL, latency_ms REAL NOT NULL, signals TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS feedback (
     prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, label NOT NULL

@@ -97,7 +97,7 @@ def router(service: Service) -> APIRouter:
 
 def _infer(service: Service, champion: Champion, body: dict[str, Any], started: float) -> Response:
     asked = check(InferRequest, body)
-    known = list(_outputs(champion, _nothing(champion), []))
+    known = [output["name"] for output in describe(champion)["outputs"]]
     names = [output.name for output in asked.outputs or []] or known
     for i, name in enumerate(names):
         if name not in known:
@@ -116,17 +116,11 @@ def _infer(service: Service, champion: Champion, body: dict[str, Any], started: 
     return answer({**head, "id": asked.id or ids[0], "outputs": outputs})
 
 
-def _nothing(champion: Champion) -> NDArray[np.float32]:
-    """Raw outputs of no rows, which have the right type and shape."""
-    return np.zeros((0, champion.bundle.card.outputs["raw"].shape[1]), np.float32)
-
-
 def _outputs(
     champion: Champion, raw: NDArray[np.float32], ids: list[str]
 ) -> dict[str, NDArray[Any]]:
     """Outputs by name, each [n, ...]."""
-    answers = champion.bundle.decide(raw)
-    named = champion.bundle.kind.tensors(answers)
+    named = champion.bundle.kind.tensors(champion.bundle.decide(raw))
     return {"raw": raw, **named, "prediction_id": np.array(ids, np.str_)}
 
 
@@ -138,7 +132,9 @@ def _tensor(name: str, array: NDArray[Any], rows: int) -> dict[str, Any]:
 
 def describe(champion: Champion) -> dict[str, Any]:
     """Model metadata: names, datatypes and shapes of inputs and outputs."""
-    card, outputs = champion.bundle.card, _outputs(champion, _nothing(champion), [])
+    card = champion.bundle.card
+    nothing = np.zeros((0, *card.outputs["raw"].shape[1:]), np.float32)
+    outputs = _outputs(champion, nothing, [])
     return {
         "name": card.name,
         "versions": [champion.version],
