@@ -9,18 +9,13 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from ..modeling import kinds
-from ..modeling.kinds.classes import softmax
+from ..modeling.kinds.classes import log_loss, softmax
 from ..settings import Calibration, Kind
 from ..types import Floats, Rule
 from .verdict import Verdict, outcome
 
 LEVELS, DRAWS = np.arange(1, 10) / 10, 2000
 ALPHA = 0.01  # what is off by more than its limit is refused where chance is rarer than this
-
-
-def log_loss(probabilities: Floats, label: NDArray[np.int64]) -> float:
-    """Mean of -log p of the true class, in nats."""
-    return float(-np.log(np.clip(probabilities[np.arange(len(label)), label], 1e-15, None)).mean())
 
 
 def fit_temperature(kind: Kind, raw: Floats, label: NDArray[Any]) -> float:

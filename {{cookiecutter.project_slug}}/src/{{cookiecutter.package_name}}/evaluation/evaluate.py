@@ -124,7 +124,7 @@ def choose(settings: Settings) -> tuple[Subject, dict[str, Any], Losses]:
         for name, candidate in load_candidates(settings).items()
     }
     operations = {name: m.candidate.operations(test.inputs) for name, m in models.items()}
-    losses = {name: model.losses() for name, model in models.items()}
+    losses = {name: m.losses(test.inputs, test.label) for name, m in models.items()}
     name, why = comparison.select(losses, operations, kind, settings.evaluation.comparison.alpha)
     answers = {n: {split: m.answers(split) for split in splits} for n, m in models.items()}
     for simple, by_split in simple_answers(splits, settings).items():

@@ -103,23 +103,34 @@ def cost_curve(figure: Any, model: Subject) -> None:
     axes.legend(fontsize=8)
 
 
-def intervals(axes: Any, rows: list[tuple[str, float, float, float]], colours: list[str]) -> None:
-    """A point with its interval per (name, low, middle, high)."""
-    for i, ((_, low, middle, high), colour) in enumerate(zip(rows, colours, strict=True)):
-        axes.plot([low, high], [i, i], color=colour, lw=3)
-        axes.plot(middle, i, "o", color=colour)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+def intervals(
+    figure: Any, rows: dict[str, dict[str, Any]], middle: str, colours: list[str], line: float
+) -> Any:
+    """A point with its interval for each row, the first at the bottom; a line across; the axes."""
+    figure.set_size_inches(5, 0.9 + 0.38 * len(rows))
+    axes = figure.subplots()
+    for i, (row, colour) in enumerate(zip(rows.values(), colours, strict=True)):
+        axes.plot([row["low"], row["high"]], [i, i], color=colour, lw=3)
+        axes.plot(row[middle], i, "o", color=colour)
+    axes.axvline(line, color=GREY, ls="--")
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=7)
+    return axes
 
 
 def comparison(figure: Any, details: dict[str, Any], name: str) -> None:
     """Difference of the mean losses with its interval, per other model."""
-    rows = [(n, t["low"], t["difference"], t["high"]) for n, t in details.items()]
-    figure.set_size_inches(5, 0.9 + 0.4 * len(rows))
-    axes = figure.subplots()
-    intervals(axes, rows, [BLUE] * len(rows))
-    axes.axvline(0, color=GREY, lw=1)
-    axes.set(ylim=(-0.6, len(rows) - 0.4))
+    axes = intervals(figure, details, "difference", [BLUE] * len(details), 0)
     axes.set_xlabel(f"mean loss of {name} minus the other's: left of 0 is better")
+
+
+def slice_bars(figure: Any, details: dict[str, Any]) -> None:
+    """Mean loss per slice with its interval; found ones in red."""
+    slices = details["slices"][:15][::-1]
+    rows = {textwrap.fill(f"{row['slice']} ({row['rows']})", 40): row for row in slices}
+    colours = [BLUE if row["declared"] else RED for row in rows.values()]
+    axes = intervals(figure, rows, "loss", colours, details["overall"])
+    axes.set_xlabel("mean loss with interval")
 
 
 def curves(figure: Any, details: dict[str, Any], score: str) -> None:
@@ -175,17 +186,3 @@ def risk(figure: Any, details: dict[str, Any], loss: str) -> None:
     top = 1.15 * max(*details["risk"], overall, 1e-3)
     axes.set(xlim=(0, 1.02), ylim=(-0.03 * top, top), ylabel=loss)
     axes.set_xlabel("share of rows answered, surest first")
-
-
-def slice_bars(figure: Any, details: dict[str, Any]) -> None:
-    """Mean loss per slice with its interval; found ones in red."""
-    slices = details["slices"][:15][::-1]
-    figure.set_size_inches(5, 0.9 + 0.36 * len(slices))
-    axes, rows = figure.subplots(), []
-    for row in slices:
-        name = textwrap.fill(f"{row['slice']} ({row['rows']})", 40)
-        rows.append((name, row["low"], row["loss"], row["high"]))
-    intervals(axes, rows, [BLUE if row["declared"] else RED for row in slices])
-    axes.axvline(details["overall"], color=GREY, ls="--")
-    axes.set_xlabel("mean loss with interval")
-    axes.tick_params(axis="y", labelsize=6.5)

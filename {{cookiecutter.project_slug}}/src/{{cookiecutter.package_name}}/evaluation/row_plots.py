@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..task import show
-from ..types import Floats, Inputs
+from ..types import Inputs
 from . import attribution
 from .direction import levels, partners
 from .subject import Subject
@@ -33,19 +33,10 @@ def drawers(
         rows = choose(content["methods"][method]["details"].get("violating_rows", {}))
         if rows:
             made[f"{method} examples"] = partial(violations, model=model, rows=rows)
-    return made | {f"E5 {name}": drawer for name, drawer in column_plots(model).items()}
-
-
-def column_plots(model: Subject) -> dict[str, Any]:
-    functions = model.functions
-
-    def outputs(inputs: Inputs) -> Floats:
-        return functions.outputs(model.answer(inputs))
-
-    def losses(inputs: Inputs, label: NDArray[Any]) -> Floats:
-        return functions.row_losses(model.answer(inputs), label, model.scale)
-
-    return show.column_plots(model.test, outputs, losses, model.features, model.generator())
+    columns = show.column_plots(
+        model.test, model.outputs, model.losses, model.features, model.generator()
+    )
+    return made | {f"E5 {name}": drawer for name, drawer in columns.items()}
 
 
 def tables(model: Subject, folder: Path) -> dict[str, Path]:

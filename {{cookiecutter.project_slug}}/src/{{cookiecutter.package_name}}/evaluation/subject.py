@@ -58,15 +58,17 @@ class Subject:
         raw = self.candidate.outputs(inputs).raw
         return self.functions.decide(raw, self.rule.without_costs())
 
-    def losses(self) -> Floats:
-        """Loss [n] of the most probable answers on the test rows."""
-        answers = self.functions.decide(self.raw["test"], self.rule.without_costs())
-        return self.functions.row_losses(answers, self.test.label, self.scale)
+    def outputs(self, inputs: Inputs) -> Floats:
+        """The same as numbers [n, outputs]."""
+        return self.functions.outputs(self.answer(inputs))
+
+    def losses(self, inputs: Inputs, label: NDArray[Any]) -> Floats:
+        """Loss [n] of the most probable answers."""
+        return self.functions.row_losses(self.answer(inputs), label, self.scale)
 
     def score(self, inputs: Inputs) -> float:
         """Accuracy or R² for changed inputs of the test rows."""
-        losses = self.functions.row_losses(self.answer(inputs), self.test.label, self.scale)
-        return float(1 - losses.mean())
+        return float(1 - self.losses(inputs, self.test.label).mean())
 
 
 def fit(

@@ -168,19 +168,24 @@ PROMISES: Literal["probabilities", "deviations"] = "probabilities"
 SETS = "sets"
 
 
+def log_loss(probabilities: Floats, label: NDArray[Any]) -> float:
+    """Mean of -log p of the true class, in nats."""
+    chosen = probabilities[np.arange(len(label)), label]
+    return float(-np.log(np.clip(chosen, 1e-15, None)).mean())
+
+
 def metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
     """Every metric of the answered classes, which costs may move away from the most probable ones
     (M3).
     """
-    chosen = answers.probabilities[np.arange(len(label)), label]
-    log_loss = float(-np.log(np.clip(chosen, 1e-15, None)).mean())
+    more = {"log_loss": log_loss(answers.probabilities, label)}
     if answers.probabilities.shape[1] == 2:
-        return {**_binary_metrics(answers, label), "log_loss": log_loss}
+        return _binary_metrics(answers, label) | more
     import torch
 
     given, truth = torch.from_numpy(answers.label), torch.from_numpy(label)
     results = training_metrics(answers.probabilities.shape[1])(given, truth)
-    return {**{name: float(value) for name, value in results.items()}, "log_loss": log_loss}
+    return {name: float(value) for name, value in results.items()} | more
 
 
 def _binary_metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
