@@ -13,11 +13,14 @@ deploy/compose.yaml
 deploy/grafana
 deploy/kubernetes
 deploy/prometheus
+src/{{cookiecutter.package_name}}/mirror.py
 src/{{cookiecutter.package_name}}/recipes/compile.py
 src/{{cookiecutter.package_name}}/recipes/distill.py
 src/{{cookiecutter.package_name}}/recipes/lora.py
 src/{{cookiecutter.package_name}}/recipes/quantize.py
-tests/deploy/test_cluster.py
+src/{{cookiecutter.package_name}}/monitoring/abuse.py
+src/{{cookiecutter.package_name}}/monitoring/embedding.py
+tests/machinery
 tests/training/test_recipes_full.py
 """.split()
 CI_FILES = {"github": ".github", "gitlab": ".gitlab-ci.yml"}

@@ -31,7 +31,7 @@ else:
 """
 RUN = """
 import json
-from my_model.experiments import tracking
+from my_model import tracking
 from my_model.params import load
 settings = load([])
 key = json.load(open("reports/run.json"))["record"]
@@ -147,7 +147,7 @@ def test_everything_is_on_a_server_with_a_database_and_a_store(
         current = json.loads((project.path / "live" / "current.json").read_text("utf-8"))["champion"]
         assert registered["run_id"] == run["info"]["run_id"] == current["run_id"]
         assert current["version"].split("-")[0] == registered["version"]
-    assert not [*project.path.glob("mlflow.db*"), *project.path.glob("mlruns")]  # nothing was kept beside it
+    assert not [*project.path.glob("mlflow.db*"), *project.path.glob("mlruns")]  # but for the local store in .state
     files = project.python("-c", BUCKET, extra=keys).stdout.split()
     folder = f"mlflow/{experiment['experiment_id']}/{run['info']['run_id']}/artifacts/"
     kept = {name.removeprefix(folder) for name in files if name.startswith(folder)}
@@ -192,4 +192,4 @@ def test_a_logger_that_is_not_installed_says_what_to_install(fresh: Baker, share
     project = fresh()
     project.run("git", "init", "--quiet")
     _, _, said = train(project, f"logger={name}", code=2)
-    assert said.splitlines()[-1].startswith("error: a package for this `logger` is missing") and "pip install" in said
+    assert "error: " in said and name in said and "pip install" in said and "Traceback" not in said

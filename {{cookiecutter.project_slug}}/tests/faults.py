@@ -3,10 +3,12 @@ table.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from harness import Project, module
 
 Change = Callable[[pd.DataFrame, Any], pd.DataFrame]
@@ -24,14 +26,52 @@ class Fault(NamedTuple):
     code: int = 1
 
 
-def store(project: Project, rows: pd.DataFrame) -> None:
+def store(project: Project, rows: pd.DataFrame, group: int | None = None) -> None:
     """Replaces the snapshot by these rows, with a manifest that fits."""
     provenance, ingest = module("provenance"), module("data.ingest")
     path = project.settings().paths.raw / ingest.FILE
-    rows.to_parquet(path, index=False)
+    rows.to_parquet(path, index=False, row_group_size=group)
     manifest = provenance.read_json(path.with_name("manifest.json"))
     manifest["files"][ingest.FILE]["sha256"] = provenance.sha256(path)
     provenance.write_json(path.with_name("manifest.json"), manifest)
+
+
+def break_row(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with the first feature of the second one made invalid."""
+    values = rows.iloc[:, 1].tolist()
+    wrong = values[1][:20] if isinstance(values[1], bytes) else "?"
+    values[1] = -1e9 if pd.api.types.is_numeric_dtype(rows.iloc[:, 1]) else wrong
+    return rows.assign(**{rows.columns[1]: values})
+
+
+def from_file(project: Project) -> Path:
+    """Makes the project read this file, which holds the rows of the bundled source; its settings
+    know already.
+    """
+    project.run("ingest")
+    path = project.folder / "data" / "source.parquet"
+    module("data.ingest").read(project.settings()).drop(columns="content").to_parquet(
+        path, index=False
+    )
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    target = f"{module('data.ingest').__name__.removesuffix('ingest')}sources.table"
+    params["data"]["source"] = {
+        "_target_": target,
+        "path": "data/source.parquet",
+        "label": "label",
+        "id": "id",
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return path
+
+
+def drop_a_row(path: Path) -> None:
+    pd.read_parquet(path).iloc[1:].to_parquet(path, index=False)
+
+
+def version(project: Project) -> str:
+    module("data.ingest").read(project.settings())  # whole, or an error
+    return str(module("provenance").data_version(project.settings()))
 
 
 def other_label(rows: pd.DataFrame) -> Any:
@@ -66,7 +106,7 @@ def lookalikes(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
 def upper_half(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
     """The rows in which the most varied number is above its median."""
     numbers = (
-        module("data.profile")
+        module("data.checks")
         .describe(rows, data)
         .select_dtypes("number")
         .drop(columns="label", errors="ignore")
@@ -83,7 +123,7 @@ def retyped(rows: pd.DataFrame, data: Any) -> pd.DataFrame:
 FAULTS = {
     "a column of the wrong type": Fault(retyped, "validate", "row rules", "dtype("),
     "a value that its rule forbids": Fault(
-        lambda r, d: module("task.schema").break_row(r), "validate", "row rules", '"row": 1,'
+        lambda r, d: break_row(r), "validate", "row rules", '"row": 1,'
     ),
     "a label that cannot be": Fault(
         lambda r, d: r.assign(
@@ -102,8 +142,8 @@ FAULTS = {
     "a key that occurs twice": Fault(
         lambda r, d: r.assign(id=r["id"].where(r.index != 3, r["id"][2])),
         "validate",
-        "row rules",
-        "unique",
+        "repeated keys",
+        "at most 0",
     ),
     "columns in another order": Fault(
         lambda r, d: r[r.columns[::-1]], "validate", "row rules", "column_ordered"

@@ -57,7 +57,7 @@ VERBS = {
         "experiments.gc",
         "free what neither champion, rollback nor audit needs: runs, models, data, leftovers",
     ),
-    "sync": ("experiments.sync", "deliver recorded runs to the tracker, after it was away"),
+    "sync": ("mirror", "deliver recorded runs to the team's server, after it was away"),
     "ui": ("experiments.ui", "open the tracker's web page"),
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }

@@ -21,7 +21,7 @@ TONES = {
     "not applicable": "quiet",
 }
 COLOURS = {"good": "green", "bad": "red", "unsure": "yellow", "quiet": "dim"}
-NUMBER = re.compile(r"([<≤≥] )?[-+]?[\d.,]*(e[-+]\d+)?(nan|inf)?( ?%)?|–")
+NUMBER = re.compile(r"([<≤≥] )?[-+]?[\d.,]*(e[-+]\d+)?(nan|inf)?( ?%)?")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,25 @@ class Table:
 
     def is_number(self, column: int) -> bool:
         return all(NUMBER.fullmatch(row[column]) for row in self.rows)
+
+
+def table(records: Iterable[dict[str, Any]], caption: str = "", stack: bool = False) -> Table:
+    """A table of records that have the same keys."""
+    rows = list(records)
+    cells = [[cell(value) for value in row.values()] for row in rows]
+    columns = list(rows[0]) if rows else []
+    return Table([str(column).replace("_", " ") for column in columns], cells, caption, stack)
+
+
+def cell(value: Any) -> str:
+    """A value for reading."""
+    if isinstance(value, bool):
+        return "valid" if value else "invalid"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ def draw(drawer: Callable[[Any], None]) -> bytes:
     import matplotlib.pyplot as plt
 
     # Five inches: on a phone a font of 9 points is then still 9 points high.
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(style):
         figure = plt.figure(figsize=(5, 3.2), layout="constrained")
         drawer(figure)

@@ -5,19 +5,24 @@ proof can go stale.
 import getpass
 import hashlib
 import json
+import os
 import platform
 import subprocess
+import sys
+import tempfile
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from .settings import Settings
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parents[1]  # of the project
+MAX_NEW = 1_000_000  # bytes of an uncommitted new file: a larger one is data in the wrong place
 
 
 def sha256(path: Path) -> str:
@@ -87,10 +92,75 @@ def environment() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        **_hardware(),
         "packages": packages,
         "packages_sha256": hashlib.sha256(packages.encode()).hexdigest(),
     }
+
+
+def _hardware() -> dict[str, str]:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
+    gpus = cuda.device_count() if cuda else 0
+    return {
+        "processor": [*names, platform.processor()][0],
+        "cores": str(os.cpu_count()),
+        "memory_gb": f"{psutil.virtual_memory().total / 1e9:.0f}",
+        "gpus": f"{gpus} {cuda.get_device_name()}" if cuda and gpus else "none",
+    }
+
+
+def provenance_tags(settings: Settings) -> dict[str, str]:
+    """Code and data of a run: commit, uncommitted changes or not, hashes and rows of the data."""
+    from pyarrow.parquet import read_metadata
+
+    splits = sorted(settings.paths.splits.glob("*.parquet"))
+    # One hash over all splits: whether two runs were scored on the same rows.
+    digest = hashlib.sha256("".join(map(sha256, splits)).encode()).hexdigest()
+    return {
+        "code.commit": git("rev-parse", "--verify", "--quiet", "HEAD") or "none",
+        "code.dirty": str(bool(git("status", "--porcelain"))),
+        "data.version": data_version(settings),
+        "data.splits": digest,
+        **{f"data.rows.{f.stem}": str(read_metadata(f).num_rows) for f in splits},
+        **{f"dvc.{p.as_posix()}": dvc_hash(p) for p in (settings.paths.raw, settings.paths.splits)},
+    }
+
+
+def dvc_hash(path: Path) -> str:
+    """The hash under which DVC stores a file or a folder as it is now."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
+    listed = json.dumps([{"md5": dvc_hash(p), "relpath": name} for name, p in files])
+    return hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def uncommitted() -> tuple[bytes, list[str]]:
+    """All that differs from HEAD here, new files included, as `git apply` takes it; and the new
+    files above MAX_NEW bytes, which it leaves out. The repository is not touched.
+    """
+    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
+        return b"", []
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "GIT_INDEX_FILE": f"{folder}/index", "GIT_LITERAL_PATHSPECS": "1"}
+
+        def call(command: str, given: bytes = b"") -> bytes:
+            words = ["git", *command.split()]
+            return subprocess.run(
+                words, env=env, input=given, capture_output=True, check=True
+            ).stdout
+
+        call("read-tree HEAD")
+        new = call("ls-files --others --exclude-standard -z").split(b"\0")[:-1]
+        large = [name for name in new if os.lstat(name).st_size > MAX_NEW]
+        if small := b"\0".join(name for name in new if name not in large):
+            call("add --intent-to-add --pathspec-from-file=- --pathspec-file-nul", small)
+        plain = "--no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/"
+        return call(f"diff --binary {plain} HEAD -- ."), [os.fsdecode(name) for name in large]
 
 
 def write_json(path: Path, content: Any) -> None:

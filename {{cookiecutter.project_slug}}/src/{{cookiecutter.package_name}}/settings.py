@@ -204,7 +204,7 @@ class Data(Strict):
 class Trainer(Strict):
     """Arguments of `lightning.Trainer`; the presets lie in `configs/trainer` and `configs/debug`.
 
-    `batches_per_step` is ours: callbacks are called for every so-manieth batch; see
+    `batches_per_step` is ours: above 1, how many batches a call of `training_step` takes; see
     training/throughput.py.
     """
 
@@ -238,16 +238,16 @@ class Training(Strict):
     """
 
     batch_size: PositiveInt
-    early_stopping_patience: PositiveInt
     num_threads: PositiveInt
     must_overfit: bool
     checkpoint_seconds: PositiveFloat
     streaming: bool
     workers: NonNegativeInt
+    callbacks: dict[str, Component | None]
 
 
 class Health(Strict):
-    """T5: the number from which each sign is named; training/signs.py says what it counts."""
+    """T5: the number from which each sign is named; training/health.py says what it counts."""
 
     not_finite: float
     exploding_gradients: float
@@ -257,10 +257,8 @@ class Health(Strict):
     learning_rate_low: float
     loss_spike: float
     underfitting: float
-    unfinished: float
     overfitting: float
     slower: Share
-    waiting_for_data: Share
     memory_growing: float
 
 
@@ -292,12 +290,6 @@ class Search(Strict):
     max_minutes: PositiveFloat = 10
     stop_at_goal: bool = False
     storage: str = "sqlite:///store/search.db"
-
-
-class Logger(Strict):
-    """Where epoch metrics go beside MLflow, which always keeps the record."""
-
-    extra: Component | None
 
 
 class Tracking(Strict):
@@ -431,7 +423,7 @@ class Settings(Strict):
     training: Training
     health: Health
     search: Search = Search()
-    logger: Logger
+    logger: dict[str, Component]
     tracking: Tracking
     evaluation: Evaluation
     packaging: Packaging

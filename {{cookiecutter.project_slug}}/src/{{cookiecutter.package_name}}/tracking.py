@@ -1,136 +1,206 @@
-"""The record of every run. What a stage records goes to a journal on disk, and from there to MLflow
-(sync.py).
+"""The record of every run, in MLflow. A run is written to a store on this machine; where
+`tracking.uri` is a server, mirror.py copies it there, so that no training waits for a server.
 """
 
-import hashlib
 import json
 import logging
 import os
-import subprocess
+import platform
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import yaml
 from filelock import FileLock
 
 from . import logs
-from .experiments import inputs
-from .experiments.journal import Journal, journals, new_key
-from .provenance import data_version, environment, git, read_json, sha256, user, write_json
+from .provenance import environment, read_json, sha256, uncommitted, user, write_json
+from .provenance import provenance_tags as provenance_tags
 from .settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-os.environ.setdefault(
-    "MLFLOW_DISABLE_TELEMETRY", "true"
-)  # also where this package is used as a library
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # where this is used as a library
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # MLflow's own defaults keep a program waiting for eight minutes where its server is gone.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-RUN_FILE = "run.json"
-# seconds that a finished training waits for its records to be delivered; they go on by themselves
-PATIENCE = 20.0
+RUN_FILE, PATCH = "run.json", "uncommitted.diff"
+SQLITE = "sqlite:///"
+HAS_MIRROR = find_spec(f"{__package__}.mirror") is not None  # a lean project has none
 
 
-def tracker_uri(uri: str) -> str:
-    """A SQLite file's path made absolute: MLflow keeps stores open by the text of their address."""
-    path = uri.removeprefix("sqlite:///")
-    return uri if path == uri else f"sqlite:///{Path(path).resolve().as_posix()}"
+def local_uri(settings: Settings) -> str:
+    """The store that runs are written to: a file on this machine, unless nothing mirrors it."""
+    uri = settings.tracking.uri
+    return uri if uri.startswith(SQLITE) or not HAS_MIRROR else f"{SQLITE}{settings.paths.records}"
+
+
+def mirrored(settings: Settings) -> bool:
+    """Whether runs are recorded here and copied to the tracker, which is a server."""
+    return local_uri(settings) != settings.tracking.uri
 
 
 def client(settings: Settings) -> "MlflowClient":
+    """Of the tracker, which has runs and models; raises what MLflow raises where it is away."""
     return connect(settings.tracking.uri, settings.tracking.experiment)
 
 
 def connect(address: str, experiment: str) -> "MlflowClient":
-    """A client of the tracker; a new SQLite store is made by one process while others wait."""
+    """A client; a new SQLite store is made by one process while others wait."""
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # no lines about tables and migrations
-    uri = tracker_uri(address)
-    mlflow.set_tracking_uri(uri)
-    local = uri.removeprefix("sqlite:///") if uri.startswith("sqlite:///") else None
-    with FileLock(f"{local}.lock") if local else nullcontext():
-        made = mlflow.MlflowClient(uri)
-        if made.get_experiment_by_name(experiment) is None:
+    file = Path(address.removeprefix(SQLITE)).resolve() if address.startswith(SQLITE) else None
+    if file:  # absolute: MLflow keeps stores open by their address
+        file.parent.mkdir(parents=True, exist_ok=True)
+        address = f"{SQLITE}{file.as_posix()}"
+    mlflow.set_tracking_uri(address)
+    with FileLock(f"{file}.lock") if file else nullcontext():
+        tracker = mlflow.MlflowClient(address)
+        if tracker.get_experiment_by_name(experiment) is None:
             with suppress(mlflow.MlflowException):  # another client of a server was faster
-                made.create_experiment(
-                    experiment, Path("mlruns").resolve().as_uri() if local else None
-                )
-    return made
+                files = (file.parent / "mlruns").as_uri() if file else None
+                tracker.create_experiment(experiment, files)
+    return tracker
 
 
+def experiment_id(tracker: "MlflowClient", experiment: str) -> str:
+    entity = tracker.get_experiment_by_name(experiment)
+    assert entity is not None
+    return str(entity.experiment_id)
+
+
+def find_record(tracker: "MlflowClient", experiment: str, key: str) -> Any:
+    """The tracker's run that was recorded under this key, None where it has none."""
+    query = f"tags.record = '{key}'"
+    runs = tracker.search_runs([experiment_id(tracker, experiment)], query, max_results=1)
+    return runs[0] if runs else None
+
+
+@dataclass
 class Run:
-    """One run. Recording is a local write, whether the tracker answers or not; `id` and `client`
-    need the tracker.
-
-    As a context it ends as FINISHED, FAILED or, interrupted, as KILLED.
+    """One run in a store that always answers; `id` and `client` are the tracker's, where a copy has
+    `key` as its tag `record`. As a context it ends as FINISHED, FAILED or, interrupted, as KILLED.
     """
 
-    def __init__(self, settings: Settings, journal: Journal, record: str | None = None) -> None:
-        self.settings, self.journal, self.key = settings, journal, record or journal.key
+    settings: Settings
+    store: "MlflowClient"
+    local_id: str
+    key: str
+    child: bool = False
+    resumed: bool = False  # an earlier process began it
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the tracker is another store than this run's."""
+        return self.store.tracking_uri.startswith(SQLITE) and mirrored(self.settings)
 
     @property
     def client(self) -> "MlflowClient":
         return client(self.settings)
 
-    @property
+    @cached_property
     def id(self) -> str:
-        """The tracker's name for the run. Raises ValueError where the tracker does not answer."""
-        if self.journal.delivered["run_id"] is None:
-            deliver(self.settings, must=True)
-        known = self.journal.delivered["run_id"]
-        return known or str(
-            find_record(self.client, self.settings.tracking.experiment, self.key).info.run_id
-        )
+        """Raises ValueError where the tracker is a server that does not answer."""
+        if not self.mirrored:
+            return self.local_id
+        deliver(self.settings, must=True)
+        run = find_record(self.client, self.settings.tracking.experiment, self.key)
+        return str(run.info.run_id)
 
     def params(self, values: dict[str, Any]) -> None:
-        """Parameters; one over the tracker's limit is named in a tag and stands whole in
-        config/params.yaml.
-        """
-        self.journal.append("params", values={k: str(v) for k, v in flatten(values).items()})
+        """Those over MLflow's limit stand in config/params.yaml alone."""
+        from mlflow.entities import Param
+        from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+        known = self.store.get_run(self.local_id).data.params  # MLflow refuses to change one
+        texts = {k: str(v) for k, v in flatten(values).items() if k not in known}
+        params = [Param(k, v) for k, v in texts.items() if len(v) <= MAX_PARAM_VAL_LENGTH]
+        for i in range(0, len(params), 100):
+            self.store.log_batch(self.local_id, params=params[i : i + 100])
 
     def metrics(self, values: dict[str, float], prefix: str = "", step: int = 0) -> None:
-        self.journal.metrics({f"{prefix}{k}": float(v) for k, v in values.items()}, step)
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        # What an interrupted process recorded at its end is not recorded again.
+        known = self.store.get_run(self.local_id).data.metrics if self.resumed else {}
+        metrics = [Metric(f"{prefix}{k}", float(v), now, step) for k, v in values.items()]
+        new = [m for m in metrics if step or known.get(m.key) != m.value]
+        self.store.log_batch(self.local_id, metrics=new)
 
     def tags(self, values: dict[str, Any]) -> None:
-        self.journal.append("tags", values={k: str(v) for k, v in values.items()})
+        from mlflow.entities import RunTag
+
+        self.store.log_batch(self.local_id, tags=[RunTag(k, str(v)) for k, v in values.items()])
 
     def artifacts(self, paths: list[Path], folder: str = "") -> None:
         """Copies of files, or of what folders hold; what does not exist is left out."""
         for path in paths:
-            if path.exists():
-                self.journal.file(path, folder)
+            if path.is_dir():
+                self.store.log_artifacts(self.local_id, str(path), folder)
+            elif path.exists():
+                self.store.log_artifact(self.local_id, str(path), folder)
 
     def text(self, content: str, file: str) -> None:
-        self.journal.text(content, file)
+        self.store.log_text(self.local_id, content, file)
+
+    def mark(self) -> None:
+        """The server has not got this run as it is now."""
+        if self.mirrored:
+            self.tags({"mirror.unsent": "true"})
 
     def finish(self, status: str = "FINISHED") -> None:
-        self.journal.append("finish", status=status)
+        self.store.set_terminated(self.local_id, status)
+        self.mark()
+
+    @cached_property
+    def monitor(self) -> Any:
+        """MLflow's thread that samples CPU, memory, disk, network and GPUs: metrics `system/*`."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        uri = self.store.tracking_uri
+        monitor: Any = SystemMetricsMonitor
+        return monitor(self.local_id, 5, resume_logging=True, tracking_uri=uri)
 
     def __enter__(self) -> "Run":
+        if not self.child:
+            self.monitor.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit)
-        self.finish("FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
+        if not self.child:
+            self.monitor.finish()
+            # What it left: a training may be shorter than the five seconds of a sample.
+            self.monitor.publish_metrics(self.monitor.aggregate_metrics())
+            self.monitor.mlflow_logger.flush()
+        if kind and not issubclass(kind, Exception):  # Ctrl-C
+            self.finish("KILLED")
+            return
+        self.finish("FAILED" if kind else "FINISHED")
+        if not self.child:
+            deliver(self.settings)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat.update(
-            flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
 
 
@@ -144,216 +214,138 @@ def start(
     """Opens a run, below its parent where it has one; under a key that was used before, goes on
     with that run.
     """
-    journal = Journal(settings.paths.records / (key or new_key()))
-    if journal.exists():
-        journal.open("resume")
+    store, key = connect(local_uri(settings), settings.tracking.experiment), key or new_key()
+    if parent is None:
+        look_around(settings, store)
+    entity = find_record(store, settings.tracking.experiment, key)
+    run = Run(settings, store, "", key, child=parent is not None, resumed=entity is not None)
+    if entity:
+        store.update_run(entity.info.run_id, "RUNNING")
     else:
-        own = {"mlflow.user": user(), **(tags or {})}
-        journal.open(
-            "start",
-            **_target(settings),
-            name=name,
-            parent=parent.key if parent else None,
-            tags={k: str(v) for k, v in own.items()},
-        )
-    return Run(settings, journal)
+        home = experiment_id(store, settings.tracking.experiment)
+        entity = store.create_run(home, tags={"record": key}, run_name=name)
+    run.local_id = entity.info.run_id
+    process = {"host": platform.node(), "process": _process(os.getpid())}
+    run.tags({"mlflow.user": user(), **process, **(tags or {})})
+    if parent:
+        run.tags({"mlflow.parentRunId": parent.local_id, "record.parent": parent.key})
+    run.mark()
+    return run
 
 
-def _target(settings: Settings) -> dict[str, str]:
-    return {"uri": settings.tracking.uri, "experiment": settings.tracking.experiment}
+def new_key() -> str:
+    return uuid.uuid4().hex
 
 
-@contextmanager
-def followed(settings: Settings, run: Run) -> Iterator[Run]:
-    """The run as a context; another process delivers meanwhile, samples the machine, and ends runs
-    that we leave open.
-
-    It lives in a session of its own and learns of our end by its closed input, so it also outlives
-    a kill -9 of ours.
-    """
-    package = __package__.partition(".")[0]
-    command = [
-        sys.executable,
-        "-m",
-        package,
-        "sync",
-        "--follow",
-        run.key,
-        f"paths.records={settings.paths.records}",
-    ]
-    null = subprocess.DEVNULL
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
-    )
-    assert process.stdin is not None
-    try:
-        with run:
-            yield run
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.returncode = 0  # it goes on by itself, and ends by itself
-        warn_of_waiting(settings)
+def attach(settings: Settings, key: str) -> Run | None:
+    """A run that was begun before, to be added to; None where the local store does not have it."""
+    store = connect(local_uri(settings), settings.tracking.experiment)
+    run = find_record(store, settings.tracking.experiment, key)
+    return Run(settings, store, run.info.run_id, key) if run else None
 
 
-def warn_of_waiting(settings: Settings) -> None:
-    """One line where records could not be delivered yet."""
-    waiting = sum(journal.waits() for journal in journals(settings.paths.records))
-    if waiting:
-        logs.get("sync").warning(
-            "%d run(s) wait in %s: the tracker does not answer, or is still taking them; the verb `sync` delivers them",
-            waiting,
-            settings.paths.records,
-        )
+def look_around(settings: Settings, store: "MlflowClient") -> None:
+    """Ends runs whose process on this machine is gone; says what is not as one might expect."""
+    query, log = f"status = 'RUNNING' and tags.host = '{platform.node()}'", logs.get("tracking")
+    for run in store.search_runs([experiment_id(store, settings.tracking.experiment)], query):
+        tags = run.data.tags
+        if _process(int(tags["process"].split()[0])) != tags["process"]:
+            Run(settings, store, run.info.run_id, tags["record"]).finish("KILLED")
+    if not HAS_MIRROR and not settings.tracking.uri.startswith(SQLITE):
+        log.warning("records go straight to the server: only `full` trains on while it is away")
+    folder = settings.paths.records.parent / "records"
+    if any(map(_waits, folder.glob("*/lines.jsonl"))):
+        log.warning("records of an earlier version wait in %s: its `sync` delivers them", folder)
+
+
+def _waits(journal: Path) -> bool:
+    """Whether a run that an earlier version of this project recorded was not delivered whole."""
+    delivered = journal.with_name("delivered.json")
+    offset = read_json(delivered)["offset"] if delivered.is_file() else 0
+    return bool(journal.stat().st_size > offset)
+
+
+def _process(number: int) -> str:
+    """A process by its number and the second of its start, as numbers come again."""
+    with suppress(psutil.NoSuchProcess):
+        return f"{number} {psutil.Process(number).create_time():.0f}"
+    return "gone"
 
 
 def deliver(settings: Settings, must: bool = False) -> None:
-    """Delivers in this process what waits. With `must`, raises ValueError where the tracker does
-    not answer.
+    """Copies runs to the server, where `tracking.uri` is one. Where it does not answer, a line says
+    so; with `must` that is a ValueError.
     """
-    from .experiments.sync import deliver_all
-
-    problem = deliver_all(settings.paths.records, forget=not must)
-    if problem and must:
-        raise ValueError(f"the tracker at {settings.tracking.uri} does not answer: {problem}")
-    if problem:
-        warn_of_waiting(settings)
-
-
-def provenance_tags(settings: Settings) -> dict[str, str]:
-    """Code and data of a run: commit, uncommitted changes or not, hashes of the data and of each
-    DVC output.
-    """
-    return {
-        "code.commit": git("rev-parse", "--verify", "--quiet", "HEAD") or "none",
-        "code.dirty": str(bool(git("status", "--porcelain"))),
-        "data.version": data_version(settings),
-        **_splits_tags(settings),
-        **inputs.data(settings),
-    }
-
-
-def _splits_tags(settings: Settings) -> dict[str, str]:
-    """Rows of each split, and one hash over them all: whether two runs were scored on the same
-    rows.
-    """
-    from pyarrow.parquet import read_metadata
-
-    files = sorted(settings.paths.splits.glob("*.parquet"))
-    rows = {f"data.rows.{f.stem}": str(read_metadata(f).num_rows) for f in files}
-    digest = hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
-    return {**rows, "data.splits": digest}
+    if mirrored(settings):
+        import_module(".mirror", __package__).deliver(settings, must)
 
 
 def record_inputs(run: Run, settings: Settings) -> None:
-    """Once per trained model: parameters, provenance, environment, uncommitted changes, composed
-    configuration.
+    """Once per trained model: parameters, command, provenance, environment, uncommitted changes,
+    composed configuration.
     """
     run.params(settings.model_dump(mode="json"))
-    run.tags(provenance_tags(settings))
-    found = environment()
-    lock = Path("requirements.lock")
-    run.tags(
-        {
-            "env.packages_sha256": found["packages_sha256"],
-            "env.python": found["python"],
-            "env.hardware": found["platform"],
-        }
-    )
+    around, lock, (patch, left_out) = environment(), Path("requirements.lock"), uncommitted()
+    # `pipeline` leaves its overrides to the stages in OVERRIDES.
+    overrides = os.environ.get("OVERRIDES") or " ".join(w for w in sys.argv[1:] if "=" in w)
+    run.tags(provenance_tags(settings) | {"command": " ".join(sys.argv), "overrides": overrides})
+    run.tags({"code.left_out": ", ".join(left_out)[:2000] or "none"})
+    run.tags({f"env.{name}": value for name, value in around.items() if name != "packages"})
     run.tags({"env.lock_sha256": sha256(lock) if lock.is_file() else "none"})
-    run.text(json.dumps(found, indent=2), "environment/environment.json")
-    run.text(found["packages"], "environment/packages.txt")
-    inputs.record(run)
+    run.text(json.dumps(around, indent=2), "environment/environment.json")
+    run.text(around["packages"], "environment/packages.txt")
+    with TemporaryDirectory() as folder:
+        file = Path(folder, PATCH)
+        file.write_bytes(patch or b"no uncommitted changes\n")
+        run.artifacts([file], "code")
     composed = settings.model_dump(mode="json", exclude_unset=True)  # as it was given
     run.text(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), "config/params.yaml")
     run.artifacts([Path("dvc.lock")], "config")
     # The schema is in validation.json. An exploring run reports elsewhere and finds neither.
-    run.artifacts(
-        [settings.paths.reports / name for name in ("validation.json", "data_card.md")], "data"
-    )
+    reports = settings.paths.reports
+    run.artifacts([reports / "validation.json", reports / "data_card.md"], "data")
 
 
 def remember(settings: Settings, run: Run, started: float, baselines: dict[str, Run]) -> None:
-    """Which runs made the models in artifacts/model; nothing depends on this file.
-
-    A run that the tracker does not have yet is named by its key, which will be its tag `record`
-    there.
+    """Which runs made the models in artifacts/model, by the tracker's ids or, where that is a
+    server, by their keys; nothing depends on this file.
     """
-    ids = {
-        name: r.journal.delivered["run_id"] or r.key
-        for name, r in {"network": run, **baselines}.items()
-    }
-    content = {
-        "run_id": ids["network"],
-        "record": run.key,
-        "runs": ids,
-        "started": started,
-        "ended": time.time(),
-    }
+    runs = {"network": run, **baselines}
+    ids = {name: r.key if r.mirrored else r.local_id for name, r in runs.items()}
+    times = {"started": started, "ended": time.time()}
+    content = {"run_id": ids["network"], "record": run.key, "runs": ids, **times}
     write_json(settings.paths.reports / RUN_FILE, content)
 
 
 @contextmanager
 def current(settings: Settings, stage: str) -> Iterator[Run]:
-    """The run that trained the model on disk, to be added to by a later stage; delivers what was
-    added.
+    """The run that trained the model on disk, to be added to by a later stage.
 
     Where the stage already wrote to the run, the model is being judged again: that is a child run.
     A clone with an empty tracker gets a new run, filled from reports/ and tagged `restored`.
     """
-    run = _current(settings, stage)
-    try:
+    trained = read_json(settings.paths.reports / RUN_FILE)
+    run = attach(settings, trained["record"]) or _from_tracker(settings, trained)
+    if f"stage.{stage}" in run.store.get_run(run.local_id).data.tags:
+        with start(settings, f"{stage} again", run) as child:
+            yield child
+    else:
+        run.mark()
         yield run
-    finally:
-        run.journal.append("close")
-        deliver(settings)
-
-
-def _current(settings: Settings, stage: str) -> Run:
-    made_by = read_json(settings.paths.reports / RUN_FILE)
+        run.mark()
     deliver(settings)
-    journal = Journal(settings.paths.records / made_by["record"])
-    if (
-        journal.exists() and journal.waits()
-    ):  # the tracker is away: these records go where the others are
-        journal.open("continue")
-        return Run(settings, journal)
-    more = Journal(settings.paths.records / new_key())
-    try:
-        run = find_record(client(settings), settings.tracking.experiment, made_by["record"])
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy"):
-            raise
-        more.open("continue", **_target(settings), record=made_by["record"])
-        return Run(settings, more, made_by["record"])
-    if run is None:
-        return _restore(settings, made_by)
-    if f"stage.{stage}" in run.data.tags:
-        return start(settings, f"{stage} again", tags={"mlflow.parentRunId": run.info.run_id})
-    more.open("continue", **_target(settings), record=made_by["record"])
-    return Run(settings, more, made_by["record"])
 
 
-def find_record(made: "MlflowClient", experiment: str, key: str) -> Any:
-    """The tracker's run that was recorded under this key, None where it has none."""
-    known = made.get_experiment_by_name(experiment)
-    assert known is not None
-    found = made.search_runs([known.experiment_id], f"tags.record = '{key}'", max_results=1)
-    return found[0] if found else None
-
-
-def _restore(settings: Settings, made_by: dict[str, Any]) -> Run:
-    tags = {"restored": "true", "restored.from": made_by["run_id"]}
-    run = start(settings, "train (restored)", tags=tags, key=made_by["record"])
-    record_inputs(run, settings)
-    training = settings.paths.reports / "training.json"
-    if training.is_file():
+def _from_tracker(settings: Settings, trained: dict[str, Any]) -> Run:
+    """The server's run, where only that has it; else a new one."""
+    key, tracker = trained["record"], client(settings)
+    known = find_record(tracker, settings.tracking.experiment, key)
+    if known:
+        return Run(settings, tracker, known.info.run_id, key)
+    tags = {"restored": "true", "restored.from": trained["run_id"]}
+    with start(settings, "train (restored)", tags=tags, key=key) as run:
+        record_inputs(run, settings)
+        training = settings.paths.reports / "training.json"
         run.metrics(flatten(read_json(training)["metrics"]))
-    run.text(
-        "This run was recreated from reports/, since the tracker did not know it.\n", "restored.txt"
-    )
-    run.artifacts([settings.paths.reports], "reports")
-    run.finish()
+        run.artifacts([settings.paths.reports], "reports")
     return run

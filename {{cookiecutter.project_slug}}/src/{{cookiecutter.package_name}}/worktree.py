@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def run_git(*arguments: str, cwd: Path | None = None) -> str:
-    """Output of a git command. Raises RuntimeError."""
+    """Output of a git command. Raises ValueError."""
     done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"git {arguments[0]} failed: {done.stderr.strip()}")
+        raise ValueError(f"git {arguments[0]} failed: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
@@ -75,7 +75,7 @@ class Worktree:
 
     def call(self, module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int:
         """Exit code of a Python module, run on the worktree's own sources, with its output in
-        logs/<job>-<time>.txt. Raises RuntimeError.
+        logs/<job>-<time>.txt. Raises ValueError.
         """
         output = self.main / self.settings.paths.logs / f"{self.job}-{self.time}.txt"
         output.parent.mkdir(exist_ok=True)
@@ -86,7 +86,7 @@ class Worktree:
         with output.open("a", encoding="utf-8") as file:
             code = _run(command, cwd=self.project, env=environment, stdout=file, stderr=file)
         if code not in accepted:
-            raise RuntimeError(
+            raise ValueError(
                 f"`{module} {arguments[0]}` failed with exit code {code}: read {output}"
             )
         return code
@@ -113,8 +113,8 @@ class Worktree:
     def shared_paths(self) -> list[str]:
         """Overrides with which a verb in the worktree acts on the main checkout's models."""
         paths = self.settings.paths
-        shared = {"live": paths.live, "audit": paths.audit, "state": paths.state}
-        return [f"paths.{name}={self.main / path}" for name, path in shared.items()]
+        shared = ("live", "audit", "state", "records")
+        return [f"paths.{name}={self.main / getattr(paths, name)}" for name in shared]
 
     def add_feedback(self, rows: "pd.DataFrame") -> None:
         """One more file of feedback, in a folder that from now on DVC keeps."""

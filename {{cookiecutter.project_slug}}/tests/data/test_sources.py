@@ -1,17 +1,14 @@
 import gzip
-import hashlib
-import sqlite3
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from harness import Project, module
+import yaml
+from harness import ROOT, Project, module
 
 sources = module("data.sources")
+CHOICES = [p.stem for p in (ROOT / "configs" / "source").glob("*.yaml") if p.stem != "bundled"]
 CSV = 'key,city,age,zip,left\n7,Bonn,41.5,007,1\n8,"a, ""b""",,010,0\n9,,30,,\n'
 
 
@@ -66,7 +63,7 @@ def test_other_forms_of_a_file_give_the_same_rows(folder: Path) -> None:
         ({"label": "right"}, r"lacks the columns \['right'\]: it has \['key', 'city'"),
         ({"id": "nr"}, r"lacks the columns \['nr'\]"),
         ({"columns": ["age", "height"]}, r"lacks the columns \['height'\]"),
-        ({"sha256": "0" * 64}, "has SHA-256 [0-9a-f]{64} and not 0000"),
+        ({"sha256": "0" * 64}, "has SHA-256 [0-9a-f]{64}, not data.source.sha256 0000"),
         ({"path": "nowhere://mine.csv"}, "cannot be read: Protocol not known"),
     ],
 )
@@ -109,118 +106,9 @@ def test_a_store_whose_library_is_missing_is_named(
         sources.table("s3://bucket/mine.csv", label="left")
 
 
-class Web(BaseHTTPRequestHandler):
-    """Answers /mine.csv whole, /short.csv cut off, /broken.csv with an error, and the rest with
-    404.
-    """
-
-    def do_GET(self) -> None:
-        known = {"/mine.csv": 200, "/short.csv": 200, "/broken.csv": 503}
-        body = CSV.encode() if self.path in known else b"<html>"
-        self.send_response(known.get(self.path, 404))
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:20] if self.path == "/short.csv" else body)
-
-    def do_HEAD(self) -> None:
-        self.send_error(405)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def web() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Web)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.mark.row("D2")
-def test_a_url_is_read_where_the_checksum_fits(web: str, folder: Path) -> None:
-    digest = hashlib.sha256(CSV.encode()).hexdigest()
-    wanted = values(sources.table("mine.csv", label="left", id="key"))
-    assert (
-        values(sources.table(f"{web}/mine.csv", label="left", id="key", sha256=digest.upper()))
-        == wanted
-    )
-    with pytest.raises(ValueError, match="has SHA-256"):
-        sources.table(f"{web}/mine.csv", label="left", sha256="0" * 64)
-
-
-@pytest.mark.row("D2")
-@pytest.mark.parametrize("name", ["missing.csv", "short.csv", "broken.csv"])
-def test_an_answer_that_is_not_the_file_is_an_error(name: str, web: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} cannot be read"):
-        sources.table(f"{web}/{name}", label="left")
-
-
-def test_a_server_that_is_gone_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"mine.csv cannot be read: .*connect"):
-        sources.table("http://127.0.0.1:9/mine.csv", label="left")
-
-
-@pytest.fixture
-def database(folder: Path) -> str:
-    with sqlite3.connect("my.db") as connection:
-        connection.execute(
-            "CREATE TABLE people (key INTEGER, city TEXT, age REAL, photo BLOB, left INTEGER)"
-        )
-        people = [(9, None, 30, b"\x00", None), (7, "Bonn", 41.5, b"\x01", 1)]
-        connection.executemany("INSERT INTO people VALUES (?, ?, ?, ?, ?)", people)
-    connection.close()
-    return "sqlite:///my.db"
-
-
-@pytest.mark.row("D2")
-def test_a_query_gives_rows_in_the_order_of_their_keys(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DATABASE_URL", database)
-    rows = sources.sql(
-        "$DATABASE_URL", "SELECT * FROM people WHERE age > 10", label="left", id="key"
-    )
-    assert values(rows) == [[7, "Bonn", 41.5, b"\x01", 1], [9, None, 30, b"\x00", None]]
-
-
-def test_what_a_database_refuses_is_said_in_one_line_without_secrets(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DB_PASSWORD", "p@ss/word")
-    for url, query, words in (
-        (database, "SELECT * FROM nobody", "no such table: nobody"),
-        ("sqlite:///none/my.db", "SELECT 1", "unable to open"),
-        ("nonsense", "SELECT 1", "Could not parse"),
-        ("$NO_SUCH_VARIABLE", "SELECT 1", "needs the environment variable NO_SUCH_VARIABLE"),
-        ("postgresql://me:p%40ss@127.0.0.1:9/db", "SELECT 1", "holds a password: write"),
-        ("mysql+nodriver://me:$DB_PASSWORD@127.0.0.1/db", "SELECT 1", "Can't load plugin"),
-    ):
-        with pytest.raises(ValueError, match=words) as caught:
-            sources.sql(url, query, label="left")
-        assert (
-            "\n" not in str(caught.value)
-            and "p@ss" not in str(caught.value)
-            and "p%40" not in str(caught.value)
-        )
-
-
-def test_a_password_is_quoted_where_it_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DB_PASSWORD", "p@ss/word")
-    assert (
-        sources._filled("postgresql://me:$DB_PASSWORD@host/db")
-        == "postgresql://me:p%40ss%2Fword@host/db"
-    )
-
-
-@pytest.mark.parametrize("choice", ["files", "url", "s3", "sql"])
+@pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_says_what_it_needs(choice: str, project: Project) -> None:
     compose, parse = module("pipeline").compose, module("settings").parse
-    import yaml
-
     composed = yaml.safe_load(compose([f"source={choice}"]))
     missing = [key for key, value in composed["data"]["source"].items() if value == "???"]
     assert missing

@@ -41,9 +41,7 @@ def test_a_row_keeps_its_split_when_rows_are_added_or_reordered(
 
 
 @pytest.mark.row("D7")
-def test_files_are_stable_when_data_is_added(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_stable_when_data_is_added(project: Project) -> None:
     """All rows of the files, in the order of the snapshot; chunks change nothing."""
     assert (project.run("ingest"), project.run("validate")) == (0, 0)
     rows = module("data.ingest").read(project.settings())
@@ -53,7 +51,7 @@ def test_files_are_stable_when_data_is_added(
     after = made(project)
     assert {key: after[key] for key in before} == before and len(after) == len(rows)
     train = pd.read_parquet(project.settings().paths.splits / "train.parquet")
-    monkeypatch.setattr(module("data.snapshot"), "CHUNK_ROWS", 50)
+    store(project, rows.iloc[::-1].reset_index(drop=True), group=50)
     assert made(project) == after
     again = pd.read_parquet(project.settings().paths.splits / "train.parquet")
     pd.testing.assert_frame_equal(again, train)
@@ -149,14 +147,10 @@ def test_by_time_the_newest_rows_are_the_test_split(as_date: bool, project: Proj
     assert {key for key, name in fixed.items() if name == "test"} == {*rows["id"][days >= 50]}
 
 
-def test_label_deviation_sees_a_lopsided_split() -> None:
-    labels = np.array([0, 1] * 50)
-    assert split.deviation(labels, np.where(labels == 0, 0, 3), "binary")["train"] == pytest.approx(
-        0.5
-    )
-    values = np.linspace(0, 1, 1000)
-    assert split.deviation(values, np.where(values < 0.25, 0, 3), "regression")[
-        "train"
-    ] == pytest.approx(0.75, abs=1e-3)
-    even = split.deviation(values, np.arange(1000) % 4, "regression")
-    assert max(even.values()) < 0.01
+def test_label_deviation_sees_a_lopsided_split(project: Project) -> None:
+    data = project.settings().data
+    deviation = module("modeling.kinds").of(data.kind).label_deviation
+    labels = pd.Series([*data.labels[:2] * 50] or np.linspace(0, 1, 100))
+    assert deviation(labels[labels == labels.max()], labels) > 0.4
+    assert deviation(labels.iloc[:50], labels.iloc[:50]) == 0
+    assert deviation(labels.head(0), labels) > 0.4

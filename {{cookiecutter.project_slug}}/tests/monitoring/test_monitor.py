@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kinds import every_kind
 from prometheus_client.parser import text_string_to_metric_families
 
 from {{cookiecutter.package_name}}.monitoring import monitor
-from {{cookiecutter.package_name}}.monitoring.drift import Result
-from {{cookiecutter.package_name}}.monitoring.quality import measure
 from {{cookiecutter.package_name}}.monitoring.samples import Sample
 from {{cookiecutter.package_name}}.settings import Settings
 
@@ -29,7 +26,6 @@ def run(settings: Settings) -> tuple[int, dict[str, Any]]:
     return code, json.loads((settings.paths.reports / "monitor.json").read_text(encoding="utf-8"))
 
 
-@every_kind
 def test_a_clean_stream_raises_no_alarm(
     settings: Settings, ask: Stream, identity: str, draw: Draw
 ) -> None:
@@ -44,11 +40,10 @@ def test_a_clean_stream_raises_no_alarm(
     assert report["window"]["rows"] == 300
     assert report["provenance"]["bundle"] == report["identity"] == identity
     answered = {"probabilities", "predicted labels"} if settings.data.labels else VALUES
-    assert {test["name"] for test in report["tests"]} >= {*answered, "embedding"}
+    assert {test["name"] for test in report["tests"]} >= set(answered)
     assert {"statistic", "p", "adjusted", "effect", "words"} <= report["tests"][0].keys()
 
 
-@every_kind
 def test_a_spoiled_stream_raises_one_that_says_why(
     settings: Settings, ask: Stream, draw: Draw
 ) -> None:
@@ -71,7 +66,6 @@ def test_only_the_newest_window_of_the_champion_counts(
     assert report["versions"]["0"]["request_share"] == pytest.approx(250 / 800)
 
 
-@every_kind
 def test_too_few_rows_give_no_verdict(settings: Settings, ask: Stream, draw: Draw) -> None:
     ask(draw(199, seed=2, noise=2))
     code, report = run(settings)
@@ -84,7 +78,6 @@ def test_too_few_rows_give_no_verdict(settings: Settings, ask: Stream, draw: Dra
     assert "199 predictions" in report["reasons"][0]
 
 
-@every_kind
 @pytest.mark.parametrize(("wrong", "expected"), [(15, 0), (40, 3)])
 def test_errors_alarm_where_they_are_surely_over_the_limit(
     settings: Settings, ask: Stream, draw: Draw, wrong: int, expected: int
@@ -96,19 +89,6 @@ def test_errors_alarm_where_they_are_surely_over_the_limit(
     assert all(reason.startswith("error rate") for reason in report["reasons"])
 
 
-@every_kind
-@pytest.mark.row("O5")
-def test_signs_of_abuse_warn_and_do_not_alarm(settings: Settings, ask: Stream, draw: Draw) -> None:
-    ask(draw(300, seed=2), instances=[{"x": i % 5} for i in range(300)], labelled=100)
-    code, report = run(settings)
-    assert code == 0
-    assert ["flood" in warning or "flipped" in warning for warning in report["warnings"]] == [
-        True,
-        True,
-    ]
-
-
-@every_kind
 @pytest.mark.row("O6")
 def test_prometheus_reads_the_same_numbers(settings: Settings, ask: Stream, draw: Draw) -> None:
     ask(draw(300, seed=2, noise=2), labelled=100, wrong=50)
@@ -130,18 +110,6 @@ def test_prometheus_reads_the_same_numbers(settings: Settings, ask: Stream, draw
     } == {test["name"]: test["adjusted"] for test in report["tests"]}
 
 
-@every_kind
-def test_what_is_unknown_is_no_zero_for_prometheus(
-    settings: Settings, ask: Stream, draw: Draw
-) -> None:
-    ask(draw(300, seed=2))
-    run(settings)
-    assert "model_error_rate" not in (settings.paths.reports / "monitor.prom").read_text(
-        encoding="utf-8"
-    )
-
-
-@every_kind
 @pytest.mark.row("O6")
 @pytest.mark.parametrize(("rows", "pictures"), [(300, 4), (1, 2)])
 def test_the_page_stands_alone(
@@ -160,15 +128,6 @@ def test_the_page_stands_alone(
     assert "viewport" in page
 
 
-@every_kind
-def test_a_champion_without_requests_cannot_be_judged(
-    settings: Settings, ask: Stream, draw: Draw
-) -> None:
-    ask(draw(250, seed=2), identity="another", version="0")
-    code, report = run(settings)
-    assert (code, report["quality"]["mean_confidence"]) == (4, None)
-
-
 def test_what_is_missing_is_named_with_the_command_that_makes_it(
     settings: Settings, request: Any
 ) -> None:
@@ -177,15 +136,6 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(
     request.getfixturevalue("identity")
     with pytest.raises(ValueError, match="start `make serve`"):
         monitor.monitor(settings)
-
-
-def test_many_changes_are_told_in_a_few_lines() -> None:
-    found = [
-        Result(f"signal {i}", "", 0.5, 0.0, 0.5, "D", "", 0.009 / (i + 1), True) for i in range(9)
-    ]
-    told = monitor.alarms(found, measure([], [], 0.9), 1)
-    assert [line[:8] for line in told[:5]] == [f"signal {i}" for i in (8, 7, 6, 5, 4)]
-    assert len(told) == 6 and told[5].startswith("and 4 more")
 
 
 def test_every_run_is_in_the_log(settings: Settings, ask: Stream, draw: Draw) -> None:

@@ -1,12 +1,11 @@
 """When the routine retrains, and what each run leaves in the log."""
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
+from watched import last_line, run
 
 from {{cookiecutter.package_name}}.monitoring import routine
 from {{cookiecutter.package_name}}.settings import Settings
@@ -21,16 +20,6 @@ def report(verdict: str = "alarm", warnings: tuple[str, ...] = ()) -> dict[str, 
         "reasons": ["it changed"],
         "warnings": list(warnings),
     }
-
-
-def run(settings: Settings) -> int:
-    return routine.run(
-        settings, argparse.Namespace(force=False, scheduled="2030-01-01T04:15:00+00:00")
-    )
-
-
-def last_line() -> dict[str, Any]:
-    return dict(json.loads(Path("logs/routine.jsonl").read_text(encoding="utf-8").splitlines()[-1]))
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,17 @@ question.
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from kinds import every_kind
 
-from {{cookiecutter.package_name}}.packaging.bundle import seal
 from {{cookiecutter.package_name}}.serving.predictor import Champion, load_live
 from {{cookiecutter.package_name}}.serving.store import recent
 from {{cookiecutter.package_name}}.settings import Settings
 from {{cookiecutter.package_name}}.task import features
-from {{cookiecutter.package_name}}.types import Decisions, Estimates
 
 JSON = {"Content-Type": "application/json"}
 Serve = Callable[..., httpx.Client]
@@ -38,56 +34,24 @@ def asked(client: httpx.Client, rows: Any, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.row("S1")
-@pytest.mark.parametrize("kind", ["multiclass", "binary"], indirect=True)
-def test_a_class_is_the_bundles_own_answer(
+def test_an_answer_is_the_bundles_own(
     client: httpx.Client, settings: Settings, rows: Any, live: str
 ) -> None:
     champion = load_live(settings.paths.live)
-    decisions = champion.predict({name: array[:40] for name, array in rows.inputs.items()}).answers
-    assert isinstance(decisions, Decisions)
-    predictions = asked(client, rows, 40)
-    for i, answer in enumerate(predictions):
-        assert answer["label"] == settings.data.labels[decisions.label[i]]
-        assert list(answer["probabilities"]) == settings.data.labels
-        np.testing.assert_allclose(
-            list(answer["probabilities"].values()), decisions.probabilities[i], atol=1e-5
-        )
-        assert answer["confidence"] == answer["probabilities"][answer["label"]]
-        assert answer["abstain"] is bool(decisions.abstain[i])
-        inside = zip(settings.data.labels, decisions.sets[i], strict=True)
-        assert answer["set"] == [name for name, is_in in inside if is_in]
-    right = [a["label"] == label for a, label in zip(predictions, rows.labels, strict=False)]
-    assert sum(right) > 20  # a real model, not chance
-    if settings.data.kind == "binary":  # the stored threshold decides, not the larger probability
-        positive = settings.data.labels[1]
-        assert all(
-            (a["label"] == positive) == (a["probabilities"][positive] >= 0.3) for a in predictions
-        )
+    inputs = {name: array[:40] for name, array in rows.inputs.items()}
+    expected = champion.encode(champion.predict(inputs).answers)
+    near, right = 1e-4 * champion.bundle.card.label_scale, 0
+    for given, own, label in zip(asked(client, rows, 40), expected, rows.labels, strict=False):
+        assert given.pop("prediction_id") and list(given) == list(own)
+        right += champion.bundle.kind.is_right(given, label)
+        for name, value in own.items():
+            if isinstance(value, dict | float):
+                assert given[name] == pytest.approx(value, abs=near)
+            elif name != "interval":
+                assert given[name] == value
+    assert right > 20  # a real model, not chance
 
 
-@pytest.mark.row("S1")
-@pytest.mark.parametrize("kind", ["regression"], indirect=True)
-def test_a_value_is_the_bundles_own_answer(
-    client: httpx.Client, settings: Settings, rows: Any, live: str
-) -> None:
-    champion = load_live(settings.paths.live)
-    estimates = champion.predict({name: array[:40] for name, array in rows.inputs.items()}).answers
-    predictions = asked(client, rows, 40)
-    assert isinstance(estimates, Estimates)
-    near = 1e-4 * champion.bundle.card.label_scale
-    assert list(predictions[0]) == ["prediction_id", "value", "interval", "deviation", "abstain"]
-    columns = {
-        "value": estimates.value,
-        "interval": estimates.intervals,
-        "deviation": estimates.deviation,
-    }
-    for name, wanted in columns.items():
-        np.testing.assert_allclose([answer[name] for answer in predictions], wanted, atol=near)
-    assert [answer["abstain"] for answer in predictions] == estimates.abstain.tolist()
-    assert np.corrcoef([answer["value"] for answer in predictions], rows.labels[:40])[0, 1] > 0.3
-
-
-@every_kind
 @pytest.mark.row("S1", "S5", "S6", "S11")
 def test_a_prediction_is_stored_and_takes_feedback(
     client: httpx.Client, settings: Settings, rows: Any, live: str, wait_for: Callable[..., None]
@@ -117,14 +81,8 @@ def test_a_prediction_is_stored_and_takes_feedback(
         and row["signals"]["embedding"] is None
     )
     assert all(isinstance(value, float | None) for value in row["signals"]["signals"].values())
-    if settings.data.labels:
-        assert row["label"] == answer["label"]
-        np.testing.assert_allclose(
-            row["signals"]["probabilities"], list(answer["probabilities"].values()), atol=1e-6
-        )
-    else:
-        assert row["label"] == answer["value"] and row["signals"]["interval"] == answer["interval"]
-        assert row["signals"]["deviation"] == -row["confidence"] == answer["deviation"]
+    names = {"label", "value"} & set(answer)
+    assert row["label"] == answer[names.pop()]
 
 
 HOSTILE = {
@@ -176,15 +134,6 @@ def test_every_field_of_an_item_is_checked(client: httpx.Client, rows: Any) -> N
     assert status == 422 and answer["details"][0]["field"] == "instances[0].extra"
     status, answer = send(client, json.dumps({"instances": [item], "extra": 1}).encode())
     assert status == 422 and answer["details"][0]["field"] == "extra"
-
-
-@pytest.mark.row("S7", "S8")
-def test_a_large_body_is_refused_without_its_length(client: httpx.Client) -> None:
-    def pieces() -> Iterator[bytes]:
-        for _ in range(40):
-            yield b" " * 50_000
-
-    assert client.post("/predict", content=pieces(), headers=JSON).status_code == 413
 
 
 @pytest.mark.row("S7")
@@ -251,7 +200,6 @@ def test_the_schema_describes_the_requests(client: httpx.Client, settings: Setti
     assert known["Instance"] == features.instance_schema(load_live(settings.paths.live).features)
 
 
-@every_kind
 @pytest.mark.row("S1")
 def test_metrics_count_what_happened(client: httpx.Client, settings: Settings, rows: Any) -> None:
     client.post("/predict", json={"instances": rows.items[:5]})
@@ -366,17 +314,6 @@ def test_a_new_champion_takes_over_and_a_broken_one_does_not(
     assert answer["model"] == {"version": "2", "identity": identity}
 
 
-@every_kind
-def test_a_bundle_that_fails_its_own_examples_is_not_loaded(live: str, settings: Settings) -> None:
-    folder = settings.paths.live / "1"
-    examples = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
-    examples["raw"] = [[1.01 * number + 0.01 for number in row] for row in examples["raw"]]
-    (folder / "examples.json").write_text(json.dumps(examples), encoding="utf-8")
-    seal(folder)
-    with pytest.raises(ValueError, match="its own examples"):
-        load_live(settings.paths.live)
-
-
 @pytest.mark.row("S1")
 def test_without_a_model_it_waits_for_one(
     serve: Serve,
@@ -391,16 +328,3 @@ def test_without_a_model_it_waits_for_one(
     assert client.post("/predict", json={"instances": rows.items[:1]}).status_code == 503
     release("1")
     wait_for(lambda: client.get("/readyz").status_code == 200)
-
-
-@pytest.mark.row("S7")
-def test_a_bug_is_a_plain_500(
-    client: httpx.Client, rows: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(self: Champion, inputs: Any) -> Any:
-        raise RuntimeError("secret detail")
-
-    monkeypatch.setattr(Champion, "predict", fail)
-    response = client.post("/predict", json={"instances": rows.items[:1]})
-    assert response.status_code == 500 and "secret" not in response.text
-    assert response.headers["x-frame-options"] == "DENY"

@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from kinds import every_kind
 
 from {{cookiecutter.package_name}}.settings import Settings
 
@@ -23,7 +22,6 @@ def tensors(rows: Any, count: int) -> list[dict[str, Any]]:
     ]
 
 
-@every_kind
 @pytest.mark.row("S1")
 def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows: Any) -> None:
     name = settings.project.name
@@ -55,25 +53,6 @@ def test_v2_describes_and_answers(client: httpx.Client, settings: Settings, rows
         np.testing.assert_allclose(
             np.reshape(output["data"], output["shape"]), expected, rtol=1e-4, atol=1e-5
         )
-
-
-@every_kind
-@pytest.mark.row("S1", "S6")
-def test_v2_takes_nested_data_and_feedback(
-    client: httpx.Client, settings: Settings, rows: Any
-) -> None:
-    path = f"/v2/models/{settings.project.name}/infer"
-    flat = tensors(rows, 2)
-    nested = [{**tensor, "data": rows.inputs[tensor["name"]][:2].tolist()} for tensor in flat]
-    answers = [
-        client.post(path, json={"inputs": given}).json()["outputs"] for given in (flat, nested)
-    ]
-    raw = [next(o["data"] for o in outputs if o["name"] == "raw") for outputs in answers]
-    assert raw[0] == raw[1]
-    ids = next(o["data"] for o in answers[1] if o["name"] == "prediction_id")
-    assert len(ids) == 2
-    given = {"prediction_id": ids[0], "label": rows.label}
-    assert client.post("/feedback", json=given).status_code == 200
 
 
 @pytest.mark.row("S7")

@@ -31,8 +31,7 @@ class Rates(L.Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: L.Trainer, fitted: Any) -> None:
-        loss, _, n = fitted.seen.tolist()
-        self.losses.append(loss / n)
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
 
 @pytest.fixture(scope="module")

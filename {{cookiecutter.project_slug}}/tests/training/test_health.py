@@ -17,7 +17,7 @@ from harness import Project, module
 from small import Batch, Data, Net, Rows, deep, noise, side, xor
 from torch import Tensor, nn
 
-health, signs = module("training.health"), module("training.signs")
+health = module("training.health")
 
 
 class Watch:
@@ -38,7 +38,6 @@ class Watch:
         *,
         lr: float = 0.01,
         epochs: int = 5,
-        waited: float = 0.0,
         loss: nn.Module | None = None,
         **options: Any,
     ) -> L.Trainer:
@@ -47,7 +46,7 @@ class Watch:
             self.settings.model_copy(update={"optimizer": optimizer}), net
         )
         fitted.loss = loss or fitted.loss
-        data = Data(train or Rows(512, side), val or Rows(256, side, seed=1), waited)
+        data = Data(train or Rows(512, side), val or Rows(256, side, seed=1))
         return small.fit(fitted, data, self.health, epochs, **options)
 
     def names(self) -> list[str]:
@@ -118,13 +117,11 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
         "val": Rows(256, noise, seed=1),
         "epochs": 60,
     },
-    "unfinished": lambda: {"net": deep(nn.SiLU), "lr": 3e-3, "epochs": 3},
     "slower": lambda: {
         "net": deep(nn.SiLU),
         "train": Rows(512, side, change=ever_slower),
         "epochs": 8,
     },
-    "waiting_for_data": lambda: {"net": deep(nn.SiLU), "waited": 0.6},
     "memory_growing": lambda: {
         "net": deep(nn.SiLU),
         "train": Rows(512, side, change=hoarding()),
@@ -138,8 +135,8 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
 def test_what_was_provoked_is_named_and_nothing_else(
     sign: str, watch: Watch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if sign in ("slower", "waiting_for_data"):
-        monkeypatch.setattr(signs, "SECONDS", 0.0)
+    if sign == "slower":
+        monkeypatch.setattr(health, "SECONDS", 0.0)
     watch.health.limits["memory_growing"] = 0.05  # and not a fifth of all that the libraries take
     watch.fit(**PROVOKED[sign]())
     assert watch.names() == [sign], watch.health.report()
@@ -154,9 +151,9 @@ def test_a_training_that_goes_well_is_quiet(
     assert watch.names() == []
     assert capsys.readouterr().err == "  health: nothing to report\n"
     report = watch.health.report()
-    assert [row["sign"] for row in report] == list(signs.SIGNS)
+    assert [row["sign"] for row in report] == list(health.SIGNS)
     measured = {row["sign"]: row["number"] for row in report}
-    unmeasured = {"slower", "waiting_for_data"}  # it took less than SECONDS
+    unmeasured = {"slower"}  # it took less than SECONDS
     assert {sign for sign, number in measured.items() if number is None} == unmeasured
     assert (
         0.01 < measured["exploding_gradients"] < 10 and 0.01 < measured["vanishing_gradients"] < 10
@@ -225,7 +222,7 @@ def test_a_resumed_training_knows_what_was_measured_and_named_before(
     assert watch.names() == ["dead_units"] and len(watch.lines) == lines
     named = {row["sign"]: row["epoch"] for row in before}
     assert named == {row["sign"]: row["epoch"] for row in watch.health.report()}
-    assert len(watch.health.history) == 1 + 4
+    assert len(watch.health.history) == 4
 
 
 @pytest.mark.row("T5", "E1")
@@ -248,4 +245,4 @@ def test_the_report_is_kept_with_the_run_and_beside_the_metrics(trained: Project
     report = json.loads((trained.folder / "reports" / "training.json").read_text(encoding="utf-8"))[
         "health"
     ]
-    assert [row["sign"] for row in report] == list(signs.SIGNS)
+    assert [row["sign"] for row in report] == list(health.SIGNS)

@@ -41,8 +41,7 @@ def table(head: str, rows: Iterable[tuple[Any, ...]]) -> str:
 
 
 def write(settings: Settings) -> None:
-    """reports/data_card.md from the answers, the manifest, and the reports of validate and split.
-    """
+    """reports/data_card.md from the answers, the manifest, and the reports of validate and split."""
     reports, raw = settings.paths.reports, settings.paths.raw
     valid, splits = read_json(reports / "validation.json"), read_json(reports / "splits.json")
     ((name, file),) = read_json(raw / MANIFEST)["files"].items()

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..modeling import kinds
 from ..settings import Data
 from ..task.features import Features, encode, signals
 
@@ -60,32 +61,33 @@ def merged(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts).groupby(level=0, sort=False).agg(how)
 
 
-def completeness(columns: pd.DataFrame, rows: int, data: Data) -> list[Check]:
-    """Checks of the columns' statistics."""
-    missing = columns["missing"].drop("label", errors="ignore") / max(1, rows)
-    limit, worst = data.checks.max_missing, missing.idxmax()
-    return [
-        check("rows", rows, 1, least=True),
-        check("missing values", missing.max(), limit, f"column {worst}"),
+def judge(keys: pd.DataFrame, columns: pd.DataFrame, data: Data) -> list[Check]:
+    """Checks of `id`, `content` and `label` of all rows, as far as they are there, and of the
+    statistics of all columns.
+    """
+    limits, n = data.checks, max(1, len(keys))
+    missing = columns["missing"].drop("label", errors="ignore") / n
+    worst = f"column {missing.idxmax()}"
+    results = [
+        check("rows", len(keys), 1, least=True),
+        check("missing values", missing.max(), limits.max_missing, worst),
     ]
-
-
-def key_checks(rows: pd.DataFrame, data: Data) -> list[Check]:
-    """Checks of `id`, `content` and `label` of all rows."""
-    limits, n = data.checks, max(1, len(rows))
-    keys = rows.index[rows["id"].duplicated()]
-    unlabeled = rows.index[rows["label"].isna()]
-    again = rows.index[rows["content"].duplicated()]
-    answers = rows[["content", "label"]].dropna().drop_duplicates()
+    if not {"id", "content", "label"} <= {*keys}:
+        return results
+    repeated = keys.index[keys["id"].duplicated()]
+    no_label = keys.index[keys["label"].isna()]
+    again = keys.index[keys["content"].duplicated()]
+    answers = keys[["content", "label"]].dropna().drop_duplicates()
     against = answers.index[answers["content"].duplicated()]
-    equal = "equal but for the key"
+    spread, number, least, detail = kinds.of(data.kind).label_spread(keys["label"], data)
+    equal, contradiction = "equal but for the key", "equal rows with different labels"
     return [
-        check("repeated keys", len(keys), 0, "", keys),
-        check("unlabeled rows", len(unlabeled) / n, limits.max_unlabeled, "", unlabeled),
+        *results,
+        check("repeated keys", len(repeated), 0, "", repeated),
+        check("unlabeled rows", len(no_label) / n, limits.max_unlabeled, "", no_label),
         check("duplicate rows", len(again) / n, limits.max_duplicates, equal, again),
-        check(
-            "equal rows with different labels", len(against) / n, limits.max_conflicts, "", against
-        ),
+        check(contradiction, len(against) / n, limits.max_conflicts, "", against),
+        check(spread, number, least, detail, least=True),
     ]
 
 
@@ -115,15 +117,14 @@ def profile(sample: pd.DataFrame) -> dict[str, Any]:
 
 
 def _bins(values: pd.Series) -> list[Any]:
-    """Inner edges of numbers, or the most frequent values; none for a column of keys or free text.
-    """
+    """Inner edges of numbers, or the most frequent values; none for a column of keys or free text."""
     different = values.nunique()
     if different > VALUES // 2 and pd.api.types.is_numeric_dtype(values):
         finite = values[np.isfinite(values)]
-        return np.unique(np.quantile(finite, np.arange(1, BINS) / BINS)).astype(float).tolist()
+        return [*map(float, np.unique(np.quantile(finite, np.arange(1, BINS) / BINS)))]
     if different > max(VALUES // 2, len(values) / 2):
         return []
-    return values.astype("str").value_counts().index[:VALUES].tolist()
+    return [*values.astype("str").value_counts().index[:VALUES]]
 
 
 def _shares(values: pd.Series, bins: list[Any]) -> pd.Series:

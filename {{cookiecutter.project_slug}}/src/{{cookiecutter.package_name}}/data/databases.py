@@ -33,7 +33,10 @@ def sql(
                 "data.source.url holds a password: write $NAME there, a variable of the environment"
             )
         engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
-        rows = pd.read_sql(sqlalchemy.text(query), engine)
+        with engine.connect() as connection:
+            result = connection.execute(sqlalchemy.text(query))
+            names = list(result.keys())
+            rows = pd.DataFrame.from_records(result.all(), columns=names, coerce_float=True)
     except ModuleNotFoundError as error:
         raise ValueError(f"the database needs a driver that is not installed: {error}") from None
     except SQLAlchemyError as error:
@@ -44,8 +47,7 @@ def sql(
 
 
 def filled(url: str) -> str:
-    """The URL with $NAME replaced from the environment, quoted where it is a part of the URL only.
-    """
+    """The URL with $NAME replaced from the environment, quoted where it is a part of the URL only."""
     whole = url.startswith("$") and url.strip("${}").isidentifier()
     values = {name: value if whole else quote_plus(value) for name, value in os.environ.items()}
     try:

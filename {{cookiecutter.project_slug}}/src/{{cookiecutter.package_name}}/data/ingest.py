@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from .. import logs
 from ..provenance import read_json, sha256, write_json
 from ..settings import Data, Settings
-from .schema import AROUND, schema
+from .schema import AROUND, NUMBER, TEXT, schema
 from .sources import as_text
 
 FILE, MANIFEST = "data.parquet", "manifest.json"
@@ -55,7 +55,8 @@ def _cells(values: pd.Series) -> NDArray[np.uint8]:
     codes, unique = pd.factorize(values)  # -1 is missing
     contents = [v if isinstance(v, bytes) else str(v).encode() for v in unique]
     digests = [hashlib.sha256(content).digest()[:CELL] for content in contents]
-    return np.frombuffer(b"".join([*digests, bytes(CELL)]), np.uint8).reshape(-1, CELL)[codes]
+    cells = np.frombuffer(b"".join([*digests, bytes(CELL)]), np.uint8).reshape(-1, CELL)
+    return np.asarray(cells[codes])
 
 
 def feedback_rows(folder: Path) -> list[pd.DataFrame]:
@@ -90,9 +91,9 @@ def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
     names = [name for name in rules if name in rows]
     for name in names:
         with contextlib.suppress(ValueError, TypeError):
-            if str(rules[name].dtype) == "str":
+            if rules[name].dtype == TEXT:
                 rows[name] = as_text(rows[name])
-            elif str(rules[name].dtype) == "float64":
+            elif rules[name].dtype == NUMBER:
                 rows[name] = pd.to_numeric(rows[name]).astype(float)
     return rows[[*names, *rows.columns.drop(names)]]
 

@@ -8,6 +8,7 @@ from ..modeling import kinds
 from ..settings import Data
 from ..task.schema import columns
 
+TEXT, NUMBER = pa.Column(str).dtype, pa.Column(float).dtype
 AROUND = ("id", "label", "content")  # the columns that are no features
 
 

@@ -84,7 +84,8 @@ def write_splits(path: Path, folder: Path, data: Data, seed: int) -> pd.DataFram
         split[rows["label"].isna()] = NONE
         for i, writer in enumerate(writers):
             writer.write_table(pa.Table.from_pandas(rows[split == i], schema, False))
-        parts.append(rows[["label", "content"]].assign(split=split, near=near))
+        content = pd.util.hash_pandas_object(rows["content"], index=False)  # 8 bytes each
+        parts.append(rows[["label"]].assign(split=split, near=near, content=content))
     for writer in writers:
         writer.close()
     return pd.concat(parts)

@@ -1,219 +1,102 @@
 """Batches of a split that does not fit into memory, read from its Parquet file while training.
 
-This process reads a window of row groups at a time; workers, where there are any, encode the rows
-ahead of training.
+A window is a few row groups from all over the file, whose rows are shuffled together; windows come
+in an order of each epoch's own. The workers of a DataLoader read and encode them.
 """
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import lightning as L
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ..settings import Data
-from ..task.features import Features, encode
+from ..settings import Settings
+from .datamodule import Batch, encoded, training_position
 
-Batch = dict[str, Any]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-Segment = tuple[int, int, int]  # a row group, its first row to take, the row after the last
-WINDOW, WINDOW_BYTES = 8, 2**28  # row groups whose rows are shuffled together, at most
-CHUNK_BYTES = 2**20  # of inputs encoded at once: many small rows, or one batch of large ones
-AHEAD = 2  # chunks per worker that are encoded before they are needed
+GROUPS, WINDOW_BYTES = 8, 2**28  # row groups of a window, and their bytes, at most
 
 
-def encoded(data: Data, rows: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-    """Model inputs by name, each [n, ...], and labels [n]: index of a class (int64) or value
-    (float32).
-    """
-    inputs = encode(rows, Features.model_validate(data.features))
-    if data.kind == "regression":
-        return inputs, rows["label"].to_numpy(np.float32, copy=True)
-    index = {label: i for i, label in enumerate(data.labels)}
-    return inputs, rows["label"].map(index).to_numpy(np.int64, copy=True)
-
-
-def row_bytes(data: Data, path: Path) -> int:
-    """Size of one row's inputs, which the first row of the file tells."""
-    with pq.ParquetFile(path, buffer_size=2**20) as file:
-        first = next(file.iter_batches(1, use_threads=False)).to_pandas()
-    return sum(values.nbytes for values in encoded(data, first)[0].values())
-
-
-def tensors(data: Data, rows: pa.Table) -> tuple[dict[str, Tensor], Tensor]:
-    """What `encoded` makes of the rows, as tensors, which go from one process to another in shared
-    memory.
-    """
-    inputs, label = encoded(data, rows.to_pandas(use_threads=False))
-    return {name: torch.from_numpy(values) for name, values in inputs.items()}, torch.from_numpy(
-        label
-    )
-
-
-class Workers:
-    """Processes that work ahead; with a count of 0 the work is done in this process, when it is
-    needed.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.pool = ProcessPoolExecutor(count, initializer=_begin_worker) if count else None
-
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of the items, whatever the count. Raises ValueError where a worker
-        died.
-        """
-        if self.pool is None:
-            yield from map(function, items)
-            return
-        ahead: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                ahead.append(self.pool.submit(function, item))
-                if len(ahead) > AHEAD * self.count:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        except BrokenProcessPool:
-            raise ValueError(
-                "a worker process died, most likely for lack of memory: use fewer training.workers or a smaller "
-                "training.batch_size, then start again"
-            ) from None
-        finally:
-            for future in ahead:
-                future.cancel()
-
-    def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    """One thread; signals are the parent's business, without which no worker goes on."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(
-        signal.SIGTERM, signal.SIG_DFL
-    )  # a forked worker has the trainer's handler, and would not end
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-class Stream:
-    """Batches of {"inputs": {name: tensor}, "label": tensor}; ranks of a distributed run read
-    shares of equal size.
-
-    With a seed, row groups come in an order of each epoch's own, and rows are shuffled within a
-    window of row groups.
+class Stream(IterableDataset[Batch]):
+    """Batches of {"inputs": {name: tensor}, "label": tensor}; a rank of a distributed run gets
+    every world-th row of a window. A worker takes every so-manieth window.
     """
 
     def __init__(
-        self,
-        path: Path,
-        data: Data,
-        size: int,
-        seed: int | None,
-        rank: int,
-        world: int,
-        workers: Workers,
+        self, settings: Settings, path: Path, size: int, seed: int | None, rank: int, world: int
     ) -> None:
-        self.path, self.data, self.size, self.seed, self.workers = path, data, size, seed, workers
-        self.metadata = pq.read_metadata(path)
-        self.columns = [
-            name for name in self.metadata.schema.names if name not in ("id", "content")
-        ]
-        groups = [self.metadata.row_group(i) for i in range(self.metadata.num_row_groups)]
-        self.rows: list[int] = [group.num_rows for group in groups]
-        self.share, self.rank = math.ceil(sum(self.rows) / world), rank
+        self.data, self.path, self.size, self.seed = settings.data, path, size, seed
+        self.rank, self.world, self.epoch, self.position = rank, world, 0, 0
+        metadata = pq.read_metadata(path)
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         largest = max(1, *(group.total_byte_size for group in groups))
-        self.window = 1 if seed is None else max(1, min(WINDOW, WINDOW_BYTES // largest))
-        self.chunk = size * max(1, CHUNK_BYTES // (size * row_bytes(data, path)))
+        together = 1 if seed is None else max(1, min(GROUPS, WINDOW_BYTES // largest))
+        num_windows = math.ceil(len(groups) / together)
+        self.windows = [list(range(i, len(groups), num_windows)) for i in range(num_windows)]
+        self.rows: list[int] = [sum(groups[i].num_rows for i in window) for window in self.windows]
+
+    def num_batches(self, window: int) -> int:
+        return math.ceil(math.ceil(self.rows[window] / self.world) / self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker, order = get_worker_info(), np.arange(len(self.windows))
+        number, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        # The loader asks the workers in turn, so each has given its share of the batches before.
+        skip = (self.position + step - 1 - number) // step
+        for window in order[number::step].tolist():
+            if skip < self.num_batches(window):
+                yield from self.batches(window, skip)
+            skip = max(0, skip - self.num_batches(window))
+
+    def batches(self, window: int, first: int) -> Iterator[Batch]:
+        """Those of a window, without the first ones."""
+        # One reader for all windows would hold what it has read.
+        with pq.ParquetFile(self.path, buffer_size=2**20) as file:
+            names = [name for name in file.schema_arrow.names if name not in ("id", "content")]
+            table = file.read_row_groups(self.windows[window], names, use_threads=False)
+        rows = np.arange(len(table))
+        if self.seed is not None:
+            rows = np.random.default_rng([self.seed, self.epoch, window]).permutation(rows)
+        padding = rows[: -len(rows) % self.world]  # ranks must take equally many steps
+        rows = np.concatenate([rows, padding])[self.rank :: self.world]
+        for start in range(first * self.size, len(rows), self.size):
+            part = table.take(rows[start : start + self.size]).to_pandas(use_threads=False)
+            inputs, label = encoded(self.data, part)
+            tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
+            yield {"inputs": tensors, "label": torch.from_numpy(label)}
+
+
+class StreamLoader:
+    """Passes over a stream; one begins where an interrupted epoch had come to."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        path: Path,
+        size: int,
+        seed: int | None = None,
+        trainer: L.Trainer | None = None,
+    ) -> None:
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        self.stream = Stream(settings, path, size, seed, rank, world)
+        self.workers, self.trainer = settings.training.workers, trainer
 
     def __len__(self) -> int:
-        return math.ceil(self.share / self.size)
+        return sum(map(self.stream.num_batches, range(len(self.stream.windows))))
 
-    def batches(self, epoch: int, position: int) -> Iterator[Batch]:
-        """Those of an epoch from a position on."""
-        for inputs, label in self.workers.map(
-            partial(tensors, self.data), self._chunks(epoch, position)
-        ):
-            for i in range(0, len(label), self.size):
-                part = slice(i, i + self.size)
-                yield {
-                    "inputs": {name: values[part] for name, values in inputs.items()},
-                    "label": label[part],
-                }
-
-    def windows(self, epoch: int) -> list[list[Segment]]:
-        """What is read together, in order: this rank's share of the row groups in the order of the
-        epoch.
-        """
-        order = list(range(len(self.rows)))
-        if self.seed is not None:
-            order = np.random.default_rng([self.seed, epoch]).permutation(order).tolist()
-        segments, start = [], 0
-        begin = self.rank * self.share % sum(self.rows)
-        for group in (
-            order * 2
-        ):  # the shares may add up to more than there is: the last one goes on at the start
-            first, end = max(begin - start, 0), min(begin + self.share - start, self.rows[group])
-            if first < end:
-                segments.append((group, first, end))
-            start += self.rows[group]
-        return [segments[i : i + self.window] for i in range(0, len(segments), self.window)]
-
-    def _chunks(self, epoch: int, position: int) -> Iterator[pa.Table]:
-        """Rows in the order of training, some whole batches at a time; windows before the position
-        are not read.
-        """
-        behind, held, missing = position * self.size, list[pa.Table](), self.chunk
-        for number, window in enumerate(self.windows(epoch)):
-            order = np.arange(sum(end - first for _, first, end in window))
-            if self.seed is not None:
-                order = np.random.default_rng([self.seed, epoch, self.rank, number]).permutation(
-                    order
-                )
-            behind, order = max(0, behind - len(order)), order[behind:]
-            if not len(order):
-                continue
-            rows = self._read(window)
-            while len(order):
-                held.append(rows.take(order[:missing]))
-                missing, order = max(0, missing - len(order)), order[missing:]
-                if not missing:
-                    yield pa.concat_tables(held)
-                    held, missing = [], self.chunk
-            del rows  # before the next window comes
-        if held:
-            yield pa.concat_tables(held)
-
-    def _read(self, window: list[Segment]) -> pa.Table:
-        # As one piece, because rows are then taken from it quickly. A reader of its own: one for
-        # all windows would hold what it has read.
-        with pq.ParquetFile(self.path, metadata=self.metadata, buffer_size=2**20) as file:
-            groups = [
-                (file.read_row_group(g, self.columns, use_threads=False), a, b)
-                for g, a, b in window
-            ]
-        return pa.concat_tables([table.slice(a, b - a) for table, a, b in groups]).combine_chunks()
+    def __iter__(self) -> Iterator[Any]:
+        self.stream.epoch, self.stream.position = training_position(self.trainer)
+        return iter(
+            DataLoader(
+                self.stream,
+                batch_size=None,
+                num_workers=self.workers,
+                pin_memory=torch.cuda.is_available(),
+            )
+        )

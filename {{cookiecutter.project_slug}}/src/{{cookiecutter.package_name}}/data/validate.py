@@ -6,7 +6,7 @@ compared with.
 """
 
 import argparse
-from collections import Counter
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,19 @@ import pandera.errors
 import pandera.pandas as pa
 import pyarrow.parquet as pq
 
-from .. import logs
+from .. import logs, pages
 from ..modeling import kinds
 from ..provenance import data_version, read_json, stamp, write_json
 from ..settings import Data, Settings
 from . import checks
 from .ingest import MANIFEST, chunks, verified
-from .schema import AROUND, schema
+from .schema import AROUND, NUMBER, schema
 
 MAX_RULES = 200  # pairs of column and rule in the report
 TABLE_ROWS = 1000  # of each pair in invalid_rows.csv
 VALUE_LENGTH = 80
 SAMPLE = 20_000  # rows described, evenly spaced: the quantiles of drift need no more
 PAIR = ["column", "rule"]
-TEMPLATE = Path(__file__).with_name("validation.html.j2")
 
 
 def failures(rules: pa.DataFrameSchema, rows: pd.DataFrame) -> pd.DataFrame:
@@ -50,9 +49,8 @@ def row_failures(rules: pa.DataFrameSchema, rows: pd.DataFrame, mistyped: set[st
     cases = failures(rules, rows).dropna(subset="row")
     parts = [cases[~cases["column"].isin(mistyped)]]
     for name in mistyped:
-        if rules.columns[name].dtype == pa.Column(float).dtype:
-            numbers = pd.to_numeric(rows[name], errors="coerce")
-            wrong = rows[name][numbers.isna()].dropna()
+        if rules.columns[name].dtype == NUMBER:
+            wrong = rows[name][pd.to_numeric(rows[name], errors="coerce").isna()].dropna()
             case = {"column": name, "rule": "not a number", "row": wrong.index, "value": wrong}
             parts.append(pd.DataFrame(case, dtype=object))
     return pd.concat(parts)
@@ -60,25 +58,25 @@ def row_failures(rules: pa.DataFrameSchema, rows: pd.DataFrame, mistyped: set[st
 
 def inspect(
     path: Path, data: Data, rules: pa.DataFrameSchema, described: int
-) -> tuple[Counter[tuple[str, str]], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Number of failures per column and rule, the first of each, statistics of the columns, and of
-    valid data a description of some of the first rows.
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Chunk by chunk: the first failures of each column and rule with the `count` of all, the
+    statistics of the columns, and of valid data a description of some of the first rows.
     """
     empty = pq.read_schema(path).empty_table().to_pandas()
     first = failures(rules, empty)
     mistyped = {*first["column"][first["rule"].str.startswith("dtype")]}
-    counts = Counter(first[PAIR].itertuples(index=False, name=None))
-    statistics, sample = [checks.statistics(empty)], [pd.DataFrame()]
+    counts, columns, sample = [first.value_counts(PAIR)], [checks.statistics(empty)], []
     for rows in chunks(path):
         cases = row_failures(rules, rows, mistyped)
-        counts.update(cases[PAIR].itertuples(index=False, name=None))
+        counts.append(cases.value_counts(PAIR))
         first = pd.concat([first, cases]).groupby(PAIR, sort=False).head(TABLE_ROWS)
-        statistics.append(checks.statistics(rows))
+        columns.append(checks.statistics(rows))
         chosen = rows[rows.index < described].iloc[:: max(1, described // SAMPLE)]
-        if not counts and len(chosen):
+        if first.empty and len(chosen):
             sample.append(checks.describe(chosen, data))
-    first["value"] = first["value"].map(repr).str[:VALUE_LENGTH]
-    return counts, first, checks.merged(statistics), pd.concat(sample)
+    total = pd.concat(counts).groupby(level=PAIR).sum().rename("count").reset_index()
+    first = first.assign(value=first["value"].map(repr).str[:VALUE_LENGTH]).merge(total, on=PAIR)
+    return first, checks.merged(columns), pd.concat([pd.DataFrame(), *sample])
 
 
 def accepted(settings: Settings) -> dict[str, Any] | None:
@@ -93,24 +91,6 @@ def accepted(settings: Settings) -> dict[str, Any] | None:
     return content["previous"] if content["data"] == data_version(settings) else last
 
 
-def whole_checks(
-    path: Path, columns: pd.DataFrame, data: Data
-) -> tuple[list[checks.Check], dict[str, float]]:
-    """The checks over all rows, and the summary of the labels; both need the columns that are in
-    every snapshot.
-    """
-    judged = checks.completeness(columns, pq.read_metadata(path).num_rows, data)
-    if not {*AROUND} <= {*columns.index}:
-        return judged, {}
-    rows = pd.read_parquet(path, columns=[*AROUND])
-    judged += checks.key_checks(rows, data)
-    kind, labels = kinds.of(data.kind), rows["label"].dropna()
-    if columns.loc["label", "type"] != str(kind.label_column(data).dtype):
-        return judged, {}
-    spread = checks.check(*kind.label_spread(labels, data), least=True)
-    return [*judged, spread], kind.label_summary(labels, data)
-
-
 def run(settings: Settings, args: argparse.Namespace) -> int:
     """Exit code 1 when a rule is broken."""
     data, reports = settings.data, settings.paths.reports
@@ -118,27 +98,27 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         rules, before, path = schema(data), accepted(settings), verified(settings)
         # Rows that users labelled are the monitor's business: that they differ may be why they were
         # collected.
-        own = read_json(settings.paths.raw / MANIFEST)["steps"][0]["rows"]
-        counts, first, columns, sample = inspect(path, data, rules, own)
-        judged, labels = whole_checks(path, columns, data)
+        described = read_json(settings.paths.raw / MANIFEST)["steps"][0]["rows"]
+        first, columns, sample = inspect(path, data, rules, described)
+        keys = pd.read_parquet(path, columns=[name for name in AROUND if name in columns.index])
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
+        judged, labels = checks.judge(keys, columns, data), keys.get("label")
         judged.append(checks.drift_check(drift, data.checks.max_drift))
-        wrong = [f"{column}: {rule} ({n} times)" for (column, rule), n in counts.most_common()]
+        broken = first.drop_duplicates(PAIR).nlargest(MAX_RULES, "count")[[*PAIR, "count"]]
+        wrong = [f"{r.column}: {r.rule} ({r.count} times)" for r in broken.itertuples()]
         wrong += [f"{c['check']}: {c['found']:g}" for c in judged if not c["ok"]]
-        pairs = [(*pair, n) for pair, n in counts.most_common(MAX_RULES)]
-        examples = first.groupby(PAIR, sort=False).head(checks.EXAMPLES)
         report = {
             "provenance": stamp(settings, "validate"),
             "name": data.name,
             "ok": not wrong,
-            "rows": judged[0]["found"],
-            "failures": counts.total(),
-            "rules": [dict(zip([*PAIR, "count"], pair, strict=True)) for pair in pairs],
-            "examples": examples.astype(object).where(examples.notna(), None).to_dict("records"),
+            "rows": len(keys),
+            "failures": int(broken["count"].sum()),
+            "rules": records(broken),
+            "examples": records(first.groupby(PAIR).head(checks.EXAMPLES)),
             "checks": judged,
             "drift": drift,
-            "labels": labels,
-            "columns": columns.astype(object).where(columns.notna(), None).to_dict("index"),
+            "labels": {} if labels is None else kinds.of(data.kind).label_summary(labels, data),
+            "columns": dict(zip(columns.index, records(columns), strict=True)),
             "schema": in_words(rules),
         }
         write_json(reports / "validation.json", report)
@@ -149,8 +129,13 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             return 1
         new = {"data": data_version(settings), "name": data.name, "previous": before}
         write_json(reports / "profile.json", {**new, "profile": checks.profile(sample)})
-        log.info("%d rows valid, %d checks passed", report["rows"], len(judged))
+        log.info("%d rows valid, %d checks passed", len(keys), len(judged))
     return 0
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as JSON takes them."""
+    return list(json.loads(table.to_json(orient="records")))
 
 
 def in_words(rules: pa.DataFrameSchema) -> dict[str, Any]:
@@ -158,20 +143,26 @@ def in_words(rules: pa.DataFrameSchema) -> dict[str, Any]:
     columns = {}
     for name, column in rules.columns.items():
         texts = [str(rule.error or rule.name) for rule in column.checks]
-        columns[name] = {
-            "type": str(column.dtype),
-            "may be empty": column.nullable,
-            "rules": texts,
-        }
+        columns[name] = {"type": str(column.dtype), "may be empty": column.nullable, "rules": texts}
     return {"columns": columns}
 
 
 def page(report: dict[str, Any], path: Path) -> None:
     """The report for people."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    path.write_text(template.render(report=report), encoding="utf-8")
+    words = f"{report['rows']} rows; {report['failures']} values break a rule. Rows count from 0. "
+    words += "What each check catches, and what to do: docs/data_checks.md."
+    tables = {
+        "Rules that values break": report["rules"],
+        "First rows and values that break one; more in invalid_rows.csv": report["examples"],
+        "Checks over all rows": report["checks"],
+        "Change since the last snapshot": report["drift"],
+        "Labels": [{"label": name, "found": n} for name, n in report["labels"].items()],
+        "Columns": [{"column": name, **column} for name, column in report["columns"].items()],
+    }
+    sections = [
+        pages.Section(title, [pages.table(records)]) for title, records in tables.items() if records
+    ]
+    title, origin = f"Data validation of {report['name']}", report["provenance"]
+    lead = [pages.Text(words, pages.cell(report["ok"]))]
+    footer = f"data {origin['data']}, code {origin['code']}"
+    pages.write(path, title, lead, sections, footer)

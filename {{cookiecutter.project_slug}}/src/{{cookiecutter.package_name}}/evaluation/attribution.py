@@ -105,7 +105,7 @@ def attribute(
     classes = torch.zeros(rows, dtype=torch.int64) if target is None else torch.from_numpy(target)
     gradients = isinstance(candidate, NetworkCandidate)
     parts, gaps = [], []
-    for some in torch.arange(rows).split(BATCH):
+    for some in torch.split(torch.arange(rows), BATCH):
         batch, wanted = tuple(torch.from_numpy(inputs[n])[some] for n in names), classes[some]
         if gradients:
             values = integrated_gradients(output, batch, reference, wanted)

@@ -112,7 +112,9 @@ def judge(
     """The mean cost of answers on test data as a share of the cheapest constant answer's, which
     those labels choose.
     """
-    answer, always = constant_cost(kind, costs, label, kinds.of(kind).outputs(answers).shape[1])
+    given: Any = answers
+    num_classes = given.probabilities.shape[1] if kinds.of(kind).ZERO_ONE else 0
+    answer, always = constant_cost(kind, costs, label, num_classes)
     mean = float(row_costs(kind, costs, answers, label).mean())
     details = {"mean_cost": mean, "constant_answer": answer, "constant_cost": always}
     details["costs"] = costs

@@ -46,7 +46,8 @@ def levels(
     """What a direction compares [n]: values, or probabilities of its class; where it names none,
     of the partner's `label` [n].
     """
-    column = label if direction.label is None else labels.index(direction.label)
+    named = direction.label is not None and bool(labels)
+    column = labels.index(str(direction.label)) if named else label
     return kinds.of(kind).levels(answers, column)
 
 

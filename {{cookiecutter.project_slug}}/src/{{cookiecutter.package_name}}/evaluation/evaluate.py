@@ -7,16 +7,16 @@ import importlib.util
 import shutil
 import statistics
 import time
+import timeit
 from typing import Any
 
 from .. import logs, tracking
 from ..data.datamodule import label_scale, load
 from ..modeling import baselines, kinds
-from ..modeling.candidates import NetworkCandidate
 from ..modeling.candidates import load as load_candidates
 from ..provenance import stamp, write_json
 from ..settings import LOWER_IS_BETTER, Settings
-from ..types import Answers, Examples, Floats, Rule
+from ..types import Answers, Behaviour, Examples, Floats, Rule
 from . import calibration, comparison, confidence, cost, direction, perturbation, slices, subject
 from .subject import Subject
 from .verdict import Verdict, outcome
@@ -27,7 +27,46 @@ EXPLAINS = importlib.util.find_spec(f"{__package__}.attribution") is not None
 Losses = dict[str, Floats]
 
 
-def metrics(model: Subject, losses: Losses) -> Verdict:
+def judge(model: Subject, losses: Losses) -> list[Verdict]:
+    """One verdict per method, from the model and from all models' losses on the test rows."""
+    data, limits, scale = model.settings.data, model.settings.evaluation, model.scale
+    kind, test, declared, answer = data.kind, model.test, model.declared, model.answer
+    raw, rule, name = model.raw["test"], model.rule, model.candidate.name
+    altered = direction.altered(
+        kind, answer, test.inputs, declared.invariances, limits.invariance.tolerance * scale
+    )
+    misdirected = direction.misdirected(
+        kind,
+        answer,
+        test.inputs,
+        test.label,
+        declared.directions,
+        data.labels,
+        limits.direction.tolerance * scale,
+        model.generator(),
+    )
+    return [
+        metrics(model),
+        cost.judge(kind, data.goal.costs, model.answers(), test.label, limits.cost),
+        comparison.judge(losses, name, kind, limits.comparison),
+        robustness(model, declared),
+        direction.judge("M8", altered, limits.invariance, limits.examples),
+        direction.judge("M9", misdirected, limits.direction, limits.examples),
+        calibration.judge(kind, raw, test.label, rule, limits.calibration, scale),
+        confidence.judge(
+            kind, raw, test.label, rule, limits.confidence, scale, len(model.splits["calibration"])
+        ),
+        slices.judge(
+            losses[name],
+            declared.slices(test),
+            declared.columns(test),
+            model.embedding,
+            limits.slices,
+        ),
+    ]
+
+
+def metrics(model: Subject) -> Verdict:
     """M3: the project's own metric against its bound."""
     goal = model.settings.data.goal
     value = model.functions.metrics(model.answers(), model.test.label)[goal.metric]
@@ -39,91 +78,25 @@ def metrics(model: Subject, losses: Losses) -> Verdict:
     return Verdict("M3", "Metrics", passed, round(value, 4), bound, why, details)
 
 
-def costs(model: Subject, losses: Losses) -> Verdict:
-    data, limits = model.settings.data, model.settings.evaluation.cost
-    return cost.judge(data.kind, data.goal.costs, model.answers(), model.test.label, limits)
-
-
-def compared(model: Subject, losses: Losses) -> Verdict:
-    limits = model.settings.evaluation.comparison
-    return comparison.judge(losses, model.candidate.name, model.settings.data.kind, limits)
-
-
-def robustness(model: Subject, losses: Losses) -> Verdict:
-    limits, inputs = model.settings.evaluation.perturbation, model.test.inputs
-    declared, attacks = model.declared, {}
-    if isinstance(model.candidate, NetworkCandidate) and declared.ranges:
-        for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
+def robustness(model: Subject, declared: Behaviour) -> Verdict:
+    """M7: the score under the declared perturbations, and of a network under attacks."""
+    limits, test, attacks = model.settings.evaluation.perturbation, model.test, {}
+    network = getattr(model.candidate, "network", None)
+    for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
+        if network is not None and declared.ranges:
             moved = perturbation.attack(
-                model.candidate.network,
+                network,
                 model.settings.data.kind,
-                inputs,
-                model.test.label,
+                test.inputs,
+                test.label,
                 declared.ranges,
                 limits.epsilon,
                 steps,
             )
             attacks[name] = model.score(moved)
-    curves = perturbation.curves(
-        model.score, inputs, declared.perturbations, subject.generator(model)
-    )
-    return perturbation.judge(model.score(inputs), curves, attacks, limits)
-
-
-def invariance(model: Subject, losses: Losses) -> Verdict:
-    limits = model.settings.evaluation
-    violations = direction.altered(
-        model.settings.data.kind,
-        model.answer,
-        model.test.inputs,
-        model.declared.invariances,
-        limits.invariance.tolerance * model.scale,
-    )
-    return direction.judge("M8", violations, limits.invariance, limits.examples)
-
-
-def directions(model: Subject, losses: Losses) -> Verdict:
-    limits, data = model.settings.evaluation, model.settings.data
-    violations = direction.misdirected(
-        data.kind,
-        model.answer,
-        model.test.inputs,
-        model.test.label,
-        model.declared.directions,
-        data.labels,
-        limits.direction.tolerance * model.scale,
-        subject.generator(model),
-    )
-    return direction.judge("M9", violations, limits.direction, limits.examples)
-
-
-def calibrated(model: Subject, losses: Losses) -> Verdict:
-    kind, limits = model.settings.data.kind, model.settings.evaluation.calibration
-    raw, label = model.raw["test"], model.test.label
-    return calibration.judge(kind, raw, label, model.rule, limits, model.scale)
-
-
-def confident(model: Subject, losses: Losses) -> Verdict:
-    kind, limits = model.settings.data.kind, model.settings.evaluation.confidence
-    raw, label, rows = model.raw["test"], model.test.label, len(model.splits["calibration"])
-    return confidence.judge(kind, raw, label, model.rule, limits, model.scale, rows)
-
-
-def sliced(model: Subject, losses: Losses) -> Verdict:
-    declared, limits = model.declared, model.settings.evaluation.slices
-    masks, columns = declared.slices(model.test), declared.columns(model.test)
-    return slices.judge(losses[model.candidate.name], masks, columns, model.embedding, limits)
-
-
-METHODS = (metrics, costs, compared, robustness, invariance, directions)
-METHODS += (calibrated, confident, sliced)
-
-
-def explain(model: Subject) -> Any:
-    """M5: attributions of the test rows."""
-    from . import attribution
-
-    return attribution.explain(model)
+    changes, rng = declared.perturbations, model.generator()
+    curves = perturbation.curves(model.score, test.inputs, changes, rng)
+    return perturbation.judge(model.score(test.inputs), curves, attacks, limits)
 
 
 def simple_answers(
@@ -165,21 +138,19 @@ def choose(settings: Settings) -> tuple[Subject, dict[str, Any], Losses]:
     return models[name], said, losses
 
 
-def judge(model: Subject, losses: Losses) -> tuple[list[Verdict], dict[str, float]]:
-    """One verdict per method, and the seconds that each took."""
-    verdicts, seconds = [], {}
-    for method in METHODS:
-        started = time.perf_counter()
-        verdict = method(model, losses)
-        verdicts.append(verdict)
-        seconds[verdict.method] = time.perf_counter() - started
-    return verdicts, seconds
-
-
 def overall(verdicts: list[Verdict]) -> str:
     outcomes = [verdict.outcome for verdict in verdicts]
     worst = [word for word in ("fail", "cannot tell") if word in outcomes]
     return worst[0] if worst else "pass"
+
+
+def explain(model: Subject) -> Any:
+    """M5: attributions of the test rows; None in the lean profile."""
+    if not EXPLAINS:
+        return None
+    from . import attribution
+
+    return attribution.explain(model)
 
 
 def content(
@@ -200,18 +171,13 @@ def content(
     return record | ({"explanation": explanation.record()} if explanation else {})
 
 
-def timing(model: Subject, seconds: dict[str, float]) -> dict[str, Any]:
-    """Seconds of each method, and their sum as a multiple of the time that plain answers on the
-    test rows take.
+def timing(model: Subject, total: float) -> dict[str, float]:
+    """Seconds that the methods took, also as a multiple of those that plain answers on the test
+    rows take.
     """
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        model.candidate.outputs(model.test.inputs)
-        times.append(time.perf_counter() - started)
-    inference, total = statistics.median(times), sum(seconds.values())
-    multiple = total / inference
-    return {"seconds": seconds, "inference": inference, "total": total, "multiple": multiple}
+    times = timeit.repeat(lambda: model.candidate.outputs(model.test.inputs), number=1, repeat=5)
+    inference = statistics.median(times)
+    return {"inference": inference, "total": total, "multiple": total / inference}
 
 
 def record(settings: Settings, content: dict[str, Any], spent: dict[str, Any]) -> None:
@@ -241,11 +207,10 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     with logs.stage("evaluate") as log:
         reports = settings.paths.reports
         model, models, losses = choose(settings)
-        verdicts, seconds = judge(model, losses)
         started = time.perf_counter()
-        explanation = explain(model) if EXPLAINS else None
-        seconds["M5"] = time.perf_counter() - started
-        made, spent = content(model, models, verdicts, explanation), timing(model, seconds)
+        verdicts, explanation = judge(model, losses), explain(model)
+        spent = timing(model, time.perf_counter() - started)
+        made = content(model, models, verdicts, explanation)
         shutil.rmtree(reports / "plots", ignore_errors=True)
         files = plots.draw_all(model, made, explanation, reports / "plots")
         write_json(reports / "evaluation.json", made)

@@ -27,13 +27,13 @@ def draw_all(
     model: Subject, content: dict[str, Any], explanation: Any, folder: Path
 ) -> dict[str, Path]:
     """Draws every plot of the report into the folder; files by method and what they show."""
-    drawers, tables = methods(model, content), dict[str, Path]()
-    if EXPLAINS:
-        from . import row_plots
+    drawers = methods(model, content)
+    if not EXPLAINS:
+        return save(drawers, folder)
+    from . import row_plots
 
-        drawers |= row_plots.drawers(model, content, explanation)
-        tables = row_plots.tables(model, folder)
-    return save(drawers, folder) | tables
+    drawers |= row_plots.drawers(model, content, explanation)
+    return save(drawers, folder) | row_plots.tables(model, folder)
 
 
 def save(drawers: dict[str, Drawer], folder: Path) -> dict[str, Path]:

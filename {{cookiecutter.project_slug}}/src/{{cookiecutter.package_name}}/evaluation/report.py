@@ -94,7 +94,7 @@ def bound(verdict: dict[str, Any]) -> str:
     """The threshold with its direction."""
     if verdict["threshold"] is None:
         return ""
-    lower = verdict["details"].get("lower_is_better", verdict["method"] != "M7")
+    lower = verdict["details"].get("lower_is_better", verdict["method"] not in ("M3", "M7"))
     return f"{'≤' if lower else '≥'} {verdict['threshold']:g}"
 
 

@@ -14,7 +14,7 @@ from ..task import show
 from ..types import Floats, Inputs
 from . import attribution
 from .direction import levels, partners
-from .subject import Subject, generator
+from .subject import Subject
 
 RED = "#dc2626"
 ROWS = 6  # in a figure
@@ -45,7 +45,7 @@ def column_plots(model: Subject) -> dict[str, Any]:
     def losses(inputs: Inputs, label: NDArray[Any]) -> Floats:
         return functions.row_losses(model.answer(inputs), label, model.scale)
 
-    return show.column_plots(model.test, outputs, losses, model.features, generator(model))
+    return show.column_plots(model.test, outputs, losses, model.features, model.generator())
 
 
 def tables(model: Subject, folder: Path) -> dict[str, Path]:
@@ -115,7 +115,7 @@ def misdirected(model: Subject, name: str, row: Any) -> tuple[Inputs, Inputs, st
     value, or the probability of the class.
     """
     data, test, change = model.settings.data, model.test, model.declared.directions[name]
-    partner = partners(test.label, generator(model))[row]
+    partner = partners(test.label, model.generator())[row]
     inputs, others = take(test.inputs, row), take(test.inputs, partner)
     pair = change.less(inputs, others), change.more(inputs, others)
     label = test.label[partner]

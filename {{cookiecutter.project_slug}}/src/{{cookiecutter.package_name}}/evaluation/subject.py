@@ -46,6 +46,10 @@ class Subject:
     def features(self) -> Features:
         return Features.model_validate(self.settings.data.features)
 
+    def generator(self) -> np.random.Generator:
+        """The same random numbers for every method."""
+        return np.random.default_rng(self.settings.seed)
+
     def answers(self, split: str = "test") -> Answers:
         return self.functions.decide(self.raw[split], self.rule)
 
@@ -84,8 +88,3 @@ def fit(
         scale,
     )
     return Subject(settings, scale, splits, candidate, raw, outputs["test"].embedding, rule)
-
-
-def generator(subject: Subject) -> np.random.Generator:
-    """The same random numbers for every method."""
-    return np.random.default_rng(subject.settings.seed)

@@ -2,185 +2,228 @@
 reports/compare.json and .html.
 
     compare RUN_A RUN_B                       ids or their beginnings, or champion, challenger, best
-    compare --a RUN RUN RUN --b RUN RUN RUN   two groups, such as one configuration with several seeds each
-    compare --resamples 10 --a model.width=64 --b ""          both trained on 10 resamples of the rows outside of test
-    compare --seeds 10 --a model.width=64 --b classical       both trained with 10 seeds on one of them
+    compare --a RUN RUN RUN --b RUN RUN RUN   two groups: two configurations with the same seeds
+    compare --resamples 10 --a model.width=64 --b ""      both trained on 10 resamples of the rows
+                                              outside of test
+    compare --seeds 10 --a model.width=64 --b classical   both trained with 10 seeds on one of them
 
 Settings for both sides stand first: `compare trainer.max_epochs=9 --resamples 10 --a ... --b ...`.
 """
 
 import argparse
-import tempfile
-from dataclasses import asdict
+import importlib
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import logs, tracking
+from .. import logs, pages, tracking
+from ..packaging import registry
 from ..params import load
-from ..provenance import write_json
-from ..settings import METRICS, Settings
+from ..provenance import read_json, sha256, write_json
+from ..settings import LOWER_IS_BETTER, SCORE, Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..evaluation.comparison import Paired
 
+Answer = tuple[str, "Paired | None"]  # in words, and the test of it where one applies
 COMPOSES = True  # what stands first are runs, or overrides of configs/
+RESAMPLES = f"{__package__}.resamples"  # a lean project has none
+KEYS = ["id", "content", "label"]  # of a test row
+INPUTS = ("code.", "config ", "data.", "dvc.", "env.", "package ")
+SPLITS = ("train.", "val.", "calibration.", "test.", "held_out.")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    for side in ("a", "b"):
-        parser.add_argument(
-            f"--{side}",
-            nargs="+",
-            metavar="RUN",
-            help="runs; with --resamples or --seeds, overrides",
-        )
+    text = "runs; with --resamples or --seeds, overrides"
+    parser.add_argument("--a", nargs="+", metavar="RUN", help=text)
+    parser.add_argument("--b", nargs="+", metavar="RUN", help=text)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resamples", type=int, metavar="N", help="train both sides on N resamples")
     mode.add_argument("--seeds", type=int, metavar="N", help="train both sides with N seeds")
-    parser.add_argument(
-        "--metric", help="what to judge by, such as log_loss; else the metric of data.goal"
-    )
+    parser.add_argument("--metric", help="such as log_loss; else the metric of data.goal")
 
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit 0 whatever the answer: this informs, `promote` decides."""
     with logs.stage("compare"):
-        if args.resamples is None and args.seeds is None:
-            from .runs import compare_runs
-
-            settings = load([o for o in args.overrides if "=" in o])
-            publish(settings, compare_runs(settings, *_sides(args), args.metric))
+        if args.resamples is args.seeds is None:
+            compare(args)
+        elif find_spec(RESAMPLES):
+            importlib.import_module(RESAMPLES).compare_trainings(args)
         else:
-            compare_trainings(args)
+            raise ValueError("training both sides again is in the profile `full`: compare runs")
     return 0
 
 
-def _sides(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    named = [o for o in args.overrides if "=" not in o]
-    if len(named) == 2 and not (args.a or args.b):
-        return named[:1], named[1:]
-    if named or not (args.a and args.b):
+def compare(args: argparse.Namespace) -> None:
+    """Two runs by what they answered on each test row, groups by a score per run."""
+    import pandas as pd
+
+    settings = load([o for o in args.overrides if "=" in o])
+    names = [[o] for o in args.overrides if "=" not in o] or [args.a, args.b]
+    if len(names) != 2 or not all(names):
         raise ValueError(
-            "name two runs, `compare RUN_A RUN_B`, or two groups, `compare --a RUN RUN --b RUN RUN`"
+            "name two runs, `compare RUN RUN`, or two groups, `--a RUN RUN --b RUN RUN`"
         )
-    return args.a, args.b
+    a, b = ([read(settings, name) for name in group] for group in names)
+    side, alpha = ["a"] * len(a) + ["b"] * len(b), settings.evaluation.comparison.alpha
+    inputs = pd.DataFrame([run.inputs for run in a + b]).fillna("none")
+    metrics = pd.DataFrame([run.metrics for run in a + b]).dropna(axis=1)
+    if len(side) == 2:
+        verdict, test = compare_rows(a[0], b[0], alpha)
+    else:
+        metric = args.metric or settings.data.goal.metric
+        verdict, test = compare_groups(inputs, metrics, side, metric, alpha)
+    means = metrics.groupby(side).mean().T.sort_index()
+    means = means[means.index.str.startswith(SPLITS)].eval("difference = a - b")
+    tables = {"Metrics": means, "Inputs that differ": differences(inputs, side)}
+    content: dict[str, Any] = {"verdict": verdict, "test": test and asdict(test)}
+    content |= {"a": [run.name for run in a], "b": [run.name for run in b]}
+    publish(settings, content, tables)
 
 
-def compare_trainings(args: argparse.Namespace) -> None:
-    """Trains, tests and records, in one run with a child for every training."""
-    from . import resamples
-    from .runs import in_words
+@dataclass(frozen=True)
+class Record:
+    """A run as plain data; its losses by test row, in squared label scales, where it has some."""
 
-    mode: resamples.Mode = "resamples" if args.resamples is not None else "seeds"
-    num = args.resamples if mode == "resamples" else args.seeds
-    if args.a is None or args.b is None or num < 2:
-        raise ValueError(
-            f'say what to train, and at least twice: compare --{mode} 10 --a "model.width=64" --b ""'
-        )
-    contenders = {
-        side: resamples.contender(args.overrides, getattr(args, side)) for side in ("a", "b")
-    }
-    resamples.check_alike(list(contenders.values()))
-    settings = contenders["a"].settings
-    metric, alpha = args.metric or settings.data.goal.metric, settings.evaluation.comparison.alpha
-    if metric not in METRICS[settings.data.kind]:
-        raise ValueError(
-            f"there is no metric {metric!r}: choose one of {', '.join(METRICS[settings.data.kind])}"
-        )
-    settings.paths.state.mkdir(parents=True, exist_ok=True)
-    tags = {
-        "compare.mode": mode,
-        "compare.metric": metric,
-        **{f"compare.{s}": c.text for s, c in contenders.items()},
-    }
-    with (
-        tempfile.TemporaryDirectory(prefix="compare-", dir=settings.paths.state) as folder,
-        tracking.followed(settings, tracking.start(settings, "compare", tags=tags)) as parent,
-    ):
-        tracking.record_inputs(parent, settings)
-        scores, sizes = resamples.train_all(contenders, mode, num, parent, Path(folder), metric)
-        found = resamples.test(scores, mode, sizes, metric, alpha)
-        verdict = in_words(found, f"held_out.{metric}")
-        publish(settings, _trained(contenders, scores, sizes, mode, found, verdict))
-        parent.metrics(
-            {k: getattr(found, k) for k in ("difference", "low", "high", "p", "effect")}, "compare."
-        )
-        parent.tags({"compare.verdict": verdict})
-        parent.artifacts(
-            [settings.paths.reports / f"compare.{kind}" for kind in ("json", "html")], "compare"
-        )
+    name: str
+    inputs: dict[str, str]
+    metrics: dict[str, float]
+    losses: "pd.Series[float] | None"
+    scale: float
 
 
-def _trained(
-    contenders: dict[str, Any],
-    scores: Any,
-    sizes: tuple[int, int],
-    mode: str,
-    found: "Paired",
-    verdict: str,
-) -> dict[str, Any]:
-    from .runs import differences
-
-    params = [
-        {k: str(v) for k, v in tracking.flatten(c.settings.model_dump(mode="json")).items()}
-        for c in contenders.values()
-    ]
-    rows = [
-        [str(i + 1), f"{a:.4f}", f"{b:.4f}", f"{a - b:+z.4f}"]
-        for i, (a, b) in enumerate(zip(*scores.values(), strict=True))
-    ]
-    note = f"each time {sizes[0]} rows to learn from and {sizes[1]} held out; the test split was not used"
-    if mode == "seeds":
-        note += "; the rows were the same with every seed, so this answers for them alone"
-    return {
-        "verdict": verdict,
-        **{
-            side: [{"id": "", "name": c.text, "model": "classical" if c.classical else "network"}]
-            for side, c in contenders.items()
-        },
-        "tests": [{"scores": scores, **asdict(found)}],
-        "tables": [
-            {
-                "title": "Scores on held-out rows",
-                "columns": [mode[:-1], "a", "b", "a - b"],
-                "rows": rows,
-                "note": note,
-            },
-            differences("Configuration", *params),
-        ],
-    }
-
-
-def publish(settings: Settings, content: dict[str, Any]) -> None:
-    """To the terminal, to reports/compare.json and to reports/compare.html, one file that needs no
-    other.
+def find_run(settings: Settings, name: str) -> Any:
+    """The tracker's run for an id, the beginning of one, or an alias. Raises ValueError where that
+    is not one run.
     """
-    import jinja2
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as Shown
+    client = tracking.client(settings)
+    if name in (registry.CHAMPION, registry.CHALLENGER, registry.BEST):
+        version = registry.by_alias(settings, name)
+        if version is None:
+            raise ValueError(f"no model is {name} yet: run `make pipeline`")
+        return client.get_run(str(version.run_id))
+    experiment: Any = client.get_experiment_by_name(settings.tracking.experiment)
+    query = f"attributes.run_id LIKE '{name}%'"
+    runs = client.search_runs([experiment.experiment_id], query, max_results=2)
+    if len(runs) != 1:
+        problem = "more than one run begins" if runs else "no run begins"
+        raise ValueError(f"{problem} with {name!r}: `ui` shows the runs and their ids")
+    return runs[0]
 
-    console = Console()
-    for side in ("a", "b"):
-        names = (
-            " ".join(filter(None, (r["name"], r["id"][:8], f"({r['model']})")))
-            for r in content[side]
-        )
-        console.print(f"{side}: {escape(', '.join(names))}")
-    for table in content["tables"]:
-        console.print(f"\n[bold]{table['title']}[/] {escape(table['note'])}")
-        shown = Shown()
-        for column in table["columns"]:
-            shown.add_column(column, overflow="fold")
-        for row in table["rows"]:
-            shown.add_row(*map(escape, row))
-        if table["rows"]:
-            console.print(shown)
-    console.print(f"\n[bold]{escape(content['verdict'])}[/]")
-    template = Path(__file__).with_name("compare.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        template
+
+def read(settings: Settings, name: str) -> Record:
+    """A run with what it inherits: a baseline has inputs and losses from its training's run."""
+    import pandas as pd
+
+    client, run = tracking.client(settings), find_run(settings, name)
+    parent = run.data.tags.get("mlflow.parentRunId")
+    inputs: dict[str, str] = {}
+    files: dict[str, Path] = {}
+    for one in [client.get_run(parent), run] if parent else [run]:
+        inputs |= one.data.tags | {f"config {k}": v for k, v in one.data.params.items()}
+        for part in ("code", "environment", "evaluation"):
+            if client.list_artifacts(one.info.run_id, part):
+                folder = Path(client.download_artifacts(one.info.run_id, part))
+                files |= {path.name: path for path in folder.iterdir()}
+    if "packages.txt" in files:
+        inputs["code.uncommitted"] = sha256(files["uncommitted.diff"])[:12]
+        lines = files["packages.txt"].read_text(encoding="utf-8").splitlines()
+        inputs |= dict(f"package {line}".split("==", 1) for line in lines)
+    losses, evaluation = None, {}
+    baseline = run.data.tags.get("candidate") if parent else None
+    if "losses.parquet" in files:
+        evaluation = read_json(files["evaluation.json"])
+        table = pd.read_parquet(files["losses.parquet"]).set_index(KEYS)
+        losses = table.get(baseline or evaluation["candidate"])
+    model = baseline or evaluation.get("candidate", "network")
+    name = f"{run.info.run_name} {run.info.run_id[:8]} ({model})"
+    return Record(name, inputs, run.data.metrics, losses, evaluation.get("label_scale", 1.0))
+
+
+def differences(inputs: "pd.DataFrame", side: list[str]) -> "pd.DataFrame":
+    """Code, configuration, data and environment that differ; all values of a group's runs."""
+    table = inputs.groupby(side).agg(lambda values: " | ".join(sorted(set(values)))).T.sort_index()
+    names = table.index.str
+    here = names.startswith(INPUTS) & ~names.startswith("config paths.")
+    return table[here & (table["a"] != table["b"])]
+
+
+def compare_rows(a: Record, b: Record, alpha: float) -> Answer:
+    """The models that two runs stand for, on the test rows that both judged."""
+    import pandas as pd
+
+    from ..evaluation.comparison import paired
+
+    if a.losses is None or b.losses is None:
+        name = a.name if a.losses is None else b.name
+        why = "has no losses on test rows: only runs of `make pipeline` are evaluated"
+        return f"no test applies: {name} {why}", None
+    rows = pd.concat([a.losses, b.losses * (b.scale / a.scale) ** 2], axis=1, join="inner")
+    if len(rows) < 2:
+        return "no test applies: no test row was judged by both runs", None
+    kind: Any = a.inputs["config data.kind"]
+    one, other = rows.to_numpy().T
+    test = paired(one, other, kind, alpha)
+    return in_words(test, SCORE[kind]), test
+
+
+def compare_groups(
+    inputs: "pd.DataFrame", metrics: "pd.DataFrame", side: list[str], metric: str, alpha: float
+) -> Answer:
+    """A score per run, paired by seed."""
+    from ..evaluation.comparison import resampled, seeds
+
+    names = [n for n in (f"test.{metric}", f"held_out.{metric}", f"val.{metric}") if n in metrics]
+    if not names:
+        return f"no test applies: not all runs have {metric} on one split", None
+    keys = ["config seed", "data.splits"]
+    scores = inputs[keys].assign(score=metrics[names[0]], side=side)
+    table = scores.pivot_table("score", keys, "side").dropna()
+    if len(table) < 2 or 2 * len(table) < len(side):
+        return "no test applies: both sides need the same seeds, twice, on the same rows", None
+    losses = sign(names[0]) * (table["a"] - table["b"]).to_numpy()
+    if inputs["data.splits"].nunique() == 1:
+        test = seeds(losses, alpha)
+    else:  # a seed of the pipeline draws the splits too: they are resamples, whose rows overlap
+        counts = inputs[["data.rows.train", "data.rows.val", "data.rows.test"]].astype(int).mean()
+        test = resampled(losses, counts[:2].sum(), counts[2], alpha)
+    return in_words(test, names[0]), test
+
+
+def sign(metric: str) -> int:
+    """What turns a score into a loss."""
+    return 1 if metric.rpartition(".")[2] in LOWER_IS_BETTER else -1
+
+
+def in_words(test: "Paired", metric: str) -> str:
+    """The answer about a; the test's losses turned into what the metric gains or loses."""
+    answer, turn = test.answer(test.alpha), sign(metric)
+    words = "a and b cannot be told apart" if answer == "cannot tell" else f"a is {answer} than b"
+    low, high = sorted((turn * test.low, turn * test.high))
+    return (
+        f"{words}: {metric} {turn * test.difference:+z.4f} "
+        f"({1 - test.alpha:.0%} interval {low:+z.4f} to {high:+z.4f}), p = {test.p:.3g}, "
+        f"effect size {turn * test.effect:+z.2f}; {test.test}, n = {test.num}"
     )
-    write_json(settings.paths.reports / "compare.json", content)
-    text = page.render(content=content, project=settings.project)
-    (settings.paths.reports / "compare.html").write_text(text + "\n", encoding="utf-8")
+
+
+def publish(settings: Settings, content: dict[str, Any], tables: "dict[str, pd.DataFrame]") -> None:
+    """To the terminal, to reports/compare.json and to reports/compare.html."""
+    sides = [f"{side}: {', '.join(content[side])}" for side in ("a", "b")]
+    print("\n".join(sides))
+    sections = []
+    for title, frame in tables.items():
+        table = pages.table(frame.reset_index().to_dict("records"), "" if len(frame) else "None.")
+        pages.print_table(title, table.columns, table.rows)
+        sections.append(pages.Section(title, [table]))
+    print(f"\n{content['verdict']}")
+    rows = {title: frame.to_dict("index") for title, frame in tables.items()}
+    write_json(settings.paths.reports / "compare.json", {**content, "tables": rows})
+    verdict, project = content["verdict"], settings.project
+    lead = [pages.Text(f"{verdict[0].upper()}{verdict[1:]}."), *map(pages.Text, sides)]
+    path, title = settings.paths.reports / "compare.html", f"Comparison in {project.name}"
+    pages.write(path, title, lead, sections, f"Owner {project.owner}")

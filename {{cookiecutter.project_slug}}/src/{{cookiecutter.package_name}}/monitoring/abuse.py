@@ -22,7 +22,7 @@ def signs(rows: list[Row], limits: Monitoring) -> list[str]:
 
 
 def duplicate_share(rows: list[Row]) -> float:
-    """Share of rows whose instance was already seen among them: a flood of one request goes to 1."""
+    """Share of rows whose instance was seen before among them: a flood of one goes to 1."""
     keys = [_key(row) for row in rows if row["instance"] is not None]
     return 1 - len(set(keys)) / len(keys) if keys else 0.0
 

@@ -85,12 +85,9 @@ def scalar_test(name: str, reference: Floats, window: Floats) -> Result:
 
 def _medians(reference: Floats, window: Floats) -> str:
     """What changed, in words: the medians, and the share of missing values where there are any."""
-    medians, missing = [], []
-    for side in (reference, window):
-        numbers = side[~np.isnan(side)]
-        medians.append(float(np.median(numbers)) if len(numbers) else math.nan)
-        missing.append(100 * (1 - len(numbers) / len(side)))
-    before, after = medians
+    sides = (reference, window)
+    missing = [100 * float(np.isnan(side).mean()) for side in sides]
+    before, after = (np.nanmedian(side) if np.isfinite(side).any() else math.nan for side in sides)
     text = f"median {before:.3g} → {after:.3g}, {'higher' if after > before else 'lower'}"
     return f"{text}; missing {missing[0]:.0f} → {missing[1]:.0f} %" if any(missing) else text
 
@@ -111,13 +108,13 @@ def pool(table: NDArray[np.int64]) -> NDArray[np.int64]:
     """Counts [2, k] with the rarest columns added up until each expected count reaches
     MIN_EXPECTED.
     """
-    table = table[:, np.argsort(table.sum(axis=0), kind="stable")]
     smaller_share = table.sum(axis=1).min() / max(1, table.sum())
-    while table.shape[1] > 1 and table[:, 0].sum() * smaller_share < MIN_EXPECTED:
-        merged = table[:, :1] + table[:, 1:2]
-        table = np.hstack([merged, table[:, 2:]])
-        table = table[:, np.argsort(table.sum(axis=0), kind="stable")]
-    return table
+    columns = sorted(table.T.tolist(), key=sum)
+    while len(columns) > 1 and sum(columns[0]) * smaller_share < MIN_EXPECTED:
+        first, second, *rest = columns
+        merged = [a + b for a, b in zip(first, second, strict=True)]
+        columns = sorted([merged, *rest], key=sum)
+    return np.array(columns, np.int64).T
 
 
 def shares_test(name: str, counts: Any, labels: list[str]) -> Result:

@@ -19,8 +19,7 @@ def mmd_test(
     """Test of embeddings [m, e] and [n, e]."""
     x, y = _cap(reference, max_rows, rng), _cap(window, max_rows, rng)
     kernel = _rbf(np.vstack([x, y]).astype(np.float64))
-    observed = np.zeros((len(kernel), 1))
-    observed[: len(x)] = 1
+    observed = (np.arange(len(kernel)) < len(x)).astype(float)[:, None]
     statistic, beyond = float(_mmd_squared(kernel, observed)[0]), 0
     for start in range(0, permutations, 500):
         number = min(500, permutations - start)
@@ -47,7 +46,7 @@ def _rbf(rows: Floats) -> Floats:
 
 
 def _mmd_squared(kernel: Floats, in_first: Floats) -> Floats:
-    """MMD² [b] for b ways to split the N rows: in_first [N, b] is 1 for rows of the first sample."""
+    """MMD² [b] for b ways to split the N rows: in_first [N, b] is 1 in the first sample."""
     m = in_first[:, 0].sum()
     n = len(kernel) - m
     first = ((kernel @ in_first) * in_first).sum(axis=0)

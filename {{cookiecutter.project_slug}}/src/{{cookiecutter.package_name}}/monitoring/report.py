@@ -1,112 +1,128 @@
 """The monitor's findings for people (HTML, terminal) and for Prometheus (text file)."""
 
-import base64
-import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .. import pages
 from ..packaging.bundle import Bundle
-from .samples import Row, Sample, reference_sample, stored_sample
+from ..types import Floats
+from .samples import Row, reference_sample, stored_sample
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-MAX_HISTOGRAMS = 4
-REFERENCE, WINDOW = "#9aa7b4", "#c2410c"
-STYLE = {"alarm": "bold red", "no alarm": "bold green", "cannot tell": "bold yellow"}
+MAX_HISTOGRAMS = 6
+NUMBERS = {  # of the quality: the gauge of Prometheus, and what it is
+    "rows": ("model_monitor_rows", "predictions in the judged window"),
+    "error_rate": ("model_error_rate", "errors as a share of the labelled predictions"),
+    "labelled": ("model_labelled_rows", "labelled predictions in the judged window"),
+    "abstention_rate": ("model_abstention_rate", "abstentions as a share of the predictions"),
+    "mean_confidence": (
+        "model_confidence_mean",
+        "mean confidence, an estimate of the accuracy: too good under strong drift, never judged",
+    ),
+    "mean_absolute_error": ("model_absolute_error_mean", "mean absolute error where labelled"),
+    "mean_deviation": ("model_deviation_mean", "mean predicted standard deviation"),
+    "duplicate_share": ("model_duplicate_share", "share of requests that repeat an earlier one"),
+}
+HOLM = (
+    "An alarm is an adjusted p of at most {alpha}: where nothing has changed, a run raises one "
+    "with at most that chance, over all tests together (Holm's correction)."
+)
 
 
 def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bundle) -> None:
-    """One self-contained page: no script, no file or address beside it."""
-    from jinja2 import Environment, StrictUndefined
+    """One self-contained page."""
+    window, origin = report["window"], report["provenance"]
+    reasons = [*report["reasons"], *(f"Warning: {text}" for text in report["warnings"])]
+    advice = "Nothing differs from the reference by more than chance explains."
+    if reasons:
+        advice = "What to do: docs/runbook.md. `make routine` retrains through the same gates."
+    seen = f"{window['rows']} newest predictions, {window['from']} to {window['to']}. "
+    lines = [*reasons, advice, f"{seen}Report of {report['time']}."]
+    first, *lines = lines
+    lead = [pages.Text(first, report["verdict"]), *(pages.Text(line) for line in lines)]
+    tests = pages.table(map(effect, report["tests"]), HOLM.format(**report), stack=True)
+    if not report["tests"]:
+        tests = pages.table([{"too few predictions": window["rows"], "needed": window["min_rows"]}])
+    sections = [
+        pages.Section("How well it does", [quality(report)]),
+        pages.Section("Has the stream changed?", [tests]),
+        pages.Section("Requests beside the reference", plots(report, rows, bundle)),
+        pages.Section("Versions", [versions(report)]),
+    ]
+    footer = f"bundle {report['identity']} · data {origin['data']} · code {origin['code']}"
+    title = f"Monitor: {bundle.card.name}, version {report['version']}"
+    pages.write(path, title, lead, sections, footer)
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    page = template.render(report=report, model=bundle.card.name, plots=plots(report, rows, bundle))
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(page, encoding="utf-8")
-    draft.replace(path)
+
+def quality(report: dict[str, Any]) -> pages.Table:
+    """The numbers that there are."""
+    numbers, limit = report["quality"], report["max_error_rate"]
+    rows = [
+        {"number": words, "found": numbers[name]}
+        for name, (_, words) in NUMBERS.items()
+        if numbers[name] is not None
+    ]
+    caption = "There was no feedback in this window."
+    if numbers["error_interval"]:
+        low, high = numbers["error_interval"]
+        caption = f"The error rate lies in [{low:.3f}, {high:.3f}]; its limit is {limit:g}."
+    return pages.table(rows, caption)
 
 
-def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> list[tuple[str, str]]:
-    """(caption, data URI) per picture: label shares, confidence or value, then the histograms that
-    changed most.
-    """
+def effect(test: dict[str, Any]) -> dict[str, Any]:
+    """A test for reading."""
+    return {
+        "test": test["name"],
+        "verdict": "alarm" if test["alarm"] else "no alarm",
+        "in words": test["words"],
+        "effect": f"{test['effect_name']} {test['effect']:.2f}",
+        "p": test["p"],
+        "adjusted p": test["adjusted"],
+        "detail": test["detail"],
+    }
+
+
+def versions(report: dict[str, Any]) -> pages.Table:
+    columns = ["request_share", *NUMBERS]
+    rows = []
+    for name, numbers in report["versions"].items():
+        rows.append({"version": name, **{c: numbers.get(c) for c in columns}})
+    return pages.table(rows, stack=True)
+
+
+def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> list[pages.Picture]:
+    """Distributions of answers, and of the signals that changed most."""
     if not rows:
         return []
-    labels = bundle.card.labels
-    reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)
-    found, pairs = [], []
-    if labels:
-        found.append(("Share of each predicted label", _bars(labels, reference, window)))
-        pairs.append(("confidence", _confidence(reference), _confidence(window)))
-    else:
-        pairs.append(("predicted values", reference.answers["value"], window.answers["value"]))
-        pairs.append(
-            ("predicted deviations", reference.answers["deviation"], window.answers["deviation"])
-        )
-    for test in sorted(report["tests"], key=lambda t: (t["p"], -t["effect"])):
+    sides = reference_sample(bundle), stored_sample(rows, bundle.card)
+    pairs = {f"predicted {n}": [s.answers[n] for s in sides] for n in sides[0].answers}
+    for test in sorted(report["tests"], key=lambda test: (test["p"], -test["effect"])):
         name = test["name"].removeprefix("signal ")
-        if test["name"] != name:
-            pairs.append((name, reference.signals[name], window.signals[name]))
-    return found + [
-        (f"Distribution of {name}", _histogram(a, b)) for name, a, b in pairs[: MAX_HISTOGRAMS + 1]
-    ]
+        if name in sides[0].signals:
+            pairs[name] = [side.signals[name] for side in sides]
+    pictures = []
+    for name, values in list(pairs.items())[:MAX_HISTOGRAMS]:
+        labels = bundle.card.labels if name == "predicted label" else []
+        drawer = partial(histogram, sides=values, labels=labels)
+        pictures.append(pages.Picture(pages.draw(drawer), f"Distribution of {name}"))
+    return pictures
 
 
-def _confidence(sample: Sample) -> NDArray[np.floating]:
-    """Probability [n] of the answered label."""
-    label = sample.answers["label"]
-    return np.asarray(sample.answers["probabilities"][np.arange(len(label)), label])
-
-
-def _figure() -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.4, 2.6), layout="constrained")
+def histogram(figure: Any, sides: list[Floats], labels: list[str]) -> None:
+    """Shares of the reference and of the requests; of probabilities [n, k] the largest ones."""
+    values = [np.atleast_2d(side.T).max(axis=0) for side in sides]
+    values = [side[~np.isnan(side)] for side in values]
+    bins = np.histogram_bin_edges(np.concatenate(values), 20)
     axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    if labels:
+        bins = np.arange(len(labels) + 1) - 0.5
+        axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 12 else 90)
+    weights = [np.full(len(side), 1 / max(1, len(side))) for side in values]
+    axes.hist(values, bins, weights=weights, label=("reference", "requests"))
     axes.set_ylabel("share of rows")
-    return figure, axes
-
-
-def _picture(figure: Any, axes: Any) -> str:
-    axes.legend(frameon=False, fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _bars(labels: list[str], reference: Sample, window: Sample) -> str:
-    figure, axes = _figure()
-    places = np.arange(len(labels))
-    for offset, side, colour, name in (
-        (-0.2, reference, REFERENCE, "reference"),
-        (0.2, window, WINDOW, "requests"),
-    ):
-        counts = np.bincount(side.answers["label"], minlength=len(labels))
-        shares = counts / counts.sum()
-        axes.bar(places + offset, shares, 0.4, color=colour, label=name)
-    axes.set_xticks(places, labels, rotation=0 if max(map(len, labels)) < 4 else 45)
-    return _picture(figure, axes)
-
-
-def _histogram(reference: NDArray[np.floating], window: NDArray[np.floating]) -> str:
-    figure, axes = _figure()
-    reference, window = (
-        np.asarray(side[~np.isnan(side)], np.float32) for side in (reference, window)
-    )
-    edges = np.histogram_bin_edges(np.concatenate([reference, window]), 20)
-    for values, style in (
-        (reference, {"color": REFERENCE, "label": "reference"}),
-        (window, {"color": WINDOW, "label": "requests", "histtype": "step", "linewidth": 2}),
-    ):
-        axes.hist(values, edges, weights=np.full(len(values), 1 / max(1, len(values))), **style)
-    return _picture(figure, axes)
+    axes.legend(frameon=False)
 
 
 Gauged = tuple[str, str, float | None, dict[str, str]]
@@ -114,126 +130,43 @@ Gauged = tuple[str, str, float | None, dict[str, str]]
 
 def gauges(report: dict[str, Any]) -> list[Gauged]:
     """(name, help, value or None, labels) of every number that Prometheus gets."""
-    numbers = report["quality"]
-    found: list[Gauged] = [
-        (
-            "model_drift_alarm",
-            "1 where the newest monitor run raised an alarm",
-            report["alarm"],
-            {},
-        ),
-        (
-            "model_monitor_conclusive",
-            "0 where there were too few predictions",
-            report["verdict"] != "cannot tell",
-            {},
-        ),
-        ("model_monitor_rows", "predictions in the judged window", numbers["rows"], {}),
-        (
-            "model_monitor_warnings",
-            "signs of abuse in the judged window",
-            len(report["warnings"]),
-            {},
-        ),
-        (
-            "model_error_rate",
-            "errors as a share of the labelled predictions",
-            numbers["error_rate"],
-            {},
-        ),
-        (
-            "model_labelled_rows",
-            "labelled predictions in the judged window",
-            numbers["labelled"],
-            {},
-        ),
-        (
-            "model_abstention_rate",
-            "abstentions as a share of the predictions",
-            numbers["abstention_rate"],
-            {},
-        ),
-        (
-            "model_confidence_mean",
-            "mean confidence, an estimate of the accuracy",
-            numbers["mean_confidence"],
-            {},
-        ),
-        (
-            "model_absolute_error_mean",
-            "mean absolute error where labelled",
-            numbers["mean_absolute_error"],
-            {},
-        ),
-        (
-            "model_deviation_mean",
-            "mean predicted standard deviation",
-            numbers["mean_deviation"],
-            {},
-        ),
-        (
-            "model_duplicate_share",
-            "share of the requests that repeat an earlier one",
-            numbers["duplicate_share"],
-            {},
-        ),
+    numbers, conclusive = report["quality"], report["verdict"] != "cannot tell"
+    rows: list[Gauged] = [
+        ("model_drift_alarm", "1 where the newest run raised an alarm", report["alarm"], {}),
+        ("model_monitor_conclusive", "0 where there were too few predictions", conclusive, {}),
+        ("model_monitor_warnings", "signs of abuse in the window", len(report["warnings"]), {}),
     ]
+    rows += [(*gauge, numbers[name], {}) for name, gauge in NUMBERS.items()]
+    adjusted = "p-value after Holm's correction over all tests"
     for test in report["tests"]:
-        name = {"test": test["name"]}
-        found.append(
-            (
-                "model_drift_pvalue",
-                "p-value after Holm's correction over all tests",
-                test["adjusted"],
-                name,
-            )
-        )
-        found.append(("model_drift_effect", "effect size, 0 is equal", test["effect"], name))
-    for label, share in numbers["label_shares"].items():
-        found.append(("model_label_share", "share of a predicted label", share, {"label": label}))
-    return found
+        label = {"test": test["name"]}
+        rows.append(("model_drift_pvalue", adjusted, test["adjusted"], label))
+        rows.append(("model_drift_effect", "effect size, 0 is equal", test["effect"], label))
+    for name, share in numbers["label_shares"].items():
+        rows.append(("model_label_share", "share of a predicted label", share, {"label": name}))
+    return rows
 
 
 def prometheus(path: Path, report: dict[str, Any]) -> None:
     """Gauges with the judged version in Prometheus' text format, written whole or not at all."""
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
-    registry, known = CollectorRegistry(), dict[str, Gauge]()
-    for name, text, value, labels in gauges(report):
+    registry, by_name = CollectorRegistry(), dict[str, Gauge]()
+    for name, words, value, labels in gauges(report):
         if value is not None:
-            if name not in known:
-                known[name] = Gauge(name, text, ["version", *labels], registry=registry)
-            known[name].labels(version=report["version"], **labels).set(float(value))
+            if name not in by_name:
+                by_name[name] = Gauge(name, words, ["version", *labels], registry=registry)
+            by_name[name].labels(version=report["version"], **labels).set(float(value))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)
 
 
 def show(report: dict[str, Any]) -> None:
     """The report on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console, numbers = Console(), report["quality"]
-    table = Table(title=f"Requests to {report['version']} against the reference")
-    for column in ("test", "verdict", "effect", "adjusted p"):
-        table.add_column(column, no_wrap=True)
-    for test in report["tests"]:
-        effect = f"{test['effect_name']} {test['effect']:.2f}"
-        style = "red" if test["alarm"] else ""
-        table.add_row(test["name"], test["words"], effect, f"{test['adjusted']:.2g}", style=style)
-    if report["tests"]:
-        console.print(table)
-    error = "no feedback"
-    if numbers["labelled"]:
-        error = f"error rate {numbers['error_rate']:.3f} on {numbers['labelled']} labelled"
-    if numbers["rows"]:
-        means = {"confidence": numbers["mean_confidence"], "deviation": numbers["mean_deviation"]}
-        means["absolute error"] = numbers["mean_absolute_error"]
-        told = "".join(
-            f", mean {name} {value:.3g}" for name, value in means.items() if value is not None
-        )
-        abstained = f"abstained {numbers['abstention_rate']:.3f}"
-        console.print(f"{numbers['rows']} predictions, {error}, {abstained}{told}", highlight=False)
-    console.print(report["verdict"], style=STYLE[report["verdict"]])
-    for line in [*report["reasons"], *[f"warning: {text}" for text in report["warnings"]]]:
-        console.print(f"  {line}", markup=False, highlight=False)
+    title = f"Requests to {report['version']} against the reference"
+    tables = pages.table(map(effect, report["tests"]), title), quality(report)
+    for table in tables:
+        pages.print_table(table.caption, table.columns, table.rows)
+    print(report["verdict"])
+    for line in [*report["reasons"], *(f"warning: {text}" for text in report["warnings"])]:
+        print(f"  {line}")

@@ -38,9 +38,7 @@ class Outcome:
 
 
 def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outcome:
-    """Trains on the labelled predictions and lets the gates decide. Raises ValueError or
-    RuntimeError with one line.
-    """
+    """Trains on the labelled predictions and lets the gates decide. Raises ValueError."""
     needed = settings.monitoring.retrain_min_labels
     labelled = len(recent(settings.paths.store, needed, labelled=True))
     if labelled < needed:

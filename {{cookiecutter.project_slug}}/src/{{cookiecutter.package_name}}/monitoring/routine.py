@@ -1,7 +1,7 @@
 """The one scheduled entry point: monitors and, where that asks for it, retrains through the same
 gates.
 
-    python -m <package> routine            # cron: 15 4 * * * cd <project> && .venv/bin/python -m <package> routine
+    15 4 * * * cd <project> && .venv/bin/python -m <package> routine  # a line of a crontab
 
 Exit code 0 nothing to do or promoted, 3 refused by the gates, 4 cannot tell (a person must look), 1
 failed. Every run is one line in logs/routine.jsonl. Your checkout is not touched: a retraining

@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 import statistics
-import time
+import timeit
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -112,19 +112,12 @@ def parity(bundle: Bundle, settings: Settings) -> float:
 
 
 def latency_ratio(bundle: Bundle, example: Inputs) -> float:
-    """Median time of one row through the bundle over that of a 256 x 256 float32 product, measured
-    in turn.
-    """
-    matrix = np.ones((256, 256), np.float32)
-    one = rows_of(example, np.arange(1))
-    ratios = []
-    for _ in range(60):
-        started = time.perf_counter()
-        bundle.infer(one)
-        middle = time.perf_counter()
-        _ = matrix @ matrix
-        ratios.append((middle - started) / (time.perf_counter() - middle))
-    return statistics.median(ratios[10:])
+    """Median time of one row through the bundle over that of a 256 x 256 float32 product."""
+    matrix, one = np.ones((256, 256), np.float32), rows_of(example, np.arange(1))
+    bundle.infer(one)  # the first one takes longer
+    row = timeit.repeat(lambda: bundle.infer(one), number=1, repeat=50)
+    product = timeit.repeat(lambda: matrix @ matrix, number=1, repeat=50)
+    return statistics.median(row) / statistics.median(product)
 
 
 def verdicts(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ EXIT: dict[Action, int] = {"promote": 0, "refuse": 3, "cannot tell": 4}
 WORDS: dict[Action, str] = {
     "promote": "promoted to champion",
     "refuse": "refused",
-    "cannot tell": "cannot tell, the champion stays",
+    "cannot tell": "cannot tell, the champion stays; `promote --override REASON` overrules that",
 }
 REPORT = "promotion.json"
 COLUMNS = ("method", "title", "outcome", "number", "threshold", "why")
@@ -135,19 +135,15 @@ def _judge(
             version = registry.register(settings, bundle, run)
     best, champion = best_after(settings, version, verdicts), present.get(registry.CHAMPION)
     _report(settings, bundle, version, champion, decision, rows)
-    _carry_out(settings, version, champion, best, decision)
+    if decision.action == "promote":
+        registry.point(settings, registry.BEST, best)
+        registry.point(settings, registry.CHAMPION, version)
+        registry.point(settings, registry.CHALLENGER, None)
+    elif decision.action == "cannot tell":
+        registry.point(settings, registry.CHALLENGER, version)
+    registry.audit(settings, decision.action, version, champion, decision.why)
     why = "; ".join(decision.why)
     log.info("version %s %s: %s", registry.label(version), WORDS[decision.action], why)
-    if decision.action == "cannot tell":
-        log.info(
-            "where the question is another one now: the verb `promote` with "
-            '--override "why" promotes it'
-        )
-    if settings.tracking.uri.startswith("sqlite"):
-        log.info(
-            "this registry is local: it decides for this clone alone; a team promotes from CI "
-            "against one server"
-        )
     return EXIT[decision.action]
 
 
@@ -169,6 +165,7 @@ def _report(
     decision: Decision,
     rows: list[Row],
 ) -> None:
+    path = settings.paths.reports / REPORT
     content = {
         "provenance": stamp(settings, "promote", bundle.identity),
         "version": registry.label(version),
@@ -179,21 +176,5 @@ def _report(
         "why": decision.why,
         "gate": rows,
     }
-    path = settings.paths.reports / REPORT
     write_json(path, content)
     tracking.client(settings).log_artifact(version.run_id, str(path), "promotion")
-
-
-def _carry_out(
-    settings: Settings, version: Any, champion: Any, best: Any, decision: Decision
-) -> None:
-    """Moves the aliases and writes the audit record."""
-    client, name = tracking.client(settings), settings.tracking.registered_model
-    if decision.action == "promote":
-        client.set_registered_model_alias(name, registry.BEST, best.version)
-        client.set_registered_model_alias(name, registry.CHAMPION, version.version)
-        if registry.by_alias(settings, registry.CHALLENGER):
-            client.delete_registered_model_alias(name, registry.CHALLENGER)
-    elif decision.action == "cannot tell":
-        client.set_registered_model_alias(name, registry.CHALLENGER, version.version)
-    registry.audit(settings, decision.action, version, champion, decision.why)

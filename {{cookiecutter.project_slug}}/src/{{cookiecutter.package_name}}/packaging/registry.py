@@ -34,6 +34,15 @@ def by_alias(settings: Settings, alias: str) -> "ModelVersion | None":
         raise
 
 
+def point(settings: Settings, alias: str, version: "ModelVersion | None") -> None:
+    """Moves an alias to a version, or takes it away."""
+    client, name = tracking.client(settings), settings.tracking.registered_model
+    if version:
+        client.set_registered_model_alias(name, alias, version.version)
+    elif by_alias(settings, alias):
+        client.delete_registered_model_alias(name, alias)
+
+
 def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVersion":
     """A new version of the registered model, loadable with `mlflow.pyfunc`, tagged with the bundle
     it stands for.

@@ -18,13 +18,13 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         before = registry.champion_before(settings, champion) if champion else None
         if champion is None or before is None:
             raise ValueError("there is no earlier champion to go back to")
-        client, name = tracking.client(settings), settings.tracking.registered_model
-        version = client.get_model_version(name, before.partition("-")[0])
+        name = settings.tracking.registered_model
+        version = tracking.client(settings).get_model_version(name, before.partition("-")[0])
         best = registry.by_alias(settings, registry.BEST)
         # What was taken out of service is no measure for others.
         if best and best.version == champion.version:
-            client.set_registered_model_alias(name, registry.BEST, version.version)
-        client.set_registered_model_alias(name, registry.CHAMPION, version.version)
+            registry.point(settings, registry.BEST, version)
+        registry.point(settings, registry.CHAMPION, version)
         registry.audit(settings, "rollback", version, champion, [args.reason])
         labels = registry.label(version), registry.label(champion)
         log.info("champion is %s again, in place of %s", *labels)

@@ -77,8 +77,8 @@ class Taught(Module):
             self.wanted = self.teacher[0].to(self.device)(**batch["inputs"])[0]
         return super().training_step(batch, batch_idx)
 
-    def _loss(self, raw: Tensor, label: Tensor) -> Tensor:
-        loss = super()._loss(raw, label)
+    def compute_loss(self, raw: Tensor, label: Tensor) -> Tensor:
+        loss = super().compute_loss(raw, label)
         return (1 - self.share) * loss + self.share * self._distance(raw) if self.training else loss
 
     def _distance(self, raw: Tensor) -> Tensor:

@@ -46,9 +46,7 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     with (
         logs.stage("recipe"),
         tempfile.TemporaryDirectory() as folder,
-        tracking.followed(
-            settings, tracking.start(settings, f"recipe {name}", tags={"recipe": name})
-        ) as record,
+        tracking.start(settings, f"recipe {name}", tags={"recipe": name}) as record,
     ):
         tracking.record_inputs(record, settings)
         shop = Workshop(settings, record, Path(folder))

@@ -47,9 +47,7 @@ class Curve(Callback):
             torch.cuda.reset_peak_memory_stats()
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Module)
-        loss, _, n = module.seen.tolist()
-        self.losses.append(loss / n)
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
         now = time.perf_counter()
         self.seconds.append(now - self.since)
         self.since, self.steps = now, trainer.global_step

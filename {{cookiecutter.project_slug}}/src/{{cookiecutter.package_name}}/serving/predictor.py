@@ -54,7 +54,7 @@ class Champion:
         return encode({name: [row.get(name) for row in rows] for name in names}, self.features)
 
     def predict(self, inputs: Inputs) -> Scored:
-        """Answers on model inputs. Raises ValueError where finite inputs overflow inside the model."""
+        """Answers on model inputs. Raises ValueError where finite inputs overflow in the model."""
         outputs = self.bundle.infer(inputs)
         with np.errstate(over="ignore"):  # an infinite deviation is found by the next lines
             answers = self.bundle.decide(outputs["raw"])

@@ -140,7 +140,7 @@ def corrupt(
 
 
 def ask(url: str, champion: Champion, items: Items) -> tuple[Items, int]:
-    """The server's predictions on items, and how many of them are not what the bundle itself says."""
+    """The server's predictions on items, and how many of them are not what the bundle says."""
     answered = post(url, "/predict", {"instances": items})
     if answered["model"]["identity"] != champion.bundle.identity:
         raise ValueError(

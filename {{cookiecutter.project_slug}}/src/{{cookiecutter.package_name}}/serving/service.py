@@ -28,7 +28,7 @@ RETRY = {"Retry-After": "1"}
 
 
 class Service:
-    """One per application. Everything that computes runs in its threads, never on the event loop."""
+    """One per application. What computes runs in its threads, never on the event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.limits = settings.serving

@@ -25,11 +25,13 @@ PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 BEGIN;
 CREATE TABLE IF NOT EXISTS predictions (
-    prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, version TEXT NOT NULL, identity TEXT NOT NULL,
-    instance TEXT NOT NULL, label NOT NULL, confidence REAL NOT NULL, abstain INTEGER NOT NULL,
+    prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, version TEXT NOT NULL,
+    identity TEXT NOT NULL, instance TEXT NOT NULL, label NOT NULL, confidence REAL NOT NULL, abstain INTEGER NOT NULL,
     latency_ms REAL NOT NULL, signals TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS feedback (prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, label NOT NULL);
+CREATE TABLE IF NOT EXISTS feedback (
+    prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, label NOT NULL
+);
 COMMIT;
 """  # a label has no type in SQL, so that text stays text and a number stays a number
 
@@ -54,7 +56,8 @@ class Record(TypedDict):
 Row = tuple[str, tuple[Any, ...]]  # a statement and its values
 COLUMNS = tuple(Record.__annotations__)
 JSON = ("instance", "signals")
-ADD = f"INSERT OR IGNORE INTO predictions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+PLACES = ", ".join("?" * len(COLUMNS))
+ADD = f"INSERT OR IGNORE INTO predictions ({', '.join(COLUMNS)}) VALUES ({PLACES})"
 JUDGE = "INSERT OR REPLACE INTO feedback (prediction_id, time, label) VALUES (?, ?, ?)"
 # Rows are only ever added at the end and removed at the start, so row numbers count them.
 COMPLETE = "SELECT count(*) = 2 FROM sqlite_master WHERE name IN ('predictions', 'feedback')"

@@ -1,33 +1,45 @@
-"""Where a training's numbers go: to the record of its run, and to the second logger that
-`configs/logger` names.
-"""
+"""Where a training's numbers go: to its run, and to the loggers that `configs/logger` adds."""
 
-from pathlib import Path
+import time
+from argparse import Namespace
+from typing import Any
 
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
-from ..experiments.lightning import JournalLogger
 from ..settings import Settings
 from ..tracking import Run
 
 
-def loggers(settings: Settings, run: Run) -> list[Logger]:
-    """The record, and the second logger under the run's key. Raises ValueError where its package is
-    not installed.
+class RunLogger(Logger):
+    """Metrics by optimizer step. The run begins and ends elsewhere: Lightning's own MLFlowLogger
+    would end it with the fit. What an interrupted process recorded is not recorded again.
     """
-    extra = settings.logger.extra
-    if extra is None:
-        return [JournalLogger(run)]
-    # A run that goes on gets a folder of its own: a CSV logger deletes what it finds.
-    earlier = len(list(Path(extra.get("save_dir", ".")).glob(f"{run.key}*")))
-    try:
-        second = instantiate(extra, version=f"{run.key}-{earlier + 1}" if earlier else run.key)
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        raise ValueError(
-            f"a package for this `logger` is missing: {' '.join(str(error.__cause__).split())}"
-        ) from None
-    return [JournalLogger(run), second]
+
+    name, version = "run", None
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run, epochs = run, run.store.get_metric_history(run.local_id, "epoch")
+        self.recorded = max((metric.step for metric in epochs), default=-1)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if step is not None and step > self.recorded:
+            self.run.metrics(metrics, step=step)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Parameters are recorded once, with the run's other inputs."""
+
+
+def loggers(settings: Settings, run: Run) -> list[Logger]:
+    """The run's, and the configured ones, where `{record}` stands for the run's key; a run that
+    goes on gets another one, as a CSV logger deletes what it finds.
+    """
+    record = f"{run.key}-{int(time.time())}" if run.resumed else run.key
+    created: list[Logger] = [RunLogger(run)]
+    for options in settings.logger.values():
+        texts = {k: v.format(record=record) for k, v in options.items() if isinstance(v, str)}
+        created.append(instantiate(options | texts))
+    return created

@@ -86,6 +86,15 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     """Largest difference of a class share in a part from that in the whole."""
     shares = [labels.value_counts(normalize=True) for labels in (part, whole)]
     return float(shares[0].sub(shares[1], fill_value=0.0).abs().max())
+def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
+    """Index [n] of each label among the names."""
+    index = {name: i for i, name in enumerate(names)}
+    return np.array([index[label] for label in labels], dtype=np.int64)
+
+
+def label_scale(labels: NDArray[Any]) -> float:
+    """The unit of losses."""
+    return 1.0
 
 
 # Training
@@ -138,6 +147,17 @@ def training_metrics(num_classes: int) -> "MetricCollection":
     return MetricCollection(parts)
 
 
+def constant_loss(loss: "nn.Module", label: "Tensor") -> float:
+    """Loss of always answering the shares of the classes."""
+    shares = label.bincount() / len(label)
+    return float(loss((shares + 1e-9).log().expand(len(label), -1), label))
+
+
+def training_error(loss: float, score: float) -> float:
+    """Error on the training rows as a share of a constant answer's; `loss` is in losses of that."""
+    return loss
+
+
 # Evaluation
 
 SCORE, LOSS = "accuracy", "share wrong"  # 1 - mean of `row_losses`, and that mean
@@ -188,6 +208,125 @@ def confusion(answers: Decisions, label: NDArray[Any]) -> NDArray[np.int64]:
     counts = np.zeros([answers.probabilities.shape[1]] * 2, np.int64)
     np.add.at(counts, (label, answers.label), 1)
     return counts
+
+
+def purpose(name: str, labels: list[str]) -> str:
+    """What a model of data of this name does, in one sentence."""
+    if len(labels) == 2:
+        return f"The model decides for each row of {name} between {labels[0]} and {labels[1]}."
+    return f"The model sorts each row of {name} into one of {len(labels)} classes."
+
+
+def default_costs(num_classes: int) -> Floats:
+    """1 for every error: costs [k, k] of answering the column when the row is true."""
+    return 1 - np.eye(num_classes)
+
+
+def tells_confidence(raw: Floats) -> bool:
+    """Whether a model says how sure it is."""
+    return True
+
+
+def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+    """What `decide` compares with the conformal quantile [n]: 1 - p of the true class."""
+    return np.asarray(1 - softmax(raw, rule.temperature)[np.arange(len(label)), label])
+
+
+def coverage(answers: Decisions, label: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Whether each set holds the truth [n], and how large it is [n]."""
+    return answers.sets[np.arange(len(label)), label], answers.sets.sum(axis=1)
+
+
+def differs(answers: Decisions, others: Decisions, tolerance: float) -> NDArray[np.bool_]:
+    """Rows [n] with another class."""
+    return np.asarray(answers.label != others.label)
+
+
+def levels(answers: Decisions, column: Any) -> Floats:
+    """What a direction compares: the probability [n] of a class, or of one for each row [n]."""
+    return np.asarray(answers.probabilities[np.arange(len(answers.label)), column])
+
+
+def outputs(answers: Decisions) -> Floats:
+    """Answers as numbers [n, k]; of two classes the positive one says it all."""
+    p = answers.probabilities
+    return p[:, 1:] if p.shape[1] == 2 else p
+
+
+def answered_class(answers: Decisions) -> NDArray[np.int64] | None:
+    """The class [n] that an explanation is about."""
+    return answers.label
+
+
+def hardness(answers: Decisions, label: NDArray[Any]) -> Floats:
+    """How wrong each answer [n] is: 1 - probability of the true class."""
+    return 1 - levels(answers, label)
+
+
+def text(label: Any, labels: list[str]) -> str:
+    """One label for reading."""
+    return str(labels[label])
+
+
+def answered(answers: Decisions, labels: list[str]) -> list[str]:
+    """Answers [n] for reading."""
+    return [labels[i] for i in answers.label]
+
+
+def plots(answers: Decisions, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Drawers into a figure by name, of answers against the truth [n]."""
+
+    def confusion(figure: Any) -> None:
+        from sklearn.metrics import ConfusionMatrixDisplay
+
+        figure.set_size_inches(5, 4.2 if len(labels) > 4 else 3)
+        display = ConfusionMatrixDisplay.from_predictions(
+            label,
+            answers.label,
+            labels=range(len(labels)),
+            display_labels=labels,
+            cmap="Blues",
+            colorbar=False,
+            ax=figure.subplots(),
+            xticks_rotation=90 if len("".join(labels)) > 30 else 0,
+        )
+        display.ax_.set(xlabel="answered", ylabel="true")
+
+    def roc(figure: Any) -> None:
+        """Each class against the rest; of two classes the second."""
+        from sklearn.metrics import RocCurveDisplay
+
+        figure.set_size_inches(5, 4)
+        axes = figure.subplots()
+        for k in range(len(labels)) if len(labels) > 2 else [1]:
+            if 0 < (label == k).sum() < len(label):  # else there is no curve
+                p = answers.probabilities[:, k]
+                RocCurveDisplay.from_predictions(label == k, p, name=labels[k], ax=axes)
+        axes.set(xlabel="false alarms", ylabel="found")
+
+    def distribution(figure: Any) -> None:
+        """Rows by confidence, right and wrong ones apart."""
+        axes, right = figure.subplots(), answers.label == label
+        parts = [answers.confidence[right], answers.confidence[~right]]
+        axes.hist(parts, np.linspace(0, 1, 31), stacked=True, label=["right", "wrong"])
+        axes.set(xlabel="confidence", ylabel="rows")
+        axes.legend()
+
+    return {"confusion": confusion, "roc": roc, "distribution": distribution}
+
+
+def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
+    """What an attack makes larger."""
+    from torch.nn import functional
+
+    return functional.cross_entropy(raw, label)
+
+
+def at_other_rules(answers: Decisions, rule: Rule) -> tuple[str, float, Floats, list[Decisions]]:
+    """Answers at other thresholds: name of what moves, its stored place, its places, answers."""
+    places, p = np.linspace(0, 1, 101), answers.probabilities[:, 1]
+    moved = [replace(answers, label=(p >= t).astype(np.int64)) for t in places]
+    return "threshold of the probability", rule.threshold or 0.5, places, moved
 
 
 # Packaging
@@ -284,6 +423,8 @@ def service_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     """
     confidence = sum(row["confidence"] for row in rows) / len(rows)
     return {"mean_confidence": confidence, "estimated_accuracy": confidence}
+
+
 def purpose(name: str, labels: list[str]) -> str:
     """What a model of data of this name does, in one sentence."""
     if len(labels) == 2:

@@ -2,7 +2,6 @@
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,15 +58,23 @@ def label_column(data: Data) -> "pa.Column":
     return pa.Column(float, rules, nullable=True)
 
 
+def finite(label: "pd.Series") -> "pd.Series":
+    """The labels that are numbers."""
+    import pandas as pd
+
+    values = pd.to_numeric(label, errors="coerce")
+    return values[np.isfinite(values)]
+
+
 def label_summary(label: "pd.Series", data: Data) -> dict[str, float]:
     """Quantiles of the values."""
-    marks = (0, 5, 25, 50, 75, 95, 100)
-    return {f"{mark} %": float(label.quantile(mark / 100)) for mark in marks}
+    quantiles = finite(label).quantile([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+    return {f"{100 * mark:g} %": float(value) for mark, value in quantiles.items()}
 
 
 def label_spread(label: "pd.Series", data: Data) -> tuple[str, float, float, str]:
     """A check that there is something to tell apart: its name, number, lower limit and detail."""
-    return "standard deviation of the labels", float(np.std(label)), 1e-12, ""
+    return "standard deviation of the labels", float(np.std(finite(label))), 1e-12, ""
 
 
 def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
@@ -75,6 +82,14 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     from scipy.stats import ks_2samp
 
     return float(ks_2samp(part, whole, method="asymp").statistic) if len(part) else 1.0
+def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
+    """The values [n]."""
+    return labels.astype(np.float32)
+
+
+def label_scale(labels: NDArray[Any]) -> float:
+    """The unit of losses: the labels' standard deviation."""
+    return float(labels.std(dtype=np.float64))
 
 
 # Training
@@ -118,6 +133,16 @@ def training_metrics(num_classes: int) -> "MetricCollection":
     )
 
 
+def constant_loss(loss: "nn.Module", label: "Tensor") -> float:
+    """Loss of always answering the mean: losses are in standard deviations."""
+    return 1.0
+
+
+def training_error(loss: float, score: float) -> float:
+    """Squared error on the training rows as a share of a constant answer's."""
+    return 1 - score
+
+
 # Evaluation
 
 SCORE, LOSS = "R²", "share of the variance left"  # 1 - mean of `row_losses`, and that mean
@@ -147,6 +172,108 @@ def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
         for name, result in MetricCollection(parts, compute_groups=False)(value, truth).items()
     }
     return {**results, "huber": float(torch.nn.functional.huber_loss(value, truth))}
+
+
+def confusion(answers: Estimates, label: NDArray[Any]) -> NDArray[np.int64] | None:
+    """There are no classes to confuse."""
+    return None
+
+
+def purpose(name: str, labels: list[str]) -> str:
+    """What a model of data of this name does, in one sentence."""
+    return f"The model predicts a number for each row of {name}, with how sure it is."
+
+
+def default_costs(num_classes: int) -> dict[Any, float]:
+    """The absolute error."""
+    return {"under": 1.0, "over": 1.0}
+
+
+def tells_confidence(raw: Floats) -> bool:
+    """Whether a model gives deviations."""
+    return bool(raw.shape[1] > 1)
+
+
+def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+    """What `decide` compares with the conformal quantile [n]: the standardised distance."""
+    answers = decide(raw, rule.without_costs())
+    return np.asarray(np.abs(label - answers.value) / answers.deviation)
+
+
+def coverage(answers: Estimates, label: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Whether each interval holds the truth [n], and how wide it is [n]."""
+    low, high = answers.intervals.T
+    return (low <= label) & (label <= high), high - low
+
+
+def differs(answers: Estimates, others: Estimates, tolerance: float) -> NDArray[np.bool_]:
+    """Rows [n] whose value moved by more than the tolerance."""
+    return np.asarray(np.abs(answers.value - others.value) > tolerance)
+
+
+def levels(answers: Estimates, column: Any) -> Floats:
+    """What a direction compares: values [n]."""
+    return answers.value
+
+
+def outputs(answers: Estimates) -> Floats:
+    """Answers as numbers [n, 1]."""
+    return answers.value[:, None]
+
+
+def answered_class(answers: Estimates) -> NDArray[np.int64] | None:
+    """There is none."""
+    return None
+
+
+def hardness(answers: Estimates, label: NDArray[Any]) -> Floats:
+    """How wrong each answer [n] is: the absolute error."""
+    return np.asarray(np.abs(answers.value - label))
+
+
+def text(label: Any, labels: list[str]) -> str:
+    """One label for reading."""
+    return f"{label:.4g}"
+
+
+def answered(answers: Estimates, labels: list[str]) -> list[str]:
+    """Answers [n] for reading."""
+    return [f"{value:.4g}" for value in answers.value]
+
+
+def plots(answers: Estimates, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Drawers into a figure by name, of answers against the truth [n]."""
+
+    def predicted(figure: Any) -> None:
+        from sklearn.metrics import PredictionErrorDisplay as Display
+
+        figure.set_size_inches(5, 5)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        style = {"s": 10}
+        for axes, kind in ((above, "actual_vs_predicted"), (below, "residual_vs_predicted")):
+            Display.from_predictions(label, answers.value, kind=kind, ax=axes, scatter_kwargs=style)
+        above.set(xlabel="", ylabel="true", aspect="auto")
+        below.set(xlabel="predicted", ylabel="true less predicted")
+
+    def distribution(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.hist(label - answers.value, bins=30)
+        axes.set(xlabel="true less predicted", ylabel="rows")
+
+    return {"predicted": predicted, "distribution": distribution}
+
+
+def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":
+    """What an attack makes larger."""
+    return ((raw[:, 0] - label) ** 2).sum()
+
+
+def at_other_rules(answers: Estimates, rule: Rule) -> tuple[str, float, Floats, list[Estimates]]:
+    """Answers at other shifts: name of what moves, its stored place, its places, answers."""
+    places = np.linspace(-2, 2, 41)
+    plain = answers.value - rule.shift * answers.deviation
+    moved = [replace(answers, value=plain + s * answers.deviation) for s in places]
+    return "shift, in predicted standard deviations", rule.shift, places, moved
 
 
 # Packaging
@@ -238,6 +365,8 @@ def service_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     results = {"mean_deviation": sum(row["signals"]["deviation"] for row in rows) / len(rows)}
     errors = [abs(row["feedback"] - row["label"]) for row in rows if row["feedback"] is not None]
     return results | ({"mean_absolute_error": sum(errors) / len(errors)} if errors else {})
+
+
 def confusion(answers: Estimates, label: NDArray[Any]) -> NDArray[np.int64] | None:
     """There are no classes to confuse."""
     return None

@@ -1,5 +1,4 @@
-"""What a valid row is. Every rule is checked on every row, and all failures are reported together.
-"""
+"""What a valid row is. Every rule is checked on every row, and all failures are reported together."""
 
 import io
 
@@ -24,8 +23,7 @@ def readable(content: object) -> bool:
 
 
 def columns(data: Data) -> dict[str, pa.Column]:
-    """The features' columns, in order; key, label and content hash are added by `data/schema.py`.
-    """
+    """Columns of the features, in order; `data/schema.py` adds key, label and content hash."""
     whole = pa.Check(
         lambda s: s.map(readable), name="readable_picture", error="a whole PNG or JPEG file"
     )

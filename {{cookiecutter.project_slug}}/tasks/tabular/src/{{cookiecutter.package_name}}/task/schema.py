@@ -12,8 +12,7 @@ NEAR = 100  # rows are near-duplicates when all numbers agree to a hundredth of 
 
 
 def columns(data: Data) -> dict[str, pa.Column]:
-    """The features' columns, in order; key, label and content hash are added by `data/schema.py`.
-    """
+    """Columns of the features, in order; `data/schema.py` adds key, label and content hash."""
     features = Features.model_validate(data.features)
     columns = {}
     for name, (low, high) in features.numeric.items():

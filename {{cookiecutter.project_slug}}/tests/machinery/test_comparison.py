@@ -6,7 +6,7 @@ from scipy import stats
 
 comparison = module("evaluation.comparison")
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("limits").Comparison.model_validate(SHIPPED["comparison"])
+LIMITS = module("settings").Comparison.model_validate(SHIPPED["comparison"])
 
 
 @pytest.fixture

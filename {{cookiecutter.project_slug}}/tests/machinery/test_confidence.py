@@ -6,9 +6,9 @@ from scipy import stats
 
 confidence, conformal = module("evaluation.confidence"), module("evaluation.conformal")
 kinds, types = module("modeling.kinds"), module("types")
-Rule, decide = types.Rule, predictions.decide
+Rule = types.Rule
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("limits").Confidence.model_validate(SHIPPED["confidence"])
+LIMITS = module("settings").Confidence.model_validate(SHIPPED["confidence"])
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def test_sets_and_intervals_cover_fresh_data_as_promised(
             label = (probabilities.cumsum(axis=1) > rng.random((n + fresh, 1))).argmax(axis=1)
         parts = [(raw[:n], label[:n])] * 2
         rule = confidence.fit(kind, Rule(), *parts, LIMITS, 1.0)
-        held = conformal.coverage(kinds.of(kind).decide(raw[n:], rule), label[n:], n, LIMITS.alpha)
+        held = conformal.coverage(
+            kind, kinds.of(kind).decide(raw[n:], rule), label[n:], n, LIMITS.alpha
+        )
         covered.append(held["set_coverage"])
         surprising += held["coverage_p"] < 0.05
     error = 3 * np.std(covered) / np.sqrt(repeats)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import linters
 import pytest
 import yaml
 from prometheus_client import Metric
@@ -21,6 +22,7 @@ from {{cookiecutter.package_name}}.serving.metrics import Metrics
 from {{cookiecutter.package_name}}.serving.store import Store
 
 Tool = Callable[..., str]
+deploy, tool = linters.deploy, linters.tool
 SUFFIXES = {
     "counter": ("_total",),
     "histogram": ("_bucket", "_sum", "_count"),

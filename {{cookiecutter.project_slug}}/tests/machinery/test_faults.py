@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from faults import FAULTS, store
+from faults import FAULTS, break_row, store
 from harness import ROOT, Project, dvc, module
 
 LEAKING = ["data.split.key=id"]  # equal rows share a split otherwise
@@ -55,7 +55,7 @@ def test_each_fault_is_named_and_ends_its_stage(name: str, project: Project) -> 
         assert fault.says in " ".join(report["faults"])
         return
     named = {
-        "row rules": report["rules"],
+        "row rules": report["rules"] + report["examples"],
         **{c["check"]: c for c in report["checks"] if not c["ok"]},
     }
     assert not report["ok"] and fault.says in json.dumps(named[fault.check])
@@ -110,7 +110,7 @@ def test_a_bit_flipped_in_the_cache_is_noticed_by_us_and_not_by_dvc(
 @pytest.mark.row("D5")
 def test_nothing_downstream_runs_on_invalid_data(project: Project) -> None:
     project.run("ingest")
-    rows = module("task.schema").break_row(module("data.ingest").read(project.settings()))
+    rows = break_row(module("data.ingest").read(project.settings()))
     bad = rows.iloc[1:2].drop(columns="content").assign(id="a bad row")
     bad.to_parquet(project.settings().paths.feedback / "bad.parquet", index=False)
     shutil.copytree(ROOT / "src", "src")

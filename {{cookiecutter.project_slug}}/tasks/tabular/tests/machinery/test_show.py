@@ -41,8 +41,12 @@ def answers(inputs: dict[str, np.ndarray]) -> Any:
     return kinds.of("regression").decide(value, types.Rule())
 
 
+def outputs(inputs: dict[str, np.ndarray]) -> Any:
+    return kinds.of("regression").outputs(answers(inputs))
+
+
 def losses(inputs: dict[str, np.ndarray], label: np.ndarray) -> Any:
-    return predictions.row_losses(answers(inputs), label, float(label.std()))
+    return kinds.of("regression").row_losses(answers(inputs), label, float(label.std()))
 
 
 @pytest.mark.row("M5", "E5")
@@ -84,14 +88,14 @@ def test_shuffling_a_column_costs_twice_what_it_explains(examples: Any) -> None:
 
 @pytest.mark.row("E5")
 def test_partial_dependence_is_the_model_where_columns_do_not_interact(examples: Any) -> None:
-    grid, output = show.partial_dependence(examples.inputs, answers, OF, 0)
+    grid, output = show.partial_dependence(examples.inputs, outputs, OF, 0)
     assert (
         output[:, 0] == pytest.approx(3 * np.array(grid) + 4.7, rel=1e-4)
         and len(grid) == show.POINTS
     )
-    grid, output = show.partial_dependence(examples.inputs, answers, OF, 2)
+    grid, output = show.partial_dependence(examples.inputs, outputs, OF, 2)
     assert grid == ["red", "blue"] and output[1, 0] - output[0, 0] == pytest.approx(8, rel=1e-4)
-    grid, output = show.partial_dependence(examples.inputs, answers, OF, 1)
+    grid, output = show.partial_dependence(examples.inputs, outputs, OF, 1)
     few = examples.rows.head(
         200
     )  # with an age, none is missing; missing ones, 0 in the input, are no values
@@ -99,8 +103,8 @@ def test_partial_dependence_is_the_model_where_columns_do_not_interact(examples:
 
 
 @pytest.mark.row("E5")
-def test_the_charts_and_the_first_rows_are_drawn(examples: Any, tmp_path: Any) -> None:
-    drawers = show.charts(examples, answers, losses, OF, np.random.default_rng(3))
+def test_the_plots_and_the_first_rows_are_drawn(examples: Any, tmp_path: Any) -> None:
+    drawers = show.column_plots(examples, outputs, losses, OF, np.random.default_rng(3))
     files = module("evaluation.plots").save(drawers, tmp_path)
     assert list(files) == ["permutation importance", "partial dependence"]
     assert show.head(examples.rows, OF).columns.tolist() == ["size", "age", "colour", "label"]

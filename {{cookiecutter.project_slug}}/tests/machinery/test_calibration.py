@@ -14,7 +14,7 @@ calibration = module("evaluation.calibration")
 kinds, classes, types = module("modeling.kinds"), module("modeling.kinds.classes"), module("types")
 softmax, Rule = classes.softmax, types.Rule
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("limits").Calibration.model_validate(SHIPPED["calibration"])
+LIMITS = module("settings").Calibration.model_validate(SHIPPED["calibration"])
 
 
 @pytest.fixture
@@ -76,14 +76,14 @@ def test_calibration_error_is_that_of_torchmetrics_and_sklearn(rng: np.random.Ge
     logits = rng.normal(size=(500, 4)) * 2
     label = drawn(logits, rng)
     p = softmax(logits * 1.5)
-    diagram = calibration.bins(*calibration.events("multiclass", p, label), 15)
+    diagram = calibration.bins(*calibration.events(p, label), 15)
     known = multiclass_calibration_error(
         torch.from_numpy(p), torch.from_numpy(label), num_classes=4, n_bins=15
     )
     assert calibration.ece(diagram, 500)["ece"] == pytest.approx(float(known))
     two = np.ascontiguousarray(p[:, :2] / p[:, :2].sum(axis=1, keepdims=True))
     hit = (label == 1).astype(int)
-    diagram = calibration.bins(*calibration.events("binary", two, hit), 15)
+    diagram = calibration.bins(*calibration.events(two, hit), 15)
     known = binary_calibration_error(torch.tensor(two[:, 1]), torch.from_numpy(hit), n_bins=15)
     assert calibration.ece(diagram, 500)["ece"] == pytest.approx(float(known))
     found, promised = calibration_curve(hit, two[:, 1], n_bins=15)

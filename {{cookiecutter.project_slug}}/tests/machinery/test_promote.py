@@ -9,8 +9,8 @@ import pytest
 import yaml
 from harness import NONE, Project, module
 
-incumbent, promote, registry, rollback = (
-    module(f"packaging.{n}") for n in ("incumbent", "promote", "registry", "rollback")
+champions, promote, registry, rollback = (
+    module(f"packaging.{n}") for n in ("champion", "promote", "registry", "rollback")
 )
 tracking = module("tracking")
 
@@ -58,7 +58,7 @@ def test_the_gate_decides(
         evaluation(**outcomes), PACKAGED, [against(champion)] if champion else [], None
     )
     decision = promote.decide(rows, champion is not None, override)
-    assert decision.code == code and said in decision.why[0]
+    assert promote.EXIT[decision.action] == code and said in decision.why[0]
     if decision.why[0].startswith("override"):
         assert len(decision.why) > 1  # what was overruled stands beside the reason
 
@@ -110,10 +110,10 @@ class Registry:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         self.rows = pd.DataFrame({"content": [f"sha of {i}" for i in range(self.num)]})
         examples = module("data.datamodule").Examples({}, np.zeros(self.num, np.int64), self.rows)
-        monkeypatch.setattr(incumbent, "load", lambda *_: examples)
+        monkeypatch.setattr(champions, "load", lambda *_: examples)
         monkeypatch.setattr(registry, "by_alias", lambda _, name: self.aliases.get(name))
         monkeypatch.setattr(registry, "download", lambda _, version, folder: version.bundle)
-        monkeypatch.setattr(incumbent, "losses", self.losses)
+        monkeypatch.setattr(champions, "losses", self.losses)
 
     def losses(self, bundle: Any, test: Any, scale: float) -> Any:
         assert len(test) == self.num and scale > 0
@@ -129,9 +129,9 @@ class Registry:
         )
 
     def ask(self, candidate: Any) -> list[Any]:
-        found = incumbent.references(self.settings)
+        found = champions.references(self.settings)
         return [
-            incumbent.against(self.settings, candidate.bundle, role, v) for role, v in found.items()
+            champions.against(self.settings, candidate.bundle, role, v) for role, v in found.items()
         ]
 
     def promote(self, candidate: Any) -> int:
@@ -139,10 +139,10 @@ class Registry:
         verdicts = self.ask(candidate)
         rows = promote.gate(evaluation(M6="pass"), PACKAGED, [v.record() for v in verdicts], None)
         decision = promote.decide(rows, "champion" in self.aliases, None)
-        if decision.code == 0:
-            best = incumbent.best_after(self.settings, candidate, verdicts)
+        if decision.action == "promote":
+            best = champions.best_after(self.settings, candidate, verdicts)
             self.aliases |= {"champion": candidate, "best": best}
-        return int(decision.code)
+        return int(promote.EXIT[decision.action])
 
 
 @pytest.mark.row("P3", "M6")
@@ -223,7 +223,7 @@ def test_a_series_of_champions_cannot_lose_quality_step_by_step(
     assert fake.promote(fake.version(20, range(5))) == 0 and fake.aliases["best"].version == "20"
 
     forgetful = Registry(project, monkeypatch)
-    monkeypatch.setattr(incumbent, "best_after", lambda settings, promoted, verdicts: promoted)
+    monkeypatch.setattr(champions, "best_after", lambda settings, promoted, verdicts: promoted)
     assert set(series(forgetful)) == {0}  # each step alone is within the margin
 
 
@@ -234,7 +234,7 @@ def test_an_overruled_best_model_is_the_measure_no_more(
     fake = Registry(project, monkeypatch)
     best, worse = fake.version(1, range(5)), fake.version(2, range(90))
     fake.aliases |= {"champion": best, "best": best}
-    assert incumbent.best_after(fake.settings, worse, fake.ask(worse)) is worse
+    assert champions.best_after(fake.settings, worse, fake.ask(worse)) is worse
 
 
 @pytest.fixture
@@ -269,29 +269,3 @@ def test_what_is_rolled_back_is_the_measure_no_more(
     assert rollback.run(project.settings(), NONE) == 0
     found = (registry.by_alias(project.settings(), name).version for name in ("champion", "best"))
     assert tuple(map(str, found)) == ("1", after)
-
-
-@pytest.mark.row("P3")
-def test_promote_shows_the_gate_and_writes_it(
-    trained: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings, read = trained.settings(), module("provenance").read_json
-    code = promote.run(settings, Namespace(override="only for this test"))
-    content = read(settings.paths.reports / "promotion.json")
-    assert code == 0 == content["exit"] and content["decision"] == "promote"
-    methods = [row["method"] for row in content["gate"]]
-    assert (
-        set(read(settings.paths.reports / "evaluation.json")["methods"]) < {*methods}
-        and "P2" in methods
-    )
-    shown = capsys.readouterr().err
-    assert all(row["title"].split()[0] in shown for row in content["gate"])
-    bundle = module("packaging.bundle").Bundle.load(settings.paths.bundle)
-    assert content["provenance"]["bundle"] == bundle.identity
-    aliases = {n: registry.by_alias(settings, n).version for n in ("champion", "best")}
-    assert set(map(str, aliases.values())) == {"1"}
-    # Beside itself a model is neither worse nor of another kind.
-    verdict = incumbent.against(
-        settings, bundle, "champion", registry.by_alias(settings, "champion")
-    )
-    assert verdict.outcome == "pass" and verdict.details["difference"] == 0

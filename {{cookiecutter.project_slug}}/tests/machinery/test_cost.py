@@ -6,7 +6,7 @@ from harness import ROOT, module
 cost = module("evaluation.cost")
 kinds, types = module("modeling.kinds"), module("types")
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("limits").Cost.model_validate(SHIPPED["cost"])
+LIMITS = module("settings").Cost.model_validate(SHIPPED["cost"])
 DEAR_MISS = np.array([[0.0, 1.0], [4.0, 0.0]])
 
 
@@ -24,10 +24,9 @@ def test_calibrated_probabilities_get_the_threshold_of_bayes(rng: np.random.Gene
     p = rng.random(5000)
     label = (rng.random(5000) < p).astype(int)
     found = cost.fit("binary", DEAR_MISS.tolist(), logits(p), label, 1.0)
-    assert found["threshold"] == pytest.approx(0.2, abs=0.01) and found["shift"] == 0.0
-    assert (
-        cost.fit("binary", None, logits(p), label, 1.0)["threshold"] is None
-    )  # equal costs: the more probable class
+    assert found["threshold"] == pytest.approx(0.2, abs=0.01) and "shift" not in found
+    # Equal costs: the more probable class.
+    assert cost.fit("binary", None, logits(p), label, 1.0) == {"costs": None}
 
 
 @pytest.mark.row("M4")
@@ -58,10 +57,11 @@ def test_values_shift_by_the_quantile_of_what_they_miss(rng: np.random.Generator
     raw = np.full((20000, 1), 50.0)
     found = cost.fit("regression", {"under": 3.0, "over": 1.0}, raw, label, 10.0)
     assert found["shift"] == pytest.approx(0.6745, abs=0.03)  # the normal quantile at 3 / 4
-    assert cost.fit("regression", None, raw, label, 10.0)["shift"] == 0.0
+    assert "shift" not in cost.fit("regression", None, raw, label, 10.0)
     assert cost.fit("regression", {"under": 2.0, "over": 2.0}, raw, label, 10.0)["shift"] == 0.0
     means = {
         shift: cost.row_costs(
+            "regression",
             {"under": 3.0, "over": 1.0},
             kinds.of("regression").decide(raw, types.Rule(temperature=10.0, shift=shift)),
             label,
@@ -77,7 +77,7 @@ def test_costs_of_answers_are_looked_up_and_set_against_the_cheapest_constant_an
     label = np.array([0, 0, 1, 2])
     raw = 9.0 * np.eye(3)[[0, 1, 1, 2]]
     answers = kinds.of("multiclass").decide(raw, types.Rule())
-    assert cost.row_costs(costs, answers, label).tolist() == [0, 2, 0, 0]
+    assert cost.row_costs("multiclass", costs, answers, label).tolist() == [0, 2, 0, 0]
     assert cost.constant_cost("multiclass", costs, label, 3) == (0, 2.5)
     assert cost.judge("multiclass", costs, answers, label, LIMITS).number == pytest.approx(0.2)
     assert cost.constant_cost("regression", None, np.array([1.0, 2.0, 9.0]), 0) == (

@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 slices = module("evaluation.slices")
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["evaluation"]
-LIMITS = module("limits").Slices.model_validate(SHIPPED["slices"])
+LIMITS = module("settings").Slices.model_validate(SHIPPED["slices"])
 
 
 @pytest.fixture

@@ -4,13 +4,19 @@ from typing import Any
 
 import pytest
 
-from {{cookiecutter.package_name}}.monitoring import quality
+from {{cookiecutter.package_name}}.monitoring import abuse, quality
+from {{cookiecutter.package_name}}.monitoring.samples import Row
+from {{cookiecutter.package_name}}.packaging.bundle import Card
 
 pytestmark = pytest.mark.row("O3", "O5")
 
 
-def row(label: str, feedback: str | None = None, **changes: Any) -> quality.Row:
-    base: quality.Row = {
+def card(*labels: str) -> Card:
+    return Card.model_construct(kind="multiclass" if labels else "regression", labels=list(labels))
+
+
+def row(label: str, feedback: str | None = None, **changes: Any) -> Row:
+    base: Row = {
         "label": label,
         "feedback": feedback,
         "confidence": 0.75,
@@ -22,7 +28,7 @@ def row(label: str, feedback: str | None = None, **changes: Any) -> quality.Row:
     return base | changes
 
 
-def value(answered: float, feedback: float | None = None, **changes: Any) -> quality.Row:
+def value(answered: float, feedback: float | None = None, **changes: Any) -> Row:
     signals = {"interval": [answered - 2, answered + 1], "deviation": 1.5}
     return (
         row("", None)
@@ -40,7 +46,7 @@ def test_wilson_is_the_textbooks() -> None:
 
 def test_errors_count_where_there_is_feedback() -> None:
     rows = [row("a", "a"), row("a", "b"), row("b"), row("b", abstain=True, confidence=0.25)]
-    found = quality.measure(rows, ["a", "b", "c"], 0.95)
+    found = quality.measure(rows, card("a", "b", "c"), 0.95)
     assert (found.rows, found.labelled, found.errors, found.error_rate) == (4, 2, 1, 0.5)
     assert found.error_interval == quality.wilson(1, 2, 0.95)
     assert found.abstention_rate == 0.25
@@ -57,7 +63,7 @@ def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
         value(10),
         value(10, abstain=True),
     ]
-    found = quality.measure(rows, [], 0.95)
+    found = quality.measure(rows, card(), 0.95)
     assert (found.rows, found.labelled, found.errors, found.error_rate) == (6, 4, 2, 0.5)
     assert found.mean_absolute_error == (2 + 1 + 1.5 + 3) / 4 and found.mean_deviation == 1.5
     assert found.abstention_rate == pytest.approx(1 / 6) and found.label_shares == {}
@@ -65,7 +71,7 @@ def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
 
 
 def test_nothing_is_claimed_of_no_rows() -> None:
-    found = quality.measure([], ["a"], 0.95)
+    found = quality.measure([], card("a"), 0.95)
     assert (
         found.error_rate,
         found.error_interval,
@@ -76,7 +82,7 @@ def test_nothing_is_claimed_of_no_rows() -> None:
 
 def test_versions_are_told_apart() -> None:
     found = quality.by_version(
-        [row("a", "a"), row("a", "b", version="2"), row("b", version="2")], ["a", "b"], 0.95
+        [row("a", "a"), row("a", "b", version="2"), row("b", version="2")], card("a", "b"), 0.95
     )
     assert {version: (q.rows, q.error_rate) for version, q in found.items()} == {
         "1": (1, 0.0),
@@ -85,14 +91,14 @@ def test_versions_are_told_apart() -> None:
 
 
 def test_a_flood_repeats_itself() -> None:
-    assert quality.duplicate_share([row("a", instance={"x": i}) for i in range(4)]) == 0
+    assert abuse.duplicate_share([row("a", instance={"x": i}) for i in range(4)]) == 0
     assert (
-        quality.duplicate_share(
+        abuse.duplicate_share(
             [row("a", instance={"x": 1, "y": 2}), row("b", instance={"y": 2, "x": 1})]
         )
         == 0.5
     )
-    assert quality.duplicate_share([row("a", instance=None)] * 3) == 0  # not kept, for privacy
+    assert abuse.duplicate_share([row("a", instance=None)] * 3) == 0  # not kept, for privacy
 
 
 def test_flipped_labels_contradict_others_on_equal_input() -> None:
@@ -104,10 +110,10 @@ def test_flipped_labels_contradict_others_on_equal_input() -> None:
         row("a", "a", **other),
         row("a"),
     ]
-    assert quality.contradiction_share(rows) == 0.5
-    assert quality.contradiction_share([]) == 0
+    assert abuse.contradiction_share(rows) == 0.5
+    assert abuse.contradiction_share([]) == 0
     assert (
-        quality.contradiction_share(
+        abuse.contradiction_share(
             [value(1, 5.0, **same), value(1, 5.5, **same), value(1, 9.0, **other)]
         )
         == 2 / 3

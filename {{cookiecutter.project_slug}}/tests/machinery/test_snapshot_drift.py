@@ -6,7 +6,7 @@ import pytest
 from faults import store, upper_half
 from harness import Project, module
 
-profile = module("data.profile")
+checks = module("data.checks")
 LOOSE = ["data.checks.max_missing=1", "data.checks.max_duplicates=1"]
 
 
@@ -18,7 +18,7 @@ def sample(rng: np.random.Generator, n: int) -> pd.DataFrame:
 
 
 def changed(before: pd.DataFrame, now: pd.DataFrame, limit: float = 0.25) -> dict[str, str]:
-    found = profile.drift(profile.profile(before), now, limit)
+    found = checks.drift(checks.profile(before), now, limit)
     return {f["column"]: f["detail"] for f in found if not f["ok"]}
 
 
@@ -26,8 +26,8 @@ def changed(before: pd.DataFrame, now: pd.DataFrame, limit: float = 0.25) -> dic
 def test_the_index_is_the_published_formula() -> None:
     before, now = np.array([0.5, 0.5]), np.array([0.25, 0.75])
     wanted = -0.25 * math.log(0.5) + 0.25 * math.log(1.5)
-    assert profile.psi(before, 10**9, now, 10**9) == pytest.approx(wanted, rel=1e-6)
-    assert profile.psi(before, 100, before, 700) == pytest.approx(0, abs=1e-12)
+    assert checks.psi(before, 10**9, now, 10**9) == pytest.approx(wanted, rel=1e-6)
+    assert checks.psi(before, 100, before, 700) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.row("D6")
@@ -63,7 +63,7 @@ def test_what_changed_is_named() -> None:
 @pytest.mark.row("D6")
 def test_keys_and_free_text_are_no_columns_to_compare() -> None:
     rows = pd.DataFrame({"text": [f"note {i}" for i in range(500)], "x": np.arange(500.0)})
-    assert [*profile.profile(rows)["columns"]] == ["x"]
+    assert [*checks.profile(rows)["columns"]] == ["x"]
 
 
 @pytest.mark.row("D6")

@@ -1,0 +1,113 @@
+"""Copies the runs of the local store to a team's MLflow server; training, evaluating and packaging
+do so at their end. Cut off anywhere and repeated, it loses nothing, since a run stays marked until
+all of it is there, and doubles nothing, since runs are known by their tag `record`.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Param
+
+from . import logs
+from .settings import Settings
+from .tracking import client, connect, experiment_id, find_record, local_uri, mirrored
+
+# Tags of a local run: something was added; a copy has begun; when the last whole copy began (s).
+UNSENT, SENDING, SENT = "mirror.unsent", "mirror.sending", "mirror.sent"
+SLACK = 60.0  # seconds: a file is sent again rather than missed
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """It has none."""
+
+
+def run(settings: Settings, _: argparse.Namespace) -> int:
+    with logs.stage("sync") as log:
+        count = deliver(settings, must=True) if mirrored(settings) else 0
+        log.info("delivered %d run(s)", count)
+    return 0
+
+
+def deliver(settings: Settings, must: bool = False) -> int:
+    """Number of runs copied. Where the server does not answer, a line says so; with `must` that is
+    a ValueError.
+    """
+    try:
+        with FileLock(f"{settings.paths.records}.mirror", timeout=20):
+            name = settings.tracking.experiment
+            return mirror(connect(local_uri(settings), name), client(settings), name)
+    except Exception as error:  # whatever a server, a proxy or an object store has to say
+        why = f"the tracker at {settings.tracking.uri} does not answer ({str(error)[:200]})"
+        if must:
+            raise ValueError(why) from error
+        logs.get("sync").warning("%s: `sync` delivers later", why)
+        return 0
+
+
+def mirror(local: MlflowClient, server: MlflowClient, experiment: str) -> int:
+    """Copies what is marked, parents first, and returns the number of runs."""
+    runs = {}
+    for tag in (SENDING, UNSENT):
+        query = f"tags.`{tag}` = 'true'"
+        for marked in local.search_runs([experiment_id(local, experiment)], query):
+            runs[marked.info.run_id] = marked.info.start_time
+    for local_id in sorted(runs, key=lambda local_id: runs[local_id]):
+        copy(local, server, experiment, local_id)
+    return len(runs)
+
+
+def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: str) -> None:
+    """Brings a run up to date. Its mark goes first: what is added meanwhile marks it again."""
+    began = time.time()
+    local.set_tag(local_id, SENDING, "true")
+    if UNSENT in local.get_run(local_id).data.tags:
+        local.delete_tag(local_id, UNSENT)
+    source = local.get_run(local_id)
+    info, tags, since = source.info, source.data.tags, 0.0
+    wanted = {name: text for name, text in tags.items() if not name.startswith("mirror.")}
+    if "record.parent" in tags:
+        parent = find_record(server, experiment, tags["record.parent"])
+        wanted["mlflow.parentRunId"] = parent.info.run_id if parent else ""
+    target = find_record(server, experiment, tags["record"])
+    if target:
+        since = float(tags.get(SENT, SLACK)) - SLACK
+    else:
+        home = experiment_id(server, experiment)
+        target = server.create_run(home, info.start_time, wanted, info.run_name)
+    target_id = target.info.run_id
+    for name, text in wanted.items() - target.data.tags.items():
+        server.set_tag(target_id, name, text)
+    send_values(local, server, source, target_id)
+    send_files(server, source, target_id, since)
+    if info.status == "RUNNING":
+        return
+    server.set_terminated(target_id, info.status, info.end_time)
+    local.set_tag(local_id, SENT, str(began))
+    local.delete_tag(local_id, SENDING)
+
+
+def send_values(local: MlflowClient, server: MlflowClient, source: Any, target_id: str) -> None:
+    """Parameters and every value of every metric, of which MLflow keeps equal ones once."""
+    params = [Param(name, text) for name, text in source.data.params.items()]
+    for i in range(0, len(params), 100):
+        server.log_batch(target_id, params=params[i : i + 100])
+    metrics = []
+    for name in source.data.metrics:
+        metrics += local.get_metric_history(source.info.run_id, name)
+    for i in range(0, len(metrics), 1000):
+        server.log_batch(target_id, metrics=metrics[i : i + 1000])
+
+
+def send_files(server: MlflowClient, source: Any, target_id: str, since: float) -> None:
+    """Files that were written since the last whole copy began."""
+    folder = Path(url2pathname(urlparse(source.info.artifact_uri).path))
+    for path in folder.rglob("*"):
+        if path.is_file() and max(path.stat().st_mtime, path.stat().st_ctime) >= since:
+            place = path.relative_to(folder).parent.as_posix()
+            server.log_artifact(target_id, str(path), place.strip("."))

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+from harness import Project, module
+
+kinds, types, pages = (module(name) for name in ("modeling.kinds", "types", "pages"))
+
+
+@pytest.mark.row("M3", "E7")
+@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+def test_every_kind_draws_its_answers_the_same_way_twice(kind: str) -> None:
+    rng, columns = np.random.default_rng(0), 3 if kind == "multiclass" else 2
+    raw, labels = rng.normal(size=(60, columns)), ["low", "middle", "high"][:columns]
+    label = rng.normal(size=60) if kind == "regression" else rng.integers(0, columns, 60)
+    answers = kinds.of(kind).decide(raw, types.Rule())
+    for drawer in kinds.of(kind).plots(answers, label, labels).values():
+        picture = pages.draw(drawer)
+        assert len(picture) > 5000 and b"Software" not in picture
+        assert pages.draw(drawer) == picture
+
+
+@pytest.mark.row("M4")
+@pytest.mark.parametrize("kind", ["binary", "regression"])
+def test_the_stored_rule_is_among_the_others(kind: str) -> None:
+    raw, rule = np.random.default_rng(0).normal(size=(60, 2)), types.Rule(threshold=0.3, shift=0.5)
+    answers = kinds.of(kind).decide(raw, rule)
+    _, stored, places, moved = kinds.of(kind).at_other_rules(answers, rule)
+    same = moved[int(np.abs(places - stored).argmin())]
+    assert not kinds.of(kind).differs(same, answers, 1e-9).any()
+
+
+def test_examples_of_violations_are_taken_from_every_change_in_turn() -> None:
+    row_plots = module("evaluation.row_plots")
+    chosen = row_plots.choose({"a": list(range(20)), "b": [7], "none": []})
+    assert chosen[:3] == [("a", 0), ("b", 7), ("a", 1)] and len(chosen) == row_plots.ROWS
+
+
+@pytest.mark.row("M9")
+def test_a_wrong_direction_is_told_with_both_answers(trained: Project) -> None:
+    evaluate, row_plots = module("evaluation.evaluate"), module("evaluation.row_plots")
+    model, _, _ = evaluate.choose(trained.settings())
+    for name in model.declared.directions:
+        before, after, words = row_plots.misdirected(model, name, np.array([1]))
+        assert " → " in words and before.keys() == after.keys()
+    for name in model.declared.invariances:
+        assert " → " in row_plots.altered(model, name, np.array([1]))[2]

@@ -1,0 +1,139 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from harness import PACKAGE, Project, module
+
+tracking = module("tracking")
+
+
+def run_of(project: Project) -> Any:
+    settings = project.settings()
+    key = module("provenance").read_json(settings.paths.reports / tracking.RUN_FILE)["record"]
+    return tracking.find_record(tracking.client(settings), settings.tracking.experiment, key)
+
+
+def files_of(run_id: str, settings: Any, *folders: str) -> set[str]:
+    client = tracking.client(settings)
+    return {f.path for folder in folders for f in client.list_artifacts(run_id, folder)}
+
+
+def score_of(trained: Project) -> str:
+    return str(module("settings").SCORE[trained.settings().data.kind])
+
+
+@pytest.mark.row("E1")
+def test_one_run_tells_code_data_environment_parameters_and_metrics(trained: Project) -> None:
+    run = run_of(trained)
+    tags = (
+        "code.commit code.dirty code.left_out data.version data.splits dvc.data/splits command host"
+    )
+    machine = "packages_sha256 python platform processor cores gpus lock_sha256"
+    wanted = {*tags.split(), *(f"env.{name}" for name in machine.split())}
+    assert wanted <= set(run.data.tags) and run.info.status == "FINISHED"
+    assert run.data.params["optimizer.lr"] == str(trained.settings().optimizer["lr"])
+    scores = {f"{split}.{score_of(trained)}" for split in ("train", "val", "test")}
+    assert scores | {"gate.M10.calibration", "package.parity"} <= set(run.data.metrics)
+    files = files_of(run.info.run_id, trained.settings(), "config", "environment", "code", "data")
+    assert {
+        "config/params.yaml",
+        "environment/packages.txt",
+        "code/uncommitted.diff",
+        "data/validation.json",
+    } <= files
+
+
+@pytest.mark.row("E3")
+def test_a_training_leaves_checkpoints_gradients_throughput_machine_and_extreme_rows(
+    trained: Project,
+) -> None:
+    run, settings = run_of(trained), trained.settings()
+    client = tracking.client(settings)
+    for name in ("train/gradient_norm", "train/samples_per_second"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert len(history) == settings.trainer.max_epochs and min(m.value for m in history) > 0
+    measured = " ".join(name for name in run.data.metrics if name.startswith("system/"))
+    for part in ("cpu_utilization", "system_memory_usage", "disk_usage", "network_receive"):
+        assert f"system/{part}" in measured
+    files = files_of(run.info.run_id, settings, "model", "evaluation")
+    assert {"model/best.ckpt", "model/last.ckpt"} <= files
+    assert {"evaluation/M5_hardest.png", "evaluation/M5_easiest.png"} <= files
+
+
+@pytest.mark.row("M2", "E7")
+def test_baselines_are_runs_of_their_own_with_plots(trained: Project) -> None:
+    run, settings = run_of(trained), trained.settings()
+    above = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    found = tracking.client(settings).search_runs([run.info.experiment_id], above)
+    runs = {r.data.tags["candidate"]: r for r in found if "candidate" in r.data.tags}
+    assert {*runs} == {"constant", "heuristic", "classical"}
+    score = f"val.{score_of(trained)}"
+    values = {name: r.data.metrics[score] for name, r in runs.items()}
+    assert values["constant"] < min(values["heuristic"], values["classical"])
+    for name, baseline in runs.items():
+        files = files_of(baseline.info.run_id, settings, "plots", "model")
+        assert "plots/distribution.png" in files
+        assert ("model/classical.skops" in files) == (name == "classical")
+
+
+def test_judging_the_same_model_again_is_a_child_run_that_ends(trained: Project) -> None:
+    parent, settings = run_of(trained).info.run_id, trained.settings()
+    with tracking.current(settings, "evaluate") as again:
+        again.tags({"said": "again"})
+    run = again.client.get_run(again.id)
+    assert again.id != parent and run.data.tags["mlflow.parentRunId"] == parent
+    assert run.info.status == "FINISHED"
+    with tracking.current(settings, "another") as same:
+        same.tags({"said": "more"})
+    assert run_of(trained).data.tags["said"] == "more" and run.data.tags["said"] == "again"
+
+
+def test_an_unknown_run_is_restored_once_from_the_reports(trained: Project) -> None:
+    lost, settings = run_of(trained), trained.settings("tracking.uri=sqlite:///other.db")
+    with tracking.current(settings, "evaluate") as restored:
+        first = restored.id
+    data = tracking.client(settings).get_run(first).data
+    assert data.tags["restored"] == "true" and data.tags["restored.from"] == lost.info.run_id
+    assert data.metrics[f"network.val.{score_of(trained)}"] < 1
+    with tracking.current(settings, "package") as known:
+        assert known.id == first
+
+
+@pytest.mark.row("E1")
+def test_a_long_parameter_stands_whole_in_the_configuration(trained: Project) -> None:
+    settings = trained.settings(f"project.owner={'x' * 10_000}")
+    with tracking.start(settings, "long") as run:
+        tracking.record_inputs(run, settings)
+    wanted = {k: str(v) for k, v in tracking.flatten(settings.model_dump(mode="json")).items()}
+    assert set(wanted) - set(run.client.get_run(run.id).data.params) == {"project.owner"}
+    path = run.client.download_artifacts(run.id, "config/params.yaml", str(Path.cwd()))
+    text = Path(path).read_text(encoding="utf-8")
+    assert module("settings").parse(yaml.safe_load(text)) == settings
+
+
+def test_a_run_whose_process_is_gone_is_killed_and_may_go_on(trained: Project) -> None:
+    code = f"""
+from {PACKAGE} import params, tracking
+print(tracking.start(params.load([]), "a run").key)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    settings, key = trained.settings(), done.stdout.strip()
+    tracking.start(settings, "another").finish()
+    run = tracking.attach(settings, key)
+    assert run.client.get_run(run.id).info.status == "KILLED"
+    with tracking.start(settings, "a run", key=key) as again:
+        assert again.resumed and again.id == run.id
+        assert run.client.get_run(run.id).info.status == "RUNNING"
+    assert run.client.get_run(run.id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_what_ends_a_run_is_its_status(trained: Project, error: Any, status: str) -> None:
+    with pytest.raises(error), tracking.start(trained.settings(), "a run") as run:
+        raise error
+    assert run.client.get_run(run.id).info.status == status
