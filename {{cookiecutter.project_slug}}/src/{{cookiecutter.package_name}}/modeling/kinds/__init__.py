@@ -52,6 +52,7 @@ class Kind(Protocol):
 
     def constant_loss(self, loss: "nn.Module", label: "Tensor") -> float: ...
     def training_error(self, loss: float, score: float) -> float: ...
+
     # evaluation
     SCORE: str
     LOSS: str

@@ -86,6 +86,8 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     """Largest difference of a class share in a part from that in the whole."""
     shares = [labels.value_counts(normalize=True) for labels in (part, whole)]
     return float(shares[0].sub(shares[1], fill_value=0.0).abs().max())
+
+
 def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
     """Index [n] of each label among the names."""
     index = {name: i for i, name in enumerate(names)}

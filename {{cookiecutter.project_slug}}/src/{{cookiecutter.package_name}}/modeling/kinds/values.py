@@ -82,6 +82,8 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     from scipy.stats import ks_2samp
 
     return float(ks_2samp(part, whole, method="asymp").statistic) if len(part) else 1.0
+
+
 def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
     """The values [n]."""
     return labels.astype(np.float32)
