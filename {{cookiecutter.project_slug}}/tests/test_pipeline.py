@@ -1,5 +1,4 @@
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -124,31 +123,3 @@ def test_a_second_pipeline_at_the_same_time_changes_nothing(repository: Project)
     with FileLock(".state/pipeline.lock"), pytest.raises(ValueError, match="another pipeline runs"):
         module("pipeline").run(None, Namespace(overrides=["seed=9"], keep=False))
     assert Path("params.yaml").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_dvc_composes_the_same_bytes(repository: Project) -> None:
-    ours = module("pipeline").compose(["optimizer=sgd", "training.batch_size=8"])
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
-    subprocess.run([sys.executable, "-m", "dvc", "config", "hydra.enabled", "true"], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "config", "hydra.config_dir", "configs"], check=True
-    )
-    Path("dvc.yaml").write_text(
-        "stages:\n  show:\n    cmd: python -c 'print()'\n    params: [seed]\n", encoding="utf-8"
-    )
-    git("add", "--all")
-    git("commit", "--quiet", "--message", "dvc")
-    command = [
-        sys.executable,
-        "-m",
-        "dvc",
-        "exp",
-        "run",
-        "-S",
-        "optimizer=sgd",
-        "-S",
-        "training.batch_size=8",
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    assert Path("params.yaml").read_text(encoding="utf-8") == ours
