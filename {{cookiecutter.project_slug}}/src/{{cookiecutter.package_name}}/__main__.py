@@ -62,7 +62,7 @@ VERBS = {
     "checklist": ("checklist", "print, per row of the checklist, its proof or what is missing"),
 }
 # Without options of their own: their help need not import them.
-PLAIN = ("ingest", "validate", "split", "evaluate", "package")
+PLAIN = ("ingest", "validate", "split", "evaluate", "package", "sync")
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",

@@ -78,6 +78,11 @@ LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle
 RENAMED = {
     "augmentation=none": "augmentation=null",
     "bench": "one of `make bench-train` and the others of the template",
+    "health.unfinished": "no sign of its own",
+    "health.waiting_for_data": "no sign of its own",
+    "logger.extra": "logger.<name>, a mapping of loggers,",
+    "logger=mlflow": "logger=null",
+    "training.early_stopping_patience": "training.callbacks.early_stopping.patience",
 }
 for _section in ["paths", "training", "health", "evaluation", "packaging", "serving", "monitoring"]:
     RENAMED[f"{_section}=default"] = "a section of configs/config.yaml, without other choices,"
