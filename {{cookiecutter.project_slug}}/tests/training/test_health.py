@@ -133,14 +133,13 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.row("T5")
 @pytest.mark.parametrize("sign", PROVOKED)
 def test_what_was_provoked_is_named_and_nothing_else(
-    sign: str, watch: Watch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sign: str, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sign == "slower":
         monkeypatch.setattr(health, "SECONDS", 0.0)
     watch.health.limits["memory_growing"] = 0.05  # and not a fifth of all that the libraries take
     watch.fit(**PROVOKED[sign]())
     assert watch.names() == [sign], watch.health.report()
-    assert sign in capsys.readouterr().err
 
 
 @pytest.mark.row("T5")
@@ -184,20 +183,10 @@ def test_a_loss_that_is_not_finite_ends_training_with_its_place(
     call: int, where: str, watch: Watch
 ) -> None:
     with pytest.raises(
-        ValueError, match=rf"not finite in {where} \(not finite\): try `train debug=anomaly`"
+        ValueError, match=rf"not finite in {where}: try a tenth of optimizer.lr"
     ):
         watch.fit(deep(nn.SiLU), loss=NanFrom(call))
     assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["not_finite"]
-
-
-@pytest.mark.row("T5")
-def test_a_loss_that_overflows_is_put_down_to_the_learning_rate(watch: Watch) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"not finite in epoch 1, .*\(learning rate high\): try a tenth of optimizer",
-    ):
-        watch.fit(deep(nn.ReLU, 6), lr=1e9)
-    assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["learning_rate_high"]
 
 
 @pytest.mark.row("T4", "T5")

@@ -4,6 +4,7 @@ from inspect import signature
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -44,24 +45,35 @@ class Module(L.LightningModule):
         loss: Tensor = self.loss(*self.kind.scaled(raw, label, self.scale))
         return loss
 
-    def compute(self, inputs: dict[str, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss, and score (accuracy or R²), of the rows."""
-        raw, _ = self(inputs)
-        error = self.kind.errors(raw.detach(), label, self.scale).float().mean()
-        return self.compute_loss(raw, label), 1 - error
+    def on_train_epoch_start(self) -> None:
+        # Sums, logged at the end of the epoch: `log` in every step takes longer than small steps.
+        self.sums = torch.zeros(2, device=self.device)  # of losses and scores
+        self.norms, self.num_batches, self.num_steps = torch.zeros((), device=self.device), 0, 0
+
+    on_train_start = on_train_epoch_start  # after resuming, an epoch does not start
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        loss, score = self.compute(batch["inputs"], batch["label"])
-        self.log_mean({"train/loss": loss, self.score: score}, len(batch["label"]))
+        raw, _ = self(batch["inputs"])
+        loss = self.compute_loss(raw, batch["label"])
+        errors = self.kind.errors(raw.detach(), batch["label"], self.scale)
+        self.sums += torch.stack([loss.detach(), 1 - errors.float().mean()])
+        self.num_batches += 1
         return loss
-
-    def log_mean(self, values: dict[str, Tensor], rows: int) -> None:
-        """Logs the mean over the rows of an epoch, and of all processes."""
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        self.log_mean({"train/gradient_norm": nn.utils.get_total_norm(gradients)}, 1)
+        self.norms += nn.utils.get_total_norm(gradients)
+        self.num_steps += 1
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.trainer.is_last_batch:
+            loss, score = self.sums / self.num_batches
+            self.log_mean({"train/loss": loss, self.score: score})
+            self.log_mean({"train/gradient_norm": self.norms / max(1, self.num_steps)})
+
+    def log_mean(self, values: dict[str, Tensor], rows: int = 1) -> None:
+        """Logs the mean over the epoch, and over all processes."""
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         raw, _ = self(batch["inputs"])

@@ -23,8 +23,17 @@ from ..settings import Settings
 
 BEST, CLAIM = "best.ckpt", "run.json"
 # Sections of the configuration that the weights follow from.
-SECTIONS = {"seed", "augmentation", "model", "optimizer", "scheduler", "loss", "trainer"}
-DATA = {"kind", "labels", "features"}
+SECTIONS = {
+    "seed",
+    "data",
+    "augmentation",
+    "model",
+    "optimizer",
+    "scheduler",
+    "loss",
+    "trainer",
+    "training",
+}
 
 
 def state_folder(settings: Settings) -> Path:
@@ -78,13 +87,10 @@ def fingerprint(settings: Settings) -> str:
     """SHA-256 over what the weights follow from: configuration, code, data and PyTorch. It is of
     this folder too, for Lightning's checkpoints name each other by path.
     """
-    values = settings.model_dump(
-        mode="json", include={**dict.fromkeys(SECTIONS, True), "data": DATA}
-    )
-    training = settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    values = settings.model_dump(mode="json", include=SECTIONS)
     splits = [sha256(path) for path in sorted(settings.paths.splits.glob("*.parquet"))]
-    versions = [torch.__version__, L.__version__, str(state_folder(settings).resolve())]
-    content = [values, training, stage_code("train"), splits, versions]
+    folder = str(state_folder(settings).resolve())
+    content = [values, stage_code("train"), splits, torch.__version__, L.__version__, folder]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -118,7 +124,9 @@ def forget(settings: Settings) -> None:
     shutil.rmtree(state_folder(settings), ignore_errors=True)
 
 
-def save(source: Path, target: Path) -> None:
+def save(source: Path, target: Path) -> dict[str, Any]:
     """Copies a checkpoint without the state of callbacks, which has paths of this machine."""
-    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    torch.save({**checkpoint, "callbacks": {}}, target)
+    checkpoint: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    checkpoint["callbacks"] = {}
+    torch.save(checkpoint, target)
+    return checkpoint

@@ -19,7 +19,7 @@ from torch import nn
 from ..data.datamodule import DataModule, label_scale, load
 from ..modeling.module import Module, build_network
 from ..provenance import write_json
-from ..settings import SCORE, Settings
+from ..settings import Settings
 from ..tracking import Run
 from . import checkpoints
 from .health import Health
@@ -69,9 +69,9 @@ def fit_network(
     trainer = make_trainer(settings, logger, [health, *own, *callbacks])
     fit(trainer, module, data, checkpoints.newest(folder) if resume else None)
     if settings.training.must_overfit:
-        check_overfit(health)
+        check_overfit(health.history, module.score)
     if run and not settings.trainer.fast_dev_run:
-        save(module.network, folder, settings.paths.model)
+        save(module, folder, settings.paths.model)
     if run:
         write_json(settings.paths.state / HEALTH, health.report())
     return module.network.eval().cpu()
@@ -103,7 +103,7 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, Module)
-        names = ("train/loss", "val/loss", f"val/{SCORE[module.settings.data.kind]}")
+        names = ("train/loss", "val/loss", module.score.replace("train", "val"))
         values = trainer.callback_metrics
         shown = " ".join(f"{name} {float(values[name]):.4f}" for name in names if name in values)
         print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {shown}", file=sys.stderr)
@@ -156,23 +156,19 @@ def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):
-            raise ValueError(
-                "a worker process died, most likely for lack of memory: use fewer training.workers"
-                " or a smaller training.batch_size, then start again"
-            ) from error
-        names = ("gloo", "NCCL", "peer")
-        if trainer.world_size == 1 or not any(name in str(error) for name in names):
+        names = ("DataLoader worker", "gloo", "NCCL", "peer")
+        if not any(name in str(error) for name in names):
             raise
         raise ValueError(
             "another process of this training has ended, or cannot be reached: the same command"
-            " goes on from here"
+            " goes on from here; with less memory in use (training.workers, training.batch_size)"
+            " where the system ended it"
         ) from error
 
 
-def check_overfit(health: Health) -> None:
+def check_overfit(history: list[dict[str, float]], score: str) -> None:
     """Raises ValueError where the errors on one batch did not fall by half."""
-    first, last = (1 - health.history[i]["score"] for i in (0, -1))
+    first, last = 1 - history[0][score], 1 - history[-1][score]
     if not last < 0.5 * first:
         raise ValueError(
             f"the mean error went from {first:.3f} to {last:.3f} on one batch: the network cannot "
@@ -180,7 +176,7 @@ def check_overfit(health: Health) -> None:
         )
 
 
-def save(network: nn.Module, folder: Path, target: Path) -> None:
+def save(module: Module, folder: Path, target: Path) -> None:
     """Loads the best checkpoint's weights; best and last go to the pipeline's output."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -188,8 +184,5 @@ def save(network: nn.Module, folder: Path, target: Path) -> None:
     if last is None or not best.is_file():
         raise ValueError(f"the checkpoints in {folder} were damaged: run the same command again")
     checkpoints.save(last, target / "last.ckpt")
-    checkpoints.save(best, target / checkpoints.BEST)
-    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "network."
-    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    network.load_state_dict(weights)
+    checkpoint = checkpoints.save(best, target / checkpoints.BEST)
+    module.load_state_dict(checkpoint["state_dict"])

@@ -13,7 +13,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import logs
 from ..settings import SCORE, Settings, parse
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..tracking import Run
-    from ..types import Examples
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
 # A lean project draws no plots of the baselines.
@@ -107,42 +106,40 @@ def train(settings: Settings) -> Metrics:
 def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
     """Fits the baselines, saves every candidate, and writes reports/training.json."""
     from ..data.datamodule import load
-    from ..modeling import baselines, candidates
+    from ..modeling import baselines, candidates, kinds
     from ..provenance import read_json, stamp, write_json
     from ..task.baselines import classical
+    from ..types import Rule
     from .fit import HEALTH
 
-    splits = {name: load(settings, name) for name in ("train", "val")}
-    inputs, label = splits["train"].inputs, splits["train"].label
-    model = classical(settings.data.kind, settings.seed).fit(baselines.flat(inputs), label)
-    raw: dict[str, dict[str, Any]] = {}
-    for candidate in (candidates.NetworkCandidate(network), candidates.ClassicalCandidate(model)):
-        raw[candidate.name] = {s: candidate.outputs(e.inputs).raw for s, e in splits.items()}
-    for name, simple in baselines.simple_baselines(settings.data.kind).items():
-        simple.fit(inputs, label)
-        raw[name] = {s: simple.predict(e.inputs) for s, e in splits.items()}
+    kind = kinds.of(settings.data.kind)
+    train, val = load(settings, "train"), load(settings, "val")
+    model = classical(settings.data.kind, settings.seed)
+    model.fit(baselines.flat(train.inputs), train.label)
     candidates.save(settings.paths.model, network, model)
+    learned: list[candidates.Candidate] = [
+        candidates.NetworkCandidate(network),
+        candidates.ClassicalCandidate(model),
+    ]
+    simple = baselines.simple_baselines(settings.data.kind)
+    for baseline in simple.values():
+        baseline.fit(train.inputs, train.label)
+    metrics: Metrics = {}
+    for split, examples in {"train": train, "val": val}.items():
+        raw = {candidate.name: candidate.outputs(examples.inputs).raw for candidate in learned}
+        raw |= {name: baseline.predict(examples.inputs) for name, baseline in simple.items()}
+        for name, outputs in raw.items():
+            answers = kind.decide(outputs, Rule())
+            metrics.setdefault(name, {})[split] = kind.metrics(answers, examples.label)
+    del raw["network"]
     if PLOTS_BASELINES:
         from . import baseline_plots
 
-        outputs = {name: found["val"] for name, found in raw.items() if name != "network"}
-        baseline_plots.draw_all(settings, outputs, splits["val"].label, {"classical": model[-1]})
-    metrics = {name: judge(settings, outputs, splits) for name, outputs in raw.items()}
+        baseline_plots.draw_all(settings, raw, val.label, {"classical": model[-1]})
     health = read_json(settings.paths.state / HEALTH)
     report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
     write_json(settings.paths.reports / "training.json", report)
     return metrics
-
-
-def judge(
-    settings: Settings, outputs: dict[str, Any], splits: "dict[str, Examples]"
-) -> dict[str, dict[str, float]]:
-    """Metrics by split of a candidate's raw outputs."""
-    from ..modeling import kinds
-    from ..types import Rule
-
-    kind = kinds.of(settings.data.kind)
-    return {s: kind.metrics(kind.decide(outputs[s], Rule()), splits[s].label) for s in splits}
 
 
 def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "dict[str, Run]":

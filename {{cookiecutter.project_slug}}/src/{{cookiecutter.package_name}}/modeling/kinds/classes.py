@@ -149,14 +149,17 @@ def training_metrics(num_classes: int) -> "MetricCollection":
     return MetricCollection(parts)
 
 
-def constant_loss(loss: "nn.Module", label: "Tensor") -> float:
-    """Loss of always answering the shares of the classes."""
-    shares = label.bincount() / len(label)
-    return float(loss((shares + 1e-9).log().expand(len(label), -1), label))
+def constant_loss(loss: "nn.Module", num_labels: int) -> float:
+    """Loss of an answer that knows nothing: all classes are alike."""
+    import torch
+
+    device = next(iter(loss.buffers()), torch.zeros(0)).device  # of class weights
+    logits, label = torch.zeros(num_labels, num_labels), torch.arange(num_labels)
+    return float(loss(logits.to(device), label.to(device)))
 
 
 def training_error(loss: float, score: float) -> float:
-    """Error on the training rows as a share of a constant answer's; `loss` is in losses of that."""
+    """What tells of underfitting: the loss, which falls before the share of wrong answers does."""
     return loss
 
 
