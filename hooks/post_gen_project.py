@@ -13,11 +13,18 @@ deploy/compose.yaml
 deploy/grafana
 deploy/kubernetes
 deploy/prometheus
+configs/trainer/throughput.yaml
+src/{{cookiecutter.package_name}}/data/stream.py
+src/{{cookiecutter.package_name}}/task/view.py
+src/{{cookiecutter.package_name}}/training/panel.py
+src/{{cookiecutter.package_name}}/training/throughput.py
 src/{{cookiecutter.package_name}}/recipes/compile.py
 src/{{cookiecutter.package_name}}/recipes/distill.py
 src/{{cookiecutter.package_name}}/recipes/lora.py
 src/{{cookiecutter.package_name}}/recipes/quantize.py
 tests/deploy/test_cluster.py
+tests/machinery
+tests/training/test_view.py
 tests/training/test_recipes_full.py
 """.split()
 CI_FILES = {"github": ".github", "gitlab": ".gitlab-ci.yml"}

@@ -29,7 +29,7 @@ PIPELINE = [environment_python(), "-m", "my_model", "pipeline", *FAST]
 # What the tracker knows, without what is of the moment.
 RECORDS = """
 import json
-from my_model.experiments import tracking
+from my_model import tracking
 from my_model.params import load
 settings = load()
 client = tracking.client(settings)
