@@ -35,7 +35,7 @@ def test_rows_are_of_all_classes_in_turn_and_follow_from_the_seed() -> None:
 def test_every_epoch_leaves_its_answers_on_the_same_rows(trained: Project) -> None:
     files, settings = run_files(trained, "panel"), trained.settings()
     epochs = settings.trainer.max_epochs
-    assert [*files] == [f"epoch-{i + 1:03}.{module('training.view').SUFFIX}" for i in range(epochs)]
+    assert [*files] == [f"epoch-{i + 1:03}.{module('task.view').SUFFIX}" for i in range(epochs)]
     assert len({*files.values()}) == epochs  # the answers changed
     assert max(map(len, files.values())) < 100_000
 
