@@ -14,6 +14,11 @@ deploy/grafana
 deploy/kubernetes
 deploy/prometheus
 src/{{cookiecutter.package_name}}/mirror.py
+configs/trainer/throughput.yaml
+src/{{cookiecutter.package_name}}/data/stream.py
+src/{{cookiecutter.package_name}}/task/view.py
+src/{{cookiecutter.package_name}}/training/panel.py
+src/{{cookiecutter.package_name}}/training/throughput.py
 src/{{cookiecutter.package_name}}/recipes/compile.py
 src/{{cookiecutter.package_name}}/recipes/distill.py
 src/{{cookiecutter.package_name}}/recipes/lora.py
@@ -25,6 +30,7 @@ src/{{cookiecutter.package_name}}/training/baseline_plots.py
 src/{{cookiecutter.package_name}}/monitoring/abuse.py
 src/{{cookiecutter.package_name}}/monitoring/embedding.py
 tests/machinery
+tests/training/test_view.py
 tests/training/test_recipes_full.py
 """.split()
 CI_FILES = {"github": ".github", "gitlab": ".gitlab-ci.yml"}

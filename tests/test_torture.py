@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("tortu
 EPOCHS, DEADLINE = 6, 300
 ROUNDS = int(os.environ.get("DEPTH", "1"))
 SEED = int(os.environ.get("TORTURE_SEED", str(time.time_ns() % 10**6)))
-FAST = [f"trainer.max_epochs={EPOCHS}", "training.checkpoint_seconds=0.05"]
+FAST = [f"trainer.max_epochs={EPOCHS}"]
 PIPELINE = [environment_python(), "-m", "my_model", "pipeline", *FAST]
 # What the tracker knows, without what is of the moment.
 RECORDS = """

@@ -35,7 +35,7 @@ def test_rows_are_of_all_classes_in_turn_and_follow_from_the_seed() -> None:
 def test_every_epoch_leaves_its_answers_on_the_same_rows(trained: Project) -> None:
     files, settings = run_files(trained, "panel"), trained.settings()
     epochs = settings.trainer.max_epochs
-    assert [*files] == [f"epoch-{i + 1:03}.{module('training.view').SUFFIX}" for i in range(epochs)]
+    assert [*files] == [f"epoch-{i + 1:03}.{module('task.view').SUFFIX}" for i in range(epochs)]
     assert len({*files.values()}) == epochs  # the answers changed
     assert max(map(len, files.values())) < 100_000
 
@@ -73,6 +73,6 @@ def test_looking_changes_nothing(trained: Project, monkeypatch: pytest.MonkeyPat
         return load_file(trained.settings().paths.model / "network.safetensors")
 
     looked = weights()
-    monkeypatch.setattr(module("training.fit"), "panel", lambda settings, run: [])
+    monkeypatch.setattr(module("training.fit"), "HAS_PANEL", False)
     plain = weights()
     assert all(torch.equal(looked[name], plain[name]) for name in looked)

@@ -1,4 +1,4 @@
-"""`trainer=throughput` beside `trainer=cpu`: as many steps, and weights as near as rounding lets."""
+"""`trainer=throughput` beside `trainer=cpu`: equal steps and weights."""
 
 from typing import Any
 

@@ -1,6 +1,7 @@
 """Every preset of configs/debug does in a real training what it is for."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ def preset(trained: Project, name: str, *overrides: str) -> None:
 
 
 @pytest.fixture
-def trainers(monkeypatch: pytest.MonkeyPatch) -> list:  # type: ignore[type-arg]
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The Lightning trainers that were made, after their training as they are."""
     made, fit = [], module("training.fit")
 
@@ -32,15 +33,15 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list:  # type: ignore[type-arg]
 
 @pytest.mark.row("T2")
 def test_fast_takes_one_batch_through_everything_and_keeps_nothing(
-    trained: Project, trainers: list
-) -> None:  # type: ignore[type-arg]
+    trained: Project, trainers: list[Any]
+) -> None:
     preset(trained, "fast")
     assert trainers[0].global_step == 1 and trainers[0].num_val_batches == [1]
     assert not trainers[0].checkpoint_callbacks
 
 
 @pytest.mark.row("T2")
-def test_limit_takes_a_few_batches_of_two_epochs(trained: Project, trainers: list) -> None:  # type: ignore[type-arg]
+def test_limit_takes_a_few_batches_of_two_epochs(trained: Project, trainers: list[Any]) -> None:
     preset(trained, "limit")
     assert trainers[0].global_step == 2 * 3 and trainers[0].num_val_batches == [1]
 
@@ -58,8 +59,8 @@ def test_profiler_shows_what_took_the_time(
 @pytest.mark.slow
 @pytest.mark.row("T2")
 def test_overfitting_one_batch_passes_and_fails_where_nothing_is_learned(
-    trained: Project, trainers: list
-) -> None:  # type: ignore[type-arg]
+    trained: Project, trainers: list[Any]
+) -> None:
     preset(trained, "overfit")
     assert trainers[0].global_step == trainers[0].current_epoch == 150  # one batch, again and again
     with pytest.raises(ValueError, match="the network cannot learn"):

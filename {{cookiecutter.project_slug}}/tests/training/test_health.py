@@ -182,9 +182,7 @@ class NanFrom(nn.Module):
 def test_a_loss_that_is_not_finite_ends_training_with_its_place(
     call: int, where: str, watch: Watch
 ) -> None:
-    with pytest.raises(
-        ValueError, match=rf"not finite in {where}: try a tenth of optimizer.lr"
-    ):
+    with pytest.raises(ValueError, match=rf"not finite in {where}: try a tenth of optimizer.lr"):
         watch.fit(deep(nn.SiLU), loss=NanFrom(call))
     assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["not_finite"]
 

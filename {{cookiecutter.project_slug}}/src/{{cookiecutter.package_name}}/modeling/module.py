@@ -22,17 +22,14 @@ def build_network(settings: Settings) -> nn.Module:
 
 
 class Module(L.LightningModule):
-    """Fits `network` to batches of {"inputs": {name: [n, ...]}, "label": [n]}.
-
-    `scale` is the standard deviation of the training labels, the unit of losses of values; 1 for
-    classes.
+    """Fits `network` to batches of {"inputs": {name: [n, ...]}, "label": [n]}; `scale` is the unit
+    of losses of values: the standard deviation of the training labels, 1 for classes.
     """
 
     def __init__(self, settings: Settings, network: nn.Module, scale: float = 1.0) -> None:
         super().__init__()
         self.settings, self.network, self.scale = settings, network, scale
-        num_labels = len(settings.data.labels)
-        self.kind = kinds.of(settings.data.kind)
+        self.kind, num_labels = kinds.of(settings.data.kind), len(settings.data.labels)
         self.loss = build_loss(settings.loss, settings.data.kind, num_labels or 2)
         self.score = f"train/{SCORE[settings.data.kind]}"
         self.val_metrics = self.kind.training_metrics(num_labels).clone(prefix="val/")
@@ -61,15 +58,14 @@ class Module(L.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        self.norms += nn.utils.get_total_norm(gradients)
+        gradients = (p.grad for p in self.network.parameters() if p.grad is not None)
+        self.norms += nn.utils.get_total_norm(list(gradients))
         self.num_steps += 1
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.trainer.is_last_batch:
-            loss, score = self.sums / self.num_batches
-            self.log_mean({"train/loss": loss, self.score: score})
-            self.log_mean({"train/gradient_norm": self.norms / max(1, self.num_steps)})
+            (loss, score), norm = self.sums / self.num_batches, self.norms / max(1, self.num_steps)
+            self.log_mean({"train/loss": loss, self.score: score, "train/gradient_norm": norm})
 
     def log_mean(self, values: dict[str, Tensor], rows: int = 1) -> None:
         """Logs the mean over the epoch, and over all processes."""
@@ -90,11 +86,10 @@ class Module(L.LightningModule):
         if self.settings.scheduler is None:
             return optimizer
         scheduler = instantiate(self.settings.scheduler)
+        timing = {"interval": "step"}
         if scheduler.func is ReduceLROnPlateau:
-            plateau = {"scheduler": scheduler(optimizer), "monitor": "val/loss"}
-            return {"optimizer": optimizer, "lr_scheduler": plateau}
+            timing = {"monitor": "val/loss"}
         if "total_steps" in signature(scheduler.func).parameters:
             steps = int(self.trainer.estimated_stepping_batches)
             scheduler.keywords["total_steps"] = steps * self.settings.trainer.batches_per_step
-        per_step = {"scheduler": scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": per_step}
+        return [optimizer], [{"scheduler": scheduler(optimizer), **timing}]

@@ -109,7 +109,7 @@ def claim(settings: Settings) -> str:
 
 
 def lock(settings: Settings) -> AcquireReturnProxy[FileLock]:
-    """Lets one training at a time work here: a killed pipeline may have left one that still does."""
+    """Lets one training work here at a time: a killed pipeline may have left one that does."""
     settings.paths.state.mkdir(parents=True, exist_ok=True)
     file_lock = FileLock(f"{state_folder(settings)}.lock")
     try:

@@ -93,6 +93,7 @@ def quiet() -> None:
         ".*does not have many workers.*",  # batches are cut from tensors in memory
         ".*number of training batches.*smaller than the logging interval.*",
         "Checkpoint directory .* exists and is not empty.*",  # to resume from
+        ".*your dataloader is not resumable.*",  # it finds its place by the trainer
         ".*isinstance\\(treespec, LeafSpec\\).*",
     ):
         warnings.filterwarnings("ignore", message=message)

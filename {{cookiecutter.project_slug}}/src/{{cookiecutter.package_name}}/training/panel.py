@@ -20,7 +20,7 @@ from ..settings import Settings
 from ..task import view
 from ..task.features import Features
 from ..tracking import Run
-from ..types import Answers, Estimates, Rule
+from ..types import Rule
 
 ROWS = 16
 
@@ -35,19 +35,6 @@ def choose(label: NDArray[np.generic], seed: int, num: int = ROWS) -> NDArray[np
     )  # the first row of every class, then the second
     rows = shuffled[np.argsort(turn, kind="stable")][:num]
     return rows[np.argsort(label[rows], kind="stable")]
-
-
-def said(answers: Answers, label: NDArray[np.generic], labels: list[str]) -> pd.DataFrame:
-    """A row per answer: `truth`, what was `said`, `sure` (probability, or standard deviation), and
-    whether `wrong`.
-    """
-    if isinstance(answers, Estimates):
-        return pd.DataFrame(
-            {"truth": label, "said": answers.value, "sure": answers.deviation, "wrong": False}
-        )
-    names = np.array(labels)
-    shown = {"truth": names[label], "said": names[answers.label], "sure": answers.confidence}
-    return pd.DataFrame({**shown, "wrong": answers.label != label})
 
 
 def examples(settings: Settings) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
@@ -75,17 +62,10 @@ class Panel(Callback):
         }
         raw, _ = module(trainer.precision_plugin.convert_input(inputs))
         answers = kinds.of(self.settings.data.kind).decide(raw.float().cpu().numpy(), Rule())
-        content = view.view(
-            self.inputs, said(answers, self.label, self.settings.data.labels), self.of
-        )
+        kind, names = kinds.of(self.settings.data.kind), self.settings.data.labels
+        table = pd.DataFrame(kind.table(answers, self.label, names))
+        content = view.view(self.inputs, table, self.of)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"epoch-{trainer.current_epoch + 1:03}.{view.SUFFIX}"
             file.write_bytes(content)
             self.run.artifacts([file], "panel")
-
-
-def panel(settings: Settings, run: Run) -> list[Callback]:
-    """The callback; none where it cannot work: a sharded network answers only when all processes
-    ask.
-    """
-    return [] if settings.trainer.strategy.startswith("fsdp") else [Panel(settings, run)]

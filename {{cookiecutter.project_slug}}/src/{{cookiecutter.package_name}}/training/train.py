@@ -143,7 +143,7 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
 
 
 def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "dict[str, Run]":
-    """Each baseline as a run of its own, below the network's and under a key that follows from it."""
+    """Each baseline as a run below the network's, under a key that follows from its."""
     from .. import tracking
     from ..modeling.candidates import CLASSICAL
 

@@ -163,6 +163,13 @@ def training_error(loss: float, score: float) -> float:
     return loss
 
 
+def table(answers: Decisions, label: NDArray[Any], names: list[str]) -> dict[str, NDArray[Any]]:
+    """Columns [n]: `truth`, what was `said`, how `sure`, and whether it is `wrong`."""
+    text, wrong = np.array(names), answers.label != label
+    columns = {"truth": text[label], "said": text[answers.label], "sure": answers.confidence}
+    return {**columns, "wrong": wrong}
+
+
 # Evaluation
 
 SCORE, LOSS = "accuracy", "share wrong"  # 1 - mean of `row_losses`, and that mean

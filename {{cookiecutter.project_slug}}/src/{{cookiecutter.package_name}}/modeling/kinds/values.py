@@ -145,6 +145,12 @@ def training_error(loss: float, score: float) -> float:
     return 1 - score
 
 
+def table(answers: Estimates, label: NDArray[Any], names: list[str]) -> dict[str, NDArray[Any]]:
+    """Columns [n]: `truth`, what was `said`, the deviation as `sure`; nothing is `wrong`."""
+    columns = {"truth": label, "said": answers.value, "sure": answers.deviation}
+    return {**columns, "wrong": np.zeros(len(label), dtype=bool)}
+
+
 # Evaluation
 
 SCORE, LOSS = "R²", "share of the variance left"  # 1 - mean of `row_losses`, and that mean

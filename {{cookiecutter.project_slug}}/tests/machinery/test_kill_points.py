@@ -15,7 +15,7 @@ STEP = ("modeling.module", "Module", "training_step")
 POINTS: dict[str, tuple[tuple[str, str, str], int]] = {  # the call that does not happen
     "in the first epoch": (STEP, 3),
     "in the first batch of an epoch": (STEP, 13),
-    "in validation": (("modeling.module", "Module", "validation_step"), 6),
+    "in validation": (("modeling.module", "Module", "validation_step"), 4),
     "after the last epoch": (("training.checkpoints", "", "save"), 1),
     "in saving the candidates": (("modeling.candidates", "", "save_file"), 1),
 }
