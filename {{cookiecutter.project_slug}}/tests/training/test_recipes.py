@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from harness import SMALL, Project, module
+
 from recipes import scores, workshop
 
 
