@@ -261,7 +261,8 @@ def look_around(settings: Settings, store: "MlflowClient") -> None:
         log.warning("records go straight to the server: only `full` trains on while it is away")
     folder = settings.paths.records.parent / "records"
     if any(map(_waits, folder.glob("*/lines.jsonl"))):
-        log.warning("records of an earlier version wait in %s: its `sync` delivers them", folder)
+        remedy = "check out the version of this project that wrote them, and run its verb `sync`"
+        log.warning("undelivered records of an earlier version wait in %s: %s", folder, remedy)
 
 
 def _waits(journal: Path) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from harness import SMALL, Project, module
-
 from recipes import scores, workshop
 
 

@@ -11,10 +11,9 @@ import torch
 import yaml
 from harness import PACKAGE, Project, module
 from kinds import KINDS, as_kind
+from recipes import scores, workshop
 from safetensors.torch import load_file
 from torch.distributions import Categorical, kl_divergence
-
-from recipes import scores, workshop
 
 
 def trained_network(shop: Any) -> torch.nn.Module:
