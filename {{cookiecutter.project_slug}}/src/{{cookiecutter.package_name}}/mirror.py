@@ -65,6 +65,7 @@ def mirror(local: MlflowClient, server: MlflowClient, experiment: str) -> int:
 def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: str) -> None:
     """Brings a run up to date. Its mark goes first: what is added meanwhile marks it again."""
     began = time.time()
+    # This order survives a cut: there is always a mark, until the last line takes it away.
     local.set_tag(local_id, SENDING, "true")
     if UNSENT in local.get_run(local_id).data.tags:
         local.delete_tag(local_id, UNSENT)
@@ -72,28 +73,34 @@ def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: s
     info, tags, since = source.info, source.data.tags, 0.0
     wanted = {name: text for name, text in tags.items() if not name.startswith("mirror.")}
     if "record.parent" in tags:
+        # Parents were copied before: they began earlier.
         parent = find_record(server, experiment, tags["record.parent"])
         wanted["mlflow.parentRunId"] = parent.info.run_id if parent else ""
     target = find_record(server, experiment, tags["record"])
+    # An answer may have been lost: the run can be there though we never learned its id.
     if target:
         since = float(tags.get(SENT, SLACK)) - SLACK
     else:
         home = experiment_id(server, experiment)
         target = server.create_run(home, info.start_time, wanted, info.run_name)
     target_id = target.info.run_id
+    # Those that are new or have changed, one by one: MLflow takes a hundred at once at most.
     for name, text in wanted.items() - target.data.tags.items():
         server.set_tag(target_id, name, text)
     send_values(local, server, source, target_id)
     send_files(server, source, target_id, since)
     if info.status == "RUNNING":
-        return
+        return  # and stays marked
     server.set_terminated(target_id, info.status, info.end_time)
     local.set_tag(local_id, SENT, str(began))
     local.delete_tag(local_id, SENDING)
 
 
 def send_values(local: MlflowClient, server: MlflowClient, source: Any, target_id: str) -> None:
-    """Parameters and every value of every metric, of which MLflow keeps equal ones once."""
+    """Parameters and every value of every metric.
+
+    MLflow keeps values of equal name, step and time once, so all of them are sent each time.
+    """
     params = [Param(name, text) for name, text in source.data.params.items()]
     for i in range(0, len(params), 100):
         server.log_batch(target_id, params=params[i : i + 100])
@@ -105,7 +112,10 @@ def send_values(local: MlflowClient, server: MlflowClient, source: Any, target_i
 
 
 def send_files(server: MlflowClient, source: Any, target_id: str, since: float) -> None:
-    """Files that were written since the last whole copy began."""
+    """Files that were written since the last whole copy began, in seconds since 1970.
+
+    Copies keep the time of what they are copied from, but not that of their own last change.
+    """
     folder = Path(url2pathname(urlparse(source.info.artifact_uri).path))
     for path in folder.rglob("*"):
         if path.is_file() and max(path.stat().st_mtime, path.stat().st_ctime) >= since:

@@ -78,6 +78,7 @@ def connect(address: str, experiment: str) -> "MlflowClient":
 
 
 def experiment_id(tracker: "MlflowClient", experiment: str) -> str:
+    """MLflow's id of the experiment with this name, which `connect` has made."""
     entity = tracker.get_experiment_by_name(experiment)
     assert entity is not None
     return str(entity.experiment_id)
@@ -133,6 +134,7 @@ class Run:
             self.store.log_batch(self.local_id, params=params[i : i + 100])
 
     def metrics(self, values: dict[str, float], prefix: str = "", step: int = 0) -> None:
+        """Values of an optimizer step or, without one, of the whole run."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -143,6 +145,7 @@ class Run:
         self.store.log_batch(self.local_id, metrics=new)
 
     def tags(self, values: dict[str, Any]) -> None:
+        """At most a hundred; a tag that is there already changes."""
         from mlflow.entities import RunTag
 
         self.store.log_batch(self.local_id, tags=[RunTag(k, str(v)) for k, v in values.items()])
@@ -156,6 +159,7 @@ class Run:
                 self.store.log_artifact(self.local_id, str(path), folder)
 
     def text(self, content: str, file: str) -> None:
+        """A text file; `file` is its place among the run's artifacts."""
         self.store.log_text(self.local_id, content, file)
 
     def mark(self) -> None:
@@ -164,6 +168,7 @@ class Run:
             self.tags({"mirror.unsent": "true"})
 
     def finish(self, status: str = "FINISHED") -> None:
+        """Ends the run; a later process may go on with it under its key."""
         self.store.set_terminated(self.local_id, status)
         self.mark()
 
@@ -234,6 +239,7 @@ def start(
 
 
 def new_key() -> str:
+    """What a run is known by in every store, as ids differ from store to store."""
     return uuid.uuid4().hex
 
 
@@ -255,7 +261,8 @@ def look_around(settings: Settings, store: "MlflowClient") -> None:
         log.warning("records go straight to the server: only `full` trains on while it is away")
     folder = settings.paths.records.parent / "records"
     if any(map(_waits, folder.glob("*/lines.jsonl"))):
-        log.warning("records of an earlier version wait in %s: its `sync` delivers them", folder)
+        remedy = "check out the version of this project that wrote them, and run its verb `sync`"
+        log.warning("undelivered records of an earlier version wait in %s: %s", folder, remedy)
 
 
 def _waits(journal: Path) -> bool:
