@@ -13,6 +13,9 @@ deploy/compose.yaml
 deploy/grafana
 deploy/kubernetes
 deploy/prometheus
+src/{{cookiecutter.package_name}}/experiments/gc.py
+src/{{cookiecutter.package_name}}/experiments/reproduce.py
+src/{{cookiecutter.package_name}}/experiments/resamples.py
 src/{{cookiecutter.package_name}}/recipes/compile.py
 src/{{cookiecutter.package_name}}/recipes/distill.py
 src/{{cookiecutter.package_name}}/recipes/lora.py

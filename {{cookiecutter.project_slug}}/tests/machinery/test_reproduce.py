@@ -82,9 +82,10 @@ def ready(project: Project, trained_once: Path) -> None:
     """The data of the trained project, in DVC's cache as its pipeline would leave it."""
     shutil.copytree(trained_once / "data", "data", dirs_exist_ok=True)
     dvc("init", "--quiet", check=True)
-    stage = {"cmd": "made", "outs": ["data/raw", "data/splits"]}
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"make": stage}}), encoding="utf-8")
-    dvc("commit", "--force", check=True)
+    train = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]
+    stages = {"make": {"cmd": "made", "outs": ["data/raw", "data/splits"]}, "train": train}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    dvc("commit", "--force", "make", check=True)
     git("add", "--all")
     git("commit", "--quiet", "-m", "second")
 
