@@ -35,7 +35,6 @@ def record(
     project: Project,
     metrics: dict[str, float],
     losses: pd.DataFrame | None = None,
-    scale: float = 1.0,
     **inputs: Any,
 ) -> str:
     """A run as the pipeline leaves it, without the training: id."""
@@ -48,7 +47,7 @@ def record(
     run.metrics(metrics)
     if losses is not None:
         losses.to_parquet("losses.parquet")
-        report = {"candidate": "network", "label_scale": scale}
+        report = {"candidate": "network", "label_scale": inputs.get("scale", 1.0)}
         Path("evaluation.json").write_text(json.dumps(report), encoding="utf-8")
         run.artifacts([Path("losses.parquet"), Path("evaluation.json")], "evaluation")
     run.finish()
@@ -67,7 +66,7 @@ def losses(wrong: float, first: int = 0) -> pd.DataFrame:
 def test_two_runs_differ_in_inputs_and_score(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = {"training.batch_size": 8, "code.commit": "b" * 40, "env.python": "3.99"}
+    other: dict[str, Any] = {"training.batch_size": 8, "code.commit": "b" * 40, "env.python": "3.99"}
     a = record(project, {"test.log_loss": 0.5}, losses(0.2))
     b = record(project, {"test.log_loss": 0.4}, losses(0.1), **other)
     report = call(a[:12], b)
@@ -100,7 +99,8 @@ def test_losses_of_values_are_brought_to_one_unit(project: Project) -> None:
     errors, ids = np.random.default_rng(0).exponential(size=400), []
     for scale in (1.0, 2.0):
         table = losses(0).assign(network=errors / scale**2)
-        ids.append(record(project, {}, table, scale, **{"data.kind": "regression"}))
+        kind: dict[str, Any] = {"data.kind": "regression"}
+        ids.append(record(project, {}, table, scale=scale, **kind))
     report = call(*ids)
     assert report["test"]["difference"] == pytest.approx(0)
     assert "cannot be told apart" in report["verdict"]
@@ -111,10 +111,11 @@ A, B = [0.91, 0.93, 0.90, 0.94], [0.88, 0.91, 0.89, 0.90]
 
 def group(project: Project, scores: list[float], splits: str, first: int = 0) -> list[str]:
     """Runs with a seed, the rows that they were scored on, and a score."""
-    return [
-        record(project, {"test.accuracy": score}, seed=seed, **{"data.splits": splits.format(seed)})
-        for seed, score in enumerate(scores, first)
-    ]
+    runs = []
+    for seed, score in enumerate(scores, first):
+        inputs: dict[str, Any] = {"seed": seed, "data.splits": splits.format(seed)}
+        runs.append(record(project, {"test.accuracy": score}, **inputs))
+    return runs
 
 
 @pytest.mark.row("E10", "M6")

@@ -7,7 +7,6 @@ import subprocess
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml

@@ -48,6 +48,7 @@ def compare_trainings(args: argparse.Namespace) -> None:
     if args.metric not in [None, *names]:
         raise ValueError(f"no metric {args.metric!r}: choose one of {', '.join(names)}")
     runs: dict[str, list[tracking.Run]] = {"a": [], "b": []}
+    first.paths.state.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=first.paths.state) as name,
         tracking.start(first, "compare", tags={"compare.trainings": 2 * num}) as parent,
