@@ -66,7 +66,8 @@ def losses(wrong: float, first: int = 0) -> pd.DataFrame:
 def test_two_runs_differ_in_inputs_and_score(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other: dict[str, Any] = {"training.batch_size": 8, "code.commit": "b" * 40, "env.python": "3.99"}
+    other: dict[str, Any] = {"training.batch_size": 8, "code.commit": "b" * 40}
+    other["env.python"] = "3.99"
     a = record(project, {"test.log_loss": 0.5}, losses(0.2))
     b = record(project, {"test.log_loss": 0.4}, losses(0.1), **other)
     report = call(a[:12], b)

@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from filelock import FileLock
-
 from kinds import every_kind
+
 from {{cookiecutter.package_name}}.data.ingest import read
 from {{cookiecutter.package_name}}.monitoring import retrain, routine
 from {{cookiecutter.package_name}}.settings import Settings, parse
