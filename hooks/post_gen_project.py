@@ -19,6 +19,9 @@ src/{{cookiecutter.package_name}}/data/stream.py
 src/{{cookiecutter.package_name}}/task/view.py
 src/{{cookiecutter.package_name}}/training/panel.py
 src/{{cookiecutter.package_name}}/training/throughput.py
+src/{{cookiecutter.package_name}}/experiments/gc.py
+src/{{cookiecutter.package_name}}/experiments/reproduce.py
+src/{{cookiecutter.package_name}}/experiments/resamples.py
 src/{{cookiecutter.package_name}}/recipes/compile.py
 src/{{cookiecutter.package_name}}/recipes/distill.py
 src/{{cookiecutter.package_name}}/recipes/lora.py

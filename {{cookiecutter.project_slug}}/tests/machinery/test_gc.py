@@ -15,20 +15,17 @@ import pytest
 from filelock import FileLock
 from harness import Project, dvc, module
 
-bundle, gc, pull, records, registry, rollback, tracking = (
-    module(n)
-    for n in (
-        "packaging.bundle",
-        "experiments.gc",
-        "packaging.pull",
-        "experiments.records",
-        "packaging.registry",
-        "packaging.rollback",
-        "experiments.tracking",
-    )
+bundle, pull, registry, rollback = (
+    module(f"packaging.{n}") for n in ("bundle", "pull", "registry", "rollback")
 )
+compare, gc, tracking = (module(n) for n in ("experiments.compare", "experiments.gc", "tracking"))
 DAY = 24 * 3600
 OLD = time.time() - 100 * DAY
+
+
+def git(*arguments: str) -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.com")
+    subprocess.run(["git", *identity, *arguments], check=True)
 
 
 def free(project: Project, days: float = 30, runs: int = 0, dry: bool = False) -> None:
@@ -123,21 +120,18 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def history(project: Project, empty_store: Path) -> History:
+    """A repository without a commit yet, and without runs."""
     shutil.copy(empty_store, "mlflow.db")
+    Path("dvc.yaml").unlink()
+    git("init", "--quiet")
+    dvc("init", "--quiet", check=True)
+    Path(".state").mkdir()
     return History(project)
-
-
-def weights(history: History, version: Any) -> list[str]:
-    """What is on disk of a model: its bundle, its weights, and the copy that MLflow loads."""
-    logged = Path("mlruns/models") / version.source.removeprefix("models:/")
-    files = [
-        p for p in (Path("mlruns") / version.run_id).rglob("*") if p.parent.name != "evaluation"
-    ]
-    return sorted(p.name for p in [*files, *logged.rglob("*")] if p.is_file())
 
 
 @pytest.mark.row("P3")
 def test_what_champion_rollback_and_audit_need_stays(history: History, project: Project) -> None:
+    git("commit", "--quiet", "-m", "first")
     by_hand, first, second, refused, challenger = (history.model() for _ in range(5))
     history.decide("cannot tell", by_hand)  # and yet somebody made it champion
     history.decide("promote", first, by_hand)
@@ -151,167 +145,88 @@ def test_what_champion_rollback_and_audit_need_stays(history: History, project: 
     stale = settings.paths.live / "9-gone"
     stale.mkdir()
     age(stale)
-
     free(project, days=30)
-    assert weights(history, refused) and not stale.exists()  # the refusal itself is of today
+    logged = Path("mlruns/models") / refused.source.removeprefix("models:/")
+    assert any(logged.rglob("*.onnx")) and not stale.exists()  # the refusal itself is of today
     free(project, days=0)
-    assert not weights(history, refused)
-    for kept in (by_hand, first, second, challenger):
-        assert weights(history, kept) == [
-            "bundle.json",
-            "manifest.json",
-            "model.onnx",
-            "weights.bin",
-        ]
-    assert {
-        v.version for v in history.client.search_model_versions(f"name = '{history.name}'")
-    } == {v.version for v in (by_hand, first, second, challenger)}
+    assert not any(logged.rglob("*.onnx"))
+    versions = history.client.search_model_versions(f"name = '{history.name}'")
+    kept = {v.version for v in (by_hand, first, second, challenger)}
+    assert {v.version for v in versions} == kept
     for entry in registry.decisions(settings):  # the refused one too, with what it was judged by
-        assert history.client.get_run(entry["run_id"]).info.lifecycle_stage == "active"
-        assert on_disk(entry["run_id"])
-    assert records.read(settings, "champion").id == second.run_id
-    assert (
-        registry.find(settings, refused.tags["identity"]) is None
-    )  # a promotion after all registers it anew
+        assert history.exists(entry["run_id"])
+        assert "evaluation.json" in on_disk(entry["run_id"])
+    assert "bundle.json" not in on_disk(refused.run_id)
+    assert compare.find_run(settings, "champion").info.run_id == second.run_id
+    # A promotion after all registers it anew.
+    assert registry.find(settings, refused.tags["identity"]) is None
     assert rollback.run(settings, Namespace(reason="a test")) == 0
     current = json.loads((settings.paths.live / pull.CURRENT).read_text(encoding="utf-8"))
     assert current["champion"]["identity"] == first.tags["identity"]
-    assert current["challenger"]["identity"] == challenger.tags["identity"]
 
 
 def test_old_runs_go_with_their_children_and_what_is_named_or_young_stays(
     history: History, project: Project
 ) -> None:
-    settings = project.settings()
+    git("commit", "--quiet", "-m", "first")
     old, young, unfinished = history.run(), history.run(time.time()), history.run(ended=False)
     below, shared = history.run(parent=old), history.run()
     current = history.run(record="the key of a record")
-    late = history.run(
-        time.time(), parent=shared
-    )  # a judgement of today keeps the training it speaks of
-    settings.paths.reports.mkdir()
+    # A judgement of today keeps the training it speaks of.
+    late = history.run(time.time(), parent=shared)
+    reports = project.settings().paths.reports
+    reports.mkdir()
     report = {"run_id": "elsewhere", "record": "the key of a record", "runs": {}}
-    (settings.paths.reports / "run.json").write_text(json.dumps(report), encoding="utf-8")
-
+    (reports / "run.json").write_text(json.dumps(report), encoding="utf-8")
     free(project, dry=True)
-    assert history.exists(old) and on_disk(old)
     free(project, runs=20)
     assert history.exists(old)
     free(project)
-    assert (
-        not history.exists(old)
-        and not history.exists(below)
-        and on_disk(old) == on_disk(below) == []
-    )
+    assert not history.exists(old) and not history.exists(below)
+    assert on_disk(old)  # `mlflow runs restore` brings it back, for 30 days
+    free(project, days=0, runs=20)
+    assert on_disk(old) == on_disk(below) == []
     for kept in (young, unfinished, shared, current, late):
         assert history.exists(kept) and on_disk(kept) == ["evaluation.json", "weights.bin"]
 
 
-def test_many_runs_stay_below_a_bound(history: History, project: Project) -> None:
-    size = 100_000
-    for _ in range(12):
-        parent = history.run(size=size)
-        history.run(parent=parent, size=size)
-        free(project, runs=3)
-        assert (
-            sum(p.stat().st_size for p in Path("mlruns").rglob("*") if p.is_file()) < 3 * 2.1 * size
-        )
-
-
-def test_leftovers_go_and_what_is_in_use_stays(
-    history: History, project: Project, caplog: pytest.LogCaptureFixture
-) -> None:
-    old = [
-        Path(".state/compare-dead/0"),
-        Path(".state/reproduce-dead"),
-        Path("outputs/2026-01-01/10-00-00/model"),
-    ]
-    new = [Path(".state/compare-alive/0"), Path("outputs/2026-01-01/11-00-00/model")]
+def test_leftovers_go_and_what_is_in_use_stays(history: History, project: Project) -> None:
+    git("commit", "--quiet", "-m", "first")
+    old = [Path(".state/compare-dead"), Path(".state/reproduce"), Path("outputs/2026-01-01/10-00")]
+    new = [Path(".state/compare-alive"), Path("outputs/2026-01-01/11-00")]
     for folder in (*old, *new):
         folder.mkdir(parents=True)
-        (folder / "file").write_text("x" * 2_000_000, encoding="utf-8")
-    age(
-        *(
-            Path(*folder.parts[:3]) if folder.parts[0] == "outputs" else Path(*folder.parts[:2])
-            for folder in old
-        )
-    )
+        (folder / "file").touch()
+    age(*old)
     free(project, dry=True)
-    assert all(folder.exists() for folder in (*old, *new))
-    assert "can be freed: 2 leftovers in .state/, 4.0 MB" in caplog.messages
+    assert all(folder.exists() for folder in old)
     free(project)
     assert not any(folder.exists() for folder in old) and all(folder.exists() for folder in new)
-    free(project, days=0)
-    assert new[0].exists() and not new[1].exists()  # a comparison that runs now
-
-
-@pytest.mark.parametrize("name", ["pipeline", "routine"])
-def test_nothing_is_freed_while_something_runs(name: str, project: Project) -> None:
-    state = project.settings().paths.state
-    state.mkdir()
-    with (
-        FileLock(state / f"{name}.lock"),
-        pytest.raises(ValueError, match=f"the {name} runs in this folder"),
-    ):
+    with FileLock(".state/routine.lock"), pytest.raises(ValueError, match="routine runs"):
         free(project)
 
 
-def git(*arguments: str) -> str:
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.com")
-    return subprocess.run(
-        ["git", *identity, *arguments], check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-@pytest.mark.slow
 @pytest.mark.row("D3")
-def test_data_of_commits_workspace_and_kept_runs_stay(history: History, project: Project) -> None:
-    """The workspace, two commits, a kept run and a run that goes each name a version of the data."""
-    Path("dvc.yaml").unlink()
-    git("init", "--quiet")
-    dvc("init", "--quiet", check=True)
-    dvc("remote", "add", "-d", "storage", str(project.folder / "remote"), check=True)
-    folder, hashes = Path("data/some"), {}
-    folder.mkdir()
-    for name in ("old", "head", "kept", "gone", "workspace"):
-        for part in ("one", "two"):
-            (folder / part).write_text(f"{name} {part}", encoding="utf-8")
-        dvc("add", str(folder), check=True)
-        hashes[name] = module("experiments.inputs").dvc_hash(folder)
-        assert hashes[name] in Path("data/some.dvc").read_text(encoding="utf-8")
-        if name in ("old", "head"):
+def test_data_of_commits_and_the_workspace_stays(history: History, project: Project) -> None:
+    storage = project.folder / "remote"
+    dvc("remote", "add", "-d", "storage", str(storage), check=True)
+    file, cache = Path("data/some"), Path(".dvc/cache/files/md5")
+    for text in ("old", "head", "gone", "workspace"):
+        file.write_text(text, encoding="utf-8")
+        dvc("add", str(file), check=True)
+        if text in ("old", "head"):
             git("add", "--all")
-            git("commit", "--quiet", "-m", name)
-        if name == "gone":
-            dvc("push", check=True)
-    history.run(time.time(), **{"dvc.data/some": hashes["kept"]})
-    history.run(**{"dvc.data/some": hashes["gone"]})
-
-    def stored(where: str) -> set[str]:
-        files = Path(where).rglob("files/md5/*/*")
-        return {p.parent.name + p.name for p in files}
-
-    before = stored("remote")
+            git("commit", "--quiet", "-m", text)
+        dvc("push", check=True)
     free(project)
-    assert {name for name, md5 in hashes.items() if md5 in stored(".dvc/cache")} == {*hashes} - {
-        "gone"
-    }
-    assert len(stored(".dvc/cache")) == 3 * 4 and hashes["gone"] in before == stored("remote")
-    for commit, name in {"HEAD": "head", "HEAD~1": "old"}.items():
-        git("checkout", "--force", "--quiet", commit)
-        dvc("checkout", "--force", check=True)
-        assert (folder / "two").read_text(encoding="utf-8") == f"{name} two"
-
-
-def test_a_cache_that_others_share_is_left_alone(
-    project: Project, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    git("init", "--quiet")
-    git("add", "--all")
-    git("commit", "--quiet", "-m", "first")
-    dvc("init", "--quiet", check=True)
-    shared = tmp_path_factory.mktemp("shared")
+    texts = {p.read_text(encoding="utf-8") for p in cache.glob("*/*")}
+    assert texts == {"old", "head", "workspace"}
+    assert len(list(storage.rglob("files/md5/*/*"))) == 4
+    # A cache that others share is left alone.
+    shared = project.folder.parent / "shared"
+    cache.parents[1].rename(shared)
     dvc("cache", "dir", str(shared), check=True)
-    (shared / "files/md5/ab").mkdir(parents=True)
-    (shared / "files/md5/ab" / ("c" * 30)).write_text("of another project", encoding="utf-8")
-    assert gc.unused_data(set()) == []
+    file.write_text("another", encoding="utf-8")
+    dvc("add", str(file), check=True)
+    free(project)
+    assert len(list(shared.glob("files/md5/*/*"))) == 4

@@ -189,8 +189,9 @@ def compare_groups(
     if inputs["data.splits"].nunique() == 1:
         test = seeds(losses, alpha)
     else:  # a seed of the pipeline draws the splits too: they are resamples, whose rows overlap
-        counts = inputs[["data.rows.train", "data.rows.val", "data.rows.test"]].astype(int).mean()
-        test = resampled(losses, counts[:2].sum(), counts[2], alpha)
+        counts = inputs[["data.rows.train", "data.rows.val", "data.rows.test"]].astype(int)
+        train, val, held_out = counts.mean()
+        test = resampled(losses, train + val, held_out, alpha)
     return in_words(test, names[0]), test
 
 

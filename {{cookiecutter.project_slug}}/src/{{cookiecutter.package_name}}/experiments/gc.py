@@ -66,8 +66,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         if not Path(Repo().cache.local_cache_dir).is_relative_to(Path.cwd()):
             log.info("DVC's cache lies outside of this project and is left alone")
             return 0
-        scope = ["--workspace", "--all-commits", "--all-experiments"]
-        return _call("dvc", "gc", *scope, "--dry" if args.dry_run else "--force")
+        options = ["--dry"] if args.dry_run else ["--force", "--quiet"]
+        return _call("dvc", "gc", "--workspace", "--all-commits", "--all-experiments", *options)
 
 
 def _call(*command: str) -> int:

@@ -54,8 +54,8 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
 
 
 def find(settings: Settings, name: str) -> Any:
-    """The training that a run was in, which holds its inputs. Raises ValueError where they cannot be
-    had again.
+    """The training that a run was in, which holds its inputs. Raises ValueError where those are
+    not whole.
     """
     run = find_run(settings, name)
     parent = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
@@ -101,7 +101,7 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
 
 
 def count_differences(recorded: dict[str, float], again: dict[str, float]) -> int:
-    """Prints every metric beside the recorded one, with all digits: so not-a-number equals itself."""
+    """Prints every metric beside the recorded one, in all digits: not-a-number equals itself."""
     names = [name for name in sorted(recorded) if name.startswith(COMPARED)]
     if not names:
         raise ValueError("the run recorded no metric to compare")

@@ -48,6 +48,7 @@ def compare_trainings(args: argparse.Namespace) -> None:
     if args.metric not in [None, *names]:
         raise ValueError(f"no metric {args.metric!r}: choose one of {', '.join(names)}")
     runs: dict[str, list[tracking.Run]] = {"a": [], "b": []}
+    first.paths.state.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=first.paths.state) as name,
         tracking.start(first, "compare", tags={"compare.trainings": 2 * num}) as parent,
@@ -55,10 +56,10 @@ def compare_trainings(args: argparse.Namespace) -> None:
         tracking.record_inputs(parent, first)
         for i in range(num):
             folder = Path(name, str(i))
-            cut(first, folder, first.seed + (i if args.resamples else 0))
+            cut(first, folder / "splits", first.seed + (i if args.resamples else 0))
             for side, overrides in words.items():
                 own = {k: folder / side / k for k in ("model", "reports", "state")}
-                paths = first.paths.model_copy(update={**own, "splits": folder})
+                paths = first.paths.model_copy(update={**own, "splits": folder / "splits"})
                 update = {"seed": first.seed + i, "paths": paths}
                 candidate = "classical" if "classical" in overrides else "network"
                 title = f"{side}: {' '.join(overrides)}"
@@ -89,7 +90,7 @@ def cut(settings: Settings, folder: Path, seed: int) -> None:
     rows, split = pd.concat(parts, ignore_index=True), settings.data.split
     keys = near_key(rows, settings.data) if split.key == NEAR else rows[split.key]
     stopping = split.fractions["val"] / (split.fractions["train"] + split.fractions["val"])
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name, share in {"test": HELD_OUT, "val": stopping}.items():
         halves = GroupShuffleSplit(1, test_size=share, random_state=seed)
         rest, chosen = next(halves.split(rows, groups=keys[rows.index]))
