@@ -40,7 +40,8 @@ def ready(project: Project) -> Project:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is delivered to the tracker: that is another process, which takes seconds to start."""
+    """Nothing is delivered to the tracker: that is another process, which takes seconds to start.
+    """
 
     @contextmanager
     def followed(_: Any, run: Any) -> Iterator[Any]:
