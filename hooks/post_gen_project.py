@@ -14,10 +14,7 @@ deploy/grafana
 deploy/kubernetes
 deploy/prometheus
 src/{{cookiecutter.package_name}}/mirror.py
-src/{{cookiecutter.package_name}}/recipes/compile.py
-src/{{cookiecutter.package_name}}/recipes/distill.py
-src/{{cookiecutter.package_name}}/recipes/lora.py
-src/{{cookiecutter.package_name}}/recipes/quantize.py
+src/{{cookiecutter.package_name}}/recipes
 src/{{cookiecutter.package_name}}/evaluation/attribution.py
 src/{{cookiecutter.package_name}}/evaluation/row_plots.py
 src/{{cookiecutter.package_name}}/task/show.py
@@ -25,7 +22,6 @@ src/{{cookiecutter.package_name}}/training/baseline_plots.py
 src/{{cookiecutter.package_name}}/monitoring/abuse.py
 src/{{cookiecutter.package_name}}/monitoring/embedding.py
 tests/machinery
-tests/training/test_recipes_full.py
 """.split()
 CI_FILES = {"github": ".github", "gitlab": ".gitlab-ci.yml"}
 
