@@ -7,25 +7,18 @@ import torch
 from ..modeling.module import Module
 from ..settings import Settings
 from ..training.fit import build_module
-from .variants import Workshop
+from .recipe import Variants
 
 
-def recipe(shop: Workshop) -> None:
-    """Compiling is counted apart; it is done again in every process, unless PyTorch's cache has the
-    same network.
+def recipe(variants: Variants) -> None:
+    """The time to compile is part of the training; another process compiles again, unless PyTorch's
+    cache has the same network.
     """
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
-        shop.folder / "cache"
-    )  # an empty one: the cost of the first time
-    torch._dynamo.reset()
-    check_compiler("cuda" if shop.settings.trainer.accelerator == "gpu" else "cpu")
-    _, plain = shop.train("plain", shop.settings)
-    _, compiled = shop.train("compiled", shop.settings, compiled_module)
-    once, gain = compiled.seconds[0] - compiled.epoch, plain.epoch - compiled.epoch
-    pays = f"pays after {once / gain:.0f} epochs" if gain > 0 else "never pays at this size"
-    shop.notes.append(
-        f"compiling took {once:.1f} s and saves {gain:.3f} s of an epoch's {plain.epoch:.3f} s: {pays}"
-    )
+    # An empty cache, for the cost of the first time.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(variants.folder / "cache")
+    check_compiler("cuda" if variants.settings.trainer.accelerator == "gpu" else "cpu")
+    variants.train("plain", variants.settings)
+    variants.train("compiled", variants.settings, compiled_module)
 
 
 def check_compiler(device: str) -> None:

@@ -9,45 +9,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..data.datamodule import label_scale
-from ..modeling import candidates
 from ..modeling.module import Module, build_network
 from ..params import load
 from ..settings import Settings
 from ..training.fit import build_module
-from .variants import Workshop, latency, raw, size
+from .recipe import Variants, latency, raw, size, trained
 
 SHARE = 0.25  # of the teacher's parameters
 
 
-def recipe(shop: Workshop, student: str = "", temperature: float = 4.0, share: float = 0.5) -> None:
+def recipe(
+    variants: Variants, student: str = "", temperature: float = 4.0, share: float = 0.5
+) -> None:
     """Teacher, student alone and student taught; `share` of the loss is the teacher's, the rest the
     labels'.
 
     `student` is an override such as model.width=8; without it, the width whose size is nearest to a
     quarter.
     """
-    settings = shop.settings
-    teacher = candidates.load(settings)["network"]
-    assert isinstance(teacher, candidates.NetworkCandidate)
-    small = smaller(settings, student)
-    test = shop.examples["test"].inputs
-    with shop.variant("teacher") as run:
-        outputs = raw(teacher.network)
-        shop.add(run, "teacher", outputs, {**size(teacher.network), **latency(outputs, test)})
+    small, teacher = smaller(variants.settings, student), trained(variants.settings)
 
     def taught(settings: Settings) -> Module:
         network = build_module(settings).network
-        return Taught(settings, network, label_scale(settings), teacher.network, temperature, share)
+        return Taught(settings, network, label_scale(settings), teacher, temperature, share)
 
-    for name, build in (("student alone", build_module), ("student taught", taught)):
-        with shop.variant(name) as run:
-            network, curve = shop.fit(run, small, build)
-            shop.add(
-                run,
-                name,
-                raw(network),
-                {**size(network), **latency(raw(network), test), **curve.costs()},
-            )
+    networks: dict[str, tuple[nn.Module, dict[str, Any]]] = {"teacher": (teacher, {})}
+    networks["student alone"] = variants.fit("student alone", small)
+    networks["student taught"] = variants.fit("student taught", small, taught)
+    for name, (network, costs) in networks.items():
+        times = latency(raw(network), variants.examples["test"].inputs)
+        variants.add(name, raw(network), {**size(network), **times, **costs})
 
 
 class Taught(Module):

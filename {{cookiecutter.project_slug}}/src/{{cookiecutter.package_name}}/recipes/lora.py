@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..data.datamodule import label_scale
-from ..modeling import candidates
 from ..modeling.module import Module
 from ..settings import Settings
 from ..task.behaviour import declare
-from .variants import Inputs, Workshop, freeze_statistics, raw, size
+from .recipe import Inputs, Variants, raw, size, trained
 
 
 class LowRank(nn.Module):
@@ -41,7 +40,9 @@ class LowRank(nn.Module):
 def adapt(network: nn.Module, rank: int) -> nn.Module:
     """Freezes the network and gives every linear layer and convolution an adapter, in place."""
     network.requires_grad_(False)
-    freeze_statistics(network)
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()  # it keeps its statistics; Lightning leaves a layer's mode as it is
     for layer in [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
     return network
@@ -93,51 +94,42 @@ class Shifted(Module):
         }
 
 
-def recipe(shop: Workshop, shift: str = "", severity: int = 3, rank: int = 4) -> None:
+def recipe(variants: Variants, shift: str = "", severity: int = 3, rank: int = 4) -> None:
     """The pretrained network on changed inputs: as it is, fine-tuned whole, and fine-tuned by
     adapters of that rank.
 
     `shift` is the name of a declared perturbation; without it, the first. "trained" counts the
     numbers that were trained, "KiB" is what has to be stored for the result.
     """
-    settings, known = shop.settings, declare(shop.settings.data).perturbations
-    shift = shift or next(iter(known), "")
-    if shift not in known:
-        raise ValueError(
-            f"no perturbation {shift!r} in evaluation/behaviour.py: choose shift=... of {', '.join(known)}"
-        )
-    pretrained = candidates.load(settings)["network"]
-    assert isinstance(pretrained, candidates.NetworkCandidate)
+    settings, shifts = variants.settings, declare(variants.settings.data).perturbations
+    shift = shift or next(iter(shifts), "")
+    if shift not in shifts:
+        text = f"no perturbation {shift!r} in task/behaviour.py: choose shift=... of"
+        raise ValueError(f"{text} {', '.join(shifts)}")
+    pretrained = trained(settings)
 
     def change(inputs: Inputs, rng: Generator) -> Inputs:
-        return known[shift](inputs, severity, rng)
+        return shifts[shift](inputs, severity, rng)
 
     def shifted(inputs: Inputs) -> Inputs:
         return change(inputs, np.random.default_rng(settings.seed))
 
-    def tuned(prepare: Callable[[nn.Module], nn.Module]) -> Callable[[Settings], Module]:
-        return lambda own: Shifted(own, prepare(copy.deepcopy(pretrained.network)), change)
+    def whole(settings: Settings) -> Module:
+        return Shifted(settings, copy.deepcopy(pretrained), change)
 
-    whole = size(pretrained.network)["KiB"]
-    with shop.variant("pretrained") as run:
-        shop.add(run, "pretrained", raw(pretrained.network), {"trained": 0, "KiB": whole}, shifted)
-    ways: dict[str, Any] = {
-        "full": lambda network: network,
-        f"LoRA rank {rank}": lambda network: adapt(network, rank),
-    }
-    for name, prepare in ways.items():
-        with shop.variant(name) as run:
-            network, curve = shop.fit(run, settings, tuned(prepare))
-            found, kib = adapters(network), whole
-            if name != "full":
-                file = shop.folder / "adapters.safetensors"
-                save_file(found, file)
-                run.artifacts([file], "model")
-                before, kib = raw(network)(shop.examples["test"].inputs), file.stat().st_size / 1024
-                apart = np.abs(before - raw(merge(network))(shop.examples["test"].inputs)).max()
-                shop.notes.append(
-                    f"merged into plain weights, the largest difference of a raw output is {apart:.1e}"
-                )
-            costs = {"trained": sum(t.numel() for t in found.values()), "KiB": kib, **curve.costs()}
-            shop.add(run, name, raw(network), costs, shifted)
-    shop.notes.insert(0, f"inputs changed: {shift}, severity {severity}")
+    def adapted(settings: Settings) -> Module:
+        return Shifted(settings, adapt(copy.deepcopy(pretrained), rank), change)
+
+    variants.notes.append(f"inputs changed: {shift}, severity {severity}")
+    costs = size(pretrained)
+    kib, trainable = costs["KiB"], costs["parameters"]
+    variants.add("pretrained", raw(pretrained), {"trained": 0, "KiB": kib}, shifted)
+    network, seconds = variants.fit("full", settings, whole)
+    costs = {"trained": trainable, "KiB": kib, **seconds}
+    variants.add("full", raw(network), costs, shifted)
+    network, seconds = variants.fit(f"LoRA rank {rank}", settings, adapted)
+    weights, file = adapters(network), variants.folder / "adapters.safetensors"
+    save_file(weights, file)
+    costs = {"trained": sum(t.numel() for t in weights.values())}
+    costs |= {"KiB": file.stat().st_size / 1024, **seconds}
+    variants.add(f"LoRA rank {rank}", raw(merge(network)), costs, shifted, file)

@@ -13,33 +13,26 @@ import numpy as np
 from ..data.datamodule import load
 from ..modeling import candidates
 from ..packaging.export import export
-from .variants import Inputs, Raw, Workshop, latency
+from .recipe import Inputs, Raw, Variants, latency
 
 PRODUCTS = ["Conv", "Gemm", "MatMul"]  # where the time goes; the rest stays in 32 bits
 
 
-def recipe(shop: Workshop, rows: int = 256) -> None:
+def recipe(variants: Variants, rows: int = 256) -> None:
     """The network of artifacts/model as the bundle would hold it, and with at most `rows` rows to
     calibrate by.
     """
-    network = candidates.load(shop.settings)["network"]
-    calibration = {k: v[:rows] for k, v in load(shop.settings, "calibration").inputs.items()}
-    whole, small = shop.folder / "float32.onnx", shop.folder / "int8.onnx"
-    export(network, calibration, whole)
-    quantize(whole, small, calibration)
-    test, found = shop.examples["test"].inputs, []
-    for name, path in (("float32", whole), ("int8", small)):
-        with shop.variant(name) as run:
-            outputs = session(path)
-            shop.add(
-                run, name, outputs, {"KiB": path.stat().st_size / 1024, **latency(outputs, test)}
-            )
-            run.artifacts([path], "model")
-            found.append(outputs(test))
-    apart, spread = np.abs(found[0] - found[1]).max(), found[0].std()
-    shop.notes.append(
-        f"largest difference of a raw output on test rows {apart:.3g}; their deviation is {spread:.3g}"
-    )
+    network = candidates.load(variants.settings)["network"]
+    inputs = load(variants.settings, "calibration").inputs
+    calibration = {name: values[:rows] for name, values in inputs.items()}
+    files = {name: variants.folder / f"{name}.onnx" for name in ("float32", "int8")}
+    export(network, calibration, files["float32"])
+    quantize(files["float32"], files["int8"], calibration)
+    for name, file in files.items():
+        outputs = session(file)
+        costs = {"KiB": file.stat().st_size / 1024}
+        costs |= latency(outputs, variants.examples["test"].inputs)
+        variants.add(name, outputs, costs, file=file)
 
 
 def quantize(source: Path, target: Path, calibration: Inputs) -> None:

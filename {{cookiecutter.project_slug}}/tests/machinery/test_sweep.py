@@ -1,20 +1,12 @@
-import io
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from harness import PACKAGE, SMALL, Project, module
+from harness import SMALL, Project, module
 
 SPACE = {
     "optimizer.lr": {"low": 0.001, "high": 0.01, "log": True},
@@ -38,16 +30,6 @@ def ready(project: Project) -> Project:
     return project
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is delivered to the tracker: that is another process, which takes seconds to start."""
-
-    @contextmanager
-    def followed(_: Any, run: Any) -> Iterator[Any]:
-        with run:
-            yield run
-
-    monkeypatch.setattr(module("tracking"), "followed", followed)
 
 
 def overrides(*own: str, space: Any = SPACE, **budget: Any) -> list[str]:
@@ -73,14 +55,14 @@ def with_trials(asked: list[str], num: int, value: float) -> None:
     """Puts finished trials into the study, as good in every epoch as given."""
     from optuna.trial import create_trial
 
-    trials = module("experiments.trials")
+    trials = module("experiments.sweep")
     study = trials.Sweep(asked, trials.configured(asked), None, time.time() + 60)
     params = {"optimizer.lr": 0.005, "optimizer": "sgd"}
     for _ in range(num):
         known = dict.fromkeys(range(3), value)
         study.study.add_trial(
             create_trial(
-                value=value, params=params, distributions=study.space, intermediate_values=known
+                value=value, params=params, distributions={}, intermediate_values=known
             )
         )
 
@@ -134,7 +116,7 @@ def test_a_search_leaves_runs_a_report_plots_and_an_experiment(ready: Project) -
 
 @pytest.mark.row("T7")
 def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(
-    ready: Project, alone: None
+    ready: Project
 ) -> None:
     first = sweep(overrides(max_trials=1))
     path = Path(f"configs/experiment/search_{first['study']}.yaml")
@@ -148,7 +130,7 @@ def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(
 
 
 @pytest.mark.row("T7")
-def test_trials_of_one_worker_are_the_same_again(ready: Project, alone: None) -> None:
+def test_trials_of_one_worker_are_the_same_again(ready: Project) -> None:
     asked = overrides(max_trials=2)
     found = [
         [(t["params"], t["score"]) for t in sweep(asked, name)["trials"]] for name in ("one", "two")
@@ -157,7 +139,7 @@ def test_trials_of_one_worker_are_the_same_again(ready: Project, alone: None) ->
 
 
 @pytest.mark.row("T7")
-def test_a_trial_that_falls_behind_is_pruned(ready: Project, alone: None) -> None:
+def test_a_trial_that_falls_behind_is_pruned(ready: Project) -> None:
     asked = overrides(max_trials=6)
     lower = ready.settings().data.goal.metric in module("settings").LOWER_IS_BETTER
     with_trials(asked, 5, -1e9 if lower else 1e9)
@@ -172,7 +154,7 @@ def test_a_trial_that_falls_behind_is_pruned(ready: Project, alone: None) -> Non
 
 
 @pytest.mark.row("T7")
-def test_the_goal_ends_the_search(ready: Project, alone: None) -> None:
+def test_the_goal_ends_the_search(ready: Project) -> None:
     goal = ready.settings().data.goal
     easy = "data.goal.at_least=-1e9" if goal.at_most is None else "data.goal.at_most=1e9"
     found = sweep(overrides(easy, stop_at_goal=True))
@@ -180,7 +162,7 @@ def test_the_goal_ends_the_search(ready: Project, alone: None) -> None:
 
 
 @pytest.mark.row("T7")
-def test_the_time_ends_the_search_amid_a_trial(ready: Project, alone: None) -> None:
+def test_the_time_ends_the_search_amid_a_trial(ready: Project) -> None:
     long = ["trainer.max_epochs=100000", "training.early_stopping_patience=100000"]
     asked = overrides(*long, max_minutes=0.05, pruner="none")
     with_trials(asked, 1, 0.0)
@@ -194,7 +176,7 @@ def test_the_time_ends_the_search_amid_a_trial(ready: Project, alone: None) -> N
 
 @pytest.mark.row("T7")
 def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(
-    ready: Project, alone: None
+    ready: Project
 ) -> None:
     works = ready.settings().model["_target_"]
     one = {"model._target_": {"choices": ["torch.nonsense"]}}
@@ -222,7 +204,7 @@ def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(
     ],
 )
 def test_a_wrong_space_is_told_before_anything_runs(
-    space: Any, message: str, ready: Project, alone: None
+    space: Any, message: str, ready: Project
 ) -> None:
     asked = overrides(space=space)
     with pytest.raises(ValueError, match=message):
@@ -231,7 +213,7 @@ def test_a_wrong_space_is_told_before_anything_runs(
 
 
 @pytest.mark.row("T7")
-def test_a_study_of_another_configuration_is_refused(ready: Project, alone: None) -> None:
+def test_a_study_of_another_configuration_is_refused(ready: Project) -> None:
     sweep(overrides(max_trials=1), "mine")
     with pytest.raises(ValueError, match="choose another --name"):
         sweep(overrides("model.width=3", max_trials=2), "mine")
@@ -241,76 +223,9 @@ def test_a_study_of_another_configuration_is_refused(ready: Project, alone: None
         sweep(overrides(storage="sqlite:///params.yaml"))
 
 
-@pytest.mark.row("T7")
-def test_a_trial_that_kills_its_workers_fails_at_last(ready: Project, alone: None) -> None:
-    asked, trials = overrides(max_trials=2), module("experiments.trials")
-    study = trials.Sweep(asked, trials.configured(asked), None, time.time() + 60)
-    study.ask().set_user_attr("deaths", trials.MAX_DEATHS - 1)
-    assert [(t["state"], t["reason"]) for t in sweep(asked)["trials"]] == [
-        ("FAIL", "its worker died 5 times"),
-        ("COMPLETE", ""),
-    ]
 
 
-def opened() -> dict[str, list[dict[str, Any]]]:
-    """Lines of the runs of trials, by their key."""
-    found = {
-        p.parent.name: p.read_text(encoding="utf-8")
-        for p in Path(".state/records").glob("sweep-*-*/lines.jsonl")
-    }
-    return {key: [json.loads(line) for line in text.splitlines()] for key, text in found.items()}
 
 
-@pytest.mark.row("T7")
-def test_a_worker_whose_interrupt_was_lost_is_interrupted_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls, search = [], module("experiments.sweep")
-
-    def interrupt() -> None:
-        calls.append("interrupt")
-        if len(calls) == 2:
-            raise SystemExit
-
-    monkeypatch.setattr(search, "interrupt_main", interrupt)
-    monkeypatch.setattr(search, "PATIENCE", 0)
-    monkeypatch.setattr("sys.stdin", io.StringIO())
-    with pytest.raises(SystemExit):
-        search.end_with_parent()
 
 
-@pytest.mark.slow
-@pytest.mark.row("T7")
-@pytest.mark.skipif(os.name == "nt", reason="kill -9")
-def test_after_a_kill_the_same_command_goes_on(ready: Project) -> None:
-    asked = overrides(
-        "trainer.max_epochs=5", "training.early_stopping_patience=100", max_trials=3, pruner="none"
-    )
-    command = [sys.executable, "-m", PACKAGE, "sweep", *asked]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    try:  # in the middle of the second trial
-        while not any(
-            key.endswith("-1") and '"val/loss"' in json.dumps(lines)
-            for key, lines in opened().items()
-        ):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 0 and "the worker of trial 1 died" in second.stderr, second.stderr
-    found = json.loads(Path("reports/sweep.json").read_text(encoding="utf-8"))
-    assert [t["state"] for t in found["trials"]] == ["COMPLETE"] * 3
-    starts = {
-        key[-1]: sum(line["kind"] in ("start", "resume") for line in lines)
-        for key, lines in opened().items()
-    }
-    assert starts == {"0": 1, "1": 2, "2": 1}
-    log = Path("logs/sweep.jsonl").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"trial (\d) \(", log)) == ["0", "1", "2"]
-    again = sweep(asked, "uninterrupted")
-    assert [(t["params"], t["score"]) for t in again["trials"]] == [
-        (t["params"], t["score"]) for t in found["trials"]
-    ]
