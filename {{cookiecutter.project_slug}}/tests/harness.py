@@ -62,7 +62,7 @@ class Project:
 
 
 def lay_out(folder: Path) -> None:
-    """What a stage needs beside the package: configuration, pipeline and an empty feedback folder."""
+    """What a stage needs beside the package: configuration, pipeline, an empty feedback folder."""
     for name in ("configs", "docs"):
         shutil.copytree(ROOT / name, folder / name)
     for name in ("dvc.yaml", "checklist.yaml", "requirements.lock"):

@@ -30,8 +30,6 @@ def ready(project: Project) -> Project:
     return project
 
 
-
-
 def overrides(*own: str, space: Any = SPACE, **budget: Any) -> list[str]:
     """Of a small search, whose file this writes."""
     content = {"space": space, **BUDGET, "storage": STORAGE, **budget}
@@ -61,9 +59,7 @@ def with_trials(asked: list[str], num: int, value: float) -> None:
     for _ in range(num):
         known = dict.fromkeys(range(3), value)
         study.study.add_trial(
-            create_trial(
-                value=value, params=params, distributions={}, intermediate_values=known
-            )
+            create_trial(value=value, params=params, distributions={}, intermediate_values=known)
         )
 
 
@@ -115,9 +111,7 @@ def test_a_search_leaves_runs_a_report_plots_and_an_experiment(ready: Project) -
 
 
 @pytest.mark.row("T7")
-def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(
-    ready: Project
-) -> None:
+def test_more_trials_go_on_with_the_study_and_a_persons_file_is_kept(ready: Project) -> None:
     first = sweep(overrides(max_trials=1))
     path = Path(f"configs/experiment/search_{first['study']}.yaml")
     path.write_text(path.read_text(encoding="utf-8") + "# an old best\n", encoding="utf-8")
@@ -175,9 +169,7 @@ def test_the_time_ends_the_search_amid_a_trial(ready: Project) -> None:
 
 
 @pytest.mark.row("T7")
-def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(
-    ready: Project
-) -> None:
+def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(ready: Project) -> None:
     works = ready.settings().model["_target_"]
     one = {"model._target_": {"choices": ["torch.nonsense"]}}
     with pytest.raises(ValueError, match=r"no trial gave a result; the last one: .*nonsense"):
@@ -221,11 +213,3 @@ def test_a_study_of_another_configuration_is_refused(ready: Project) -> None:
         sweep(overrides(storage="$NOWHERE"))
     with pytest.raises(ValueError, match="does not answer"):
         sweep(overrides(storage="sqlite:///params.yaml"))
-
-
-
-
-
-
-
-

@@ -4,9 +4,10 @@ import torch
 from harness import module
 from sklearn import metrics as reference
 
-predictions, losses, schedules, metrics = (
+types, kinds, losses, schedules = (
     module(n) for n in ("types", "modeling.kinds", "modeling.losses", "modeling.schedules")
 )
+softmax = module("modeling.kinds.classes").softmax
 
 
 def classes(k: int, **rule: object):  # type: ignore[no-untyped-def]
@@ -98,8 +99,8 @@ def test_settings_and_metrics_know_the_same_names(kind: str) -> None:
 
 def test_softmax_temperature_and_stability() -> None:
     logits = np.array([[1000.0, 1000.0], [0.0, np.log(3)]])
-    assert classes.softmax(logits) == pytest.approx(np.array([[0.5, 0.5], [0.25, 0.75]]))
-    assert classes.softmax(logits, 2.0)[1, 1] == pytest.approx(3**0.5 / (1 + 3**0.5))
+    assert softmax(logits) == pytest.approx(np.array([[0.5, 0.5], [0.25, 0.75]]))
+    assert softmax(logits, 2.0)[1, 1] == pytest.approx(3**0.5 / (1 + 3**0.5))
 
 
 def test_decisions_abstain_and_hold_the_answer_in_the_set() -> None:

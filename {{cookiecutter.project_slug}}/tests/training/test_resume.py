@@ -1,4 +1,4 @@
-"""T4: a training that ends before its time goes on; tests/machinery/test_kill_points.py has the rest."""
+"""T4: a training that ends before its time goes on; machinery/test_kill_points.py has the rest."""
 
 from pathlib import Path
 from typing import Any

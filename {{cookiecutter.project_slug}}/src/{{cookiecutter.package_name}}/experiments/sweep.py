@@ -162,7 +162,7 @@ def fingerprint(settings: Settings) -> str:
 def open_study(settings: Settings, name: str, lower: bool) -> "Study":
     """The study of that name in the storage; a trial whose worker died is tried once more."""
     import optuna
-    from optuna.storages import RDBStorage, RetryFailedTrialCallback
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -187,13 +187,12 @@ def open_study(settings: Settings, name: str, lower: bool) -> "Study":
             options,
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
-            heartbeat_stale_trial_callback=RetryFailedTrialCallback(max_retry=5),
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=5),
         )
-        direction = "minimize" if lower else "maximize"
         return optuna.create_study(
             storage=storage,
             study_name=name,
-            direction=direction,
+            direction="minimize" if lower else "maximize",
             pruner=pruner,
             load_if_exists=True,
         )
@@ -293,19 +292,21 @@ class Sweep:
 
     def score(self, trial: "Trial", record: tracking.Run, folder: Path) -> float:
         from ..data.datamodule import load
+        from ..modeling import kinds
         from ..modeling.candidates import NetworkCandidate
         from ..training.fit import fit_network
-        from ..training.train import judge
+        from ..types import Rule
 
         settings = configured(with_values(self.overrides, trial.params))
         record.params(settings.model_dump(mode="json"))
-        paths = {"state": folder, "model": folder / "model", "reports": folder / "reports"}
-        paths = {"paths": settings.paths.model_copy(update=paths)}
-        settings = settings.model_copy(update=paths)
+        places = {"state": folder, "model": folder / "model", "reports": folder / "reports"}
+        paths = settings.paths.model_copy(update=places)
+        settings = settings.model_copy(update={"paths": paths})
         network = fit_network(settings, record, callbacks=[self.watch(trial)])
         val = load(settings, "val")
         raw = NetworkCandidate(network).outputs(val.inputs).raw
-        metrics = judge(settings, {"val": raw}, {"val": val})["val"]
+        kind = kinds.of(settings.data.kind)
+        metrics = kind.metrics(kind.decide(raw, Rule()), val.label)
         record.metrics(metrics, "val.")
         return metrics[self.metric]
 
@@ -406,8 +407,7 @@ def draw(sweep: Sweep, folder: Path) -> None:
 
 
 def write_experiment(sweep: Sweep) -> None:
-    """Writes the best configuration as an experiment file, if it can say what composed the trial.
-    """
+    """Writes the best configuration as an experiment file, if it can say what made the trial."""
     from omegaconf import OmegaConf
 
     best, name = sweep.study.best_trial, f"search_{sweep.name}"

@@ -14,7 +14,7 @@ from . import kinds
 
 
 class Constant:
-    """Always answers the same: the shares of the classes in the training data, or the mean value."""
+    """Always answers the same: the classes' shares in the training data, or the mean value."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind

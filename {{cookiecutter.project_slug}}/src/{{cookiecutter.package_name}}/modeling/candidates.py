@@ -69,7 +69,7 @@ class ClassicalCandidate:
         return operations(self.model)
 
     def outputs(self, inputs: Inputs) -> Outputs:
-        """Raw outputs for model inputs by name: logarithms of the probabilities, or values [n, 1]."""
+        """Raw outputs for inputs by name: logarithms of the probabilities, or values [n, 1]."""
         matrix = flat(inputs)
         if hasattr(self.model, "predict_proba"):
             return Outputs(

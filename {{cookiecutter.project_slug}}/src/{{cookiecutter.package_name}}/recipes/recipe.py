@@ -185,14 +185,15 @@ class Variants:
         change: Callable[[Inputs], Inputs] = dict,
         file: Path | None = None,
     ) -> Row:
-        """A row of the table: the goal's metric on the rows as `change` leaves them, and the costs.
-        """
-        from ..training.train import judge
+        """A row: the goal's metric on the rows as `change` leaves them, and the costs."""
+        from ..modeling import kinds
+        from ..types import Rule
 
-        metric, examples = self.settings.data.goal.metric, self.examples
-        answers = {split: outputs(change(e.inputs)) for split, e in examples.items()}
-        metrics = judge(self.settings, answers, examples)
-        scores = {f"{split} {metric}": metrics[split][metric] for split in examples}
+        kind, metric = kinds.of(self.settings.data.kind), self.settings.data.goal.metric
+        scores: Row = {}
+        for split, examples in self.examples.items():
+            answers = kind.decide(outputs(change(examples.inputs)), Rule())
+            scores[f"{split} {metric}"] = kind.metrics(answers, examples.label)[metric]
         with self.start(name) as record:
             record.metrics({**scores, **costs}, "recipe.")
             record.artifacts([file] if file else [], "model")

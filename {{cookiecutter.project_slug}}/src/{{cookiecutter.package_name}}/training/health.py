@@ -109,7 +109,8 @@ class Health(Callback):
         self.epoch, self.rows, self.clock = {}, 0, time.perf_counter()
         self.before = weights(module)[-1].detach().clone()
 
-    on_train_start = on_train_epoch_start  # resumed inside of an epoch, which does not start then
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, module)  # inside an epoch that a checkpoint goes on with
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any

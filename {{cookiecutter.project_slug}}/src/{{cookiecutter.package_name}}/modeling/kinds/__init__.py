@@ -54,6 +54,7 @@ class Kind(Protocol):
     def table(
         self, answers: Any, label: NDArray[Any], names: list[str]
     ) -> dict[str, NDArray[Any]]: ...
+
     # evaluation
     SCORE: str
     LOSS: str

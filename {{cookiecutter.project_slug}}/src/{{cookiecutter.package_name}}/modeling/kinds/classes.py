@@ -378,7 +378,7 @@ def hardness(answers: Decisions, label: NDArray[Any]) -> Floats:
 
 def text(label: Any, labels: list[str]) -> str:
     """One label for reading."""
-    return labels[label]
+    return str(labels[label])
 
 
 def answered(answers: Decisions, labels: list[str]) -> list[str]:

@@ -290,7 +290,7 @@ def default_costs(num_classes: int) -> dict[Any, float]:
 
 def tells_confidence(raw: Floats) -> bool:
     """Whether a model gives deviations."""
-    return raw.shape[1] > 1
+    return len(raw[0]) > 1
 
 
 def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:

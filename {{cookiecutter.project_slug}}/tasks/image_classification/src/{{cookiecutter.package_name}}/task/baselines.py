@@ -25,7 +25,7 @@ def classical(kind: Kind, seed: int) -> Pipeline:
 
 
 def operations(model: Any) -> int:
-    """Arithmetic operations that one row costs: a multiplication and an addition per coefficient."""
+    """Arithmetic operations that one row costs: a product and a sum per coefficient."""
     return int(2 * model[-1].coef_.size)
 
 

@@ -1,4 +1,4 @@
-"""Augmentations: modules that take and return a batch of model inputs, applied in training alone."""
+"""Augmentations: modules that change a batch of model inputs, applied in training alone."""
 
 from typing import Any
 
