@@ -40,7 +40,8 @@ def title(answers: dict[str, str]) -> str:
 def of_task(name: str) -> set[str]:
     """Files that a task's folder lays over the project."""
     folder = TEMPLATE / "tasks" / name
-    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {"dependencies.txt"}
+    included = set(folder.glob("*.txt"))  # by line statements, into files of the project
+    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p not in included}
     return {n.replace("{{cookiecutter.package_name}}", "my_model") for n in names}
 
 

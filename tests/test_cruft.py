@@ -44,27 +44,41 @@ def test_an_update_keeps_edits_and_brings_changes(template: Project, tmp_path: P
     before = project.names()
     project.run("git", "-c", "init.defaultBranch=main", "init", "--quiet")
     commit(project, "generated")
-    edit(project.path / "configs/serving/default.yaml", "port: 8000", "port: 9123")
+    package = project.path / "src/my_model"
+    edit(project.path / "configs/config.yaml", "port: 8000", "port: 9123")
     edit(project.path / "params.yaml", "seed: 7", "seed: 8")
+    for name in ("networks", "features", "behaviour"):
+        with (package / f"task/{name}.py").open("a", encoding="utf-8") as file:
+            file.write("\n\nMINE = 1\n")
+    edit(project.path / "docs/runbook.md", "# Runbook", "# Our runbook")
     commit(project, "my edits")
 
     source = template.path / "{{cookiecutter.project_slug}}"
     edit(source / "configs/optimizer/adamw.yaml", "lr: 0.003", "lr: 0.004")
+    stages = source / "src" / "{{cookiecutter.package_name}}"
+    for name in ("data/split", "modeling/module", "training/train", "evaluation/evaluate", "serving/app"):
+        with (stages / f"{name}.py").open("a", encoding="utf-8") as file:
+            file.write("\n\nNEWER = 1\n")
     task = source / "tasks" / TASKS[0].name
-    edit(task / "configs/augmentation/shift.yaml", "size: 1", "size: 2")
-    (task / "configs/augmentation/new.yaml").write_text("_target_: torch.nn.Identity\n", encoding="utf-8")
+    edit(task / "augmentation.txt", "size: 1", "size: 2")
+    (task / "configs/model/new.yaml").write_text("_target_: torch.nn.Identity\n", encoding="utf-8")
     (source / "deploy/kubernetes/new.yaml").write_text("kind: new\n", encoding="utf-8")
     commit(template, "a better template")
     done = cruft(project, "update", "--skip-apply-ask")
 
     assert "has been updated" in done.stdout, done.stdout + done.stderr
     for name, text in {
-        "configs/serving/default.yaml": "port: 9123",
+        "configs/config.yaml": "port: 9123",
+        "src/my_model/task/networks.py": "MINE = 1",
+        "src/my_model/task/behaviour.py": "MINE = 1",
+        "src/my_model/modeling/module.py": "NEWER = 1",
+        "src/my_model/serving/app.py": "NEWER = 1",
+        "docs/runbook.md": "# Our runbook",
         "params.yaml": "seed: 8",
         "configs/optimizer/adamw.yaml": "lr: 0.004",
-        "configs/augmentation/shift.yaml": "size: 2",
     }.items():
         assert text in (project.path / name).read_text(encoding="utf-8"), name
     full_alone = {"deploy/kubernetes/new.yaml"} if profile == "full" else set()
-    assert project.names() == before | {"configs/augmentation/new.yaml"} | full_alone
+    assert "size: 2" in (project.path / "configs/config.yaml").read_text(encoding="utf-8")
+    assert project.names() == before | {"configs/model/new.yaml"} | full_alone
     assert not list(project.path.rglob("*.rej"))

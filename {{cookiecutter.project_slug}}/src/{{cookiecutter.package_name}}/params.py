@@ -41,6 +41,26 @@ def load(overrides: list[str] | None = None) -> Settings:
     return parse(content)
 
 
+def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
+    """The composed, resolved configuration as YAML, byte for byte what `dvc exp run -S` writes.
+    Raises ValueError where configs/ or the overrides are wrong.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(configs.resolve()), version_base=None):
+            config = hydra_compose("config", overrides=overrides)
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_yaml(config, resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        problem = " ".join(str(error).partition("Config search path")[0].split())
+        raise ValueError(f"configs/ with {overrides} do not compose: {problem}") from None
+
+
 def _parsed(overrides: list[str]) -> list[tuple[str, Any]]:
     """Key and value of each override."""
     if not overrides:

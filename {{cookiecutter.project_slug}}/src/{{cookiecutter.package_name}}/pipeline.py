@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from . import logs, params
-from .params import PARAMS
+from .params import PARAMS, compose
 from .provenance import git
 from .settings import Settings, parse
 
@@ -34,26 +34,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read the source again: DVC cannot see that it changed",
     )
-
-
-def compose(overrides: list[str]) -> str:
-    """The composed, resolved configuration as YAML, byte for byte what `dvc exp run -S` writes.
-    Raises ValueError where configs/ or the overrides are wrong.
-    """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(Path("configs").resolve()), version_base=None):
-            config = hydra_compose("config", overrides=overrides)
-        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        return OmegaConf.to_yaml(config, resolve=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        problem = " ".join(str(error).partition("Config search path")[0].split())
-        raise ValueError(f"configs/ with {overrides} do not compose: {problem}") from None
 
 
 def write_params(overrides: list[str]) -> None:

@@ -101,7 +101,7 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
 
 
 def count_differences(recorded: dict[str, float], again: dict[str, float]) -> int:
-    """Prints every metric beside the recorded one, in all digits: not-a-number equals itself."""
+    """Prints every metric beside the recorded one, in full: not-a-number equals itself."""
     names = [name for name in sorted(recorded) if name.startswith(COMPARED)]
     if not names:
         raise ValueError("the run recorded no metric to compare")

@@ -22,8 +22,7 @@ from ..data.split import NEAR
 from ..modeling import kinds
 from ..modeling.baselines import flat
 from ..modeling.candidates import Candidate, ClassicalCandidate, NetworkCandidate
-from ..params import load
-from ..pipeline import compose
+from ..params import compose, load
 from ..settings import METRICS, Settings, parse
 from ..task.baselines import classical
 from ..task.schema import near_key

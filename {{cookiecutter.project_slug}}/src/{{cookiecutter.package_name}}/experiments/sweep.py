@@ -26,7 +26,7 @@ import yaml
 from filelock import FileLock
 
 from .. import logs, pages, params, tracking
-from ..pipeline import compose
+from ..params import compose
 from ..provenance import data_version, stamp, write_json
 from ..settings import LOWER_IS_BETTER, Dimension, Settings, parse
 
