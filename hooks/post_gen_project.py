@@ -17,7 +17,10 @@ deploy/compose.yaml
 deploy/grafana
 deploy/kubernetes
 deploy/prometheus
-src/{{cookiecutter.package_name}}/data/databases.py
+docs/reproduce.md
+docs/scale.md
+docs/search.md
+src/{{cookiecutter.package_name}}/data/sources/databases.py
 src/{{cookiecutter.package_name}}/data/stream.py
 src/{{cookiecutter.package_name}}/evaluation/attribution.py
 src/{{cookiecutter.package_name}}/evaluation/row_plots.py

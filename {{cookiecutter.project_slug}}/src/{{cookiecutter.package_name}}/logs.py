@@ -81,6 +81,8 @@ EXPLAINED = [
 def explain(error: BaseException) -> str | None:
     """One line for what a user can mend; None for a bug, which keeps its traceback."""
     library = type(error).__module__.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and f"{error.name}".startswith(f"{__package__}."):
+        return f"{error.name} is in the profile `full` alone"
     if not isinstance(error, ValueError | OSError) and library not in EXPLAINED:
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

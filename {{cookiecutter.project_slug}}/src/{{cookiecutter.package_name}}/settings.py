@@ -209,8 +209,8 @@ class Data(Strict):
 class Trainer(Strict):
     """Arguments of `lightning.Trainer`; the presets lie in `configs/trainer` and `configs/debug`.
 
-    `batches_per_step` is ours: above 1, how many batches a call of `training_step` takes; see
-    training/throughput.py.
+    `batches_per_step` is ours: above 1, how many batches a call of `training_step` takes, for
+    small networks.
     """
 
     accelerator: str

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from harness import module
 
-sources, databases = module("data.sources"), module("data.databases")
+sources, databases = module("data.sources"), module("data.sources.databases")
 CSV = 'key,city,age,zip,left\n7,Bonn,41.5,007,1\n8,"a, ""b""",,010,0\n9,,30,,\n'
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from harness import module
 
-source = module("data.folder")
+source = module("data.sources.folder")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.zip import ZipFileSystem
 
-from .sources import arranged, fetched, reading
+from . import arranged, fetched, reading
 
 
 def folder(

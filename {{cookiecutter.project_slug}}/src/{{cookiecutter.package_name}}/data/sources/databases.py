@@ -9,7 +9,7 @@ import pandas as pd
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
-from .sources import arranged
+from . import arranged
 
 
 def sql(
@@ -20,7 +20,7 @@ def sql(
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The rows of one SELECT from any database that SQLAlchemy reaches; the other arguments are
-    those of `sources.table`.
+    those of `table`.
 
     `url` takes secrets from the environment: `$DATABASE_URL`, or
     `postgresql+psycopg://$DB_USER:$DB_PASSWORD@host/db`. Rows come in the order of their keys, so

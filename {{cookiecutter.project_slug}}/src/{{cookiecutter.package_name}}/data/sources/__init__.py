@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from ..provenance import sha256 as checksum
+from ...provenance import sha256 as checksum
 
 RESERVED = {"id", "label", "content"}
 NUMBER = "row number"  # the key of rows that come without one
