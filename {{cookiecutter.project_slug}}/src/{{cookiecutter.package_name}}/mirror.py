@@ -39,7 +39,7 @@ def deliver(settings: Settings, must: bool = False) -> int:
     a ValueError.
     """
     try:
-        with FileLock(f"{settings.paths.records}.mirror", timeout=20):
+        with FileLock(f"{settings.paths.records.resolve()}.mirror", timeout=20):
             name = settings.tracking.experiment
             return mirror(connect(local_uri(settings), name), client(settings), name)
     except Exception as error:  # whatever a server, a proxy or an object store has to say

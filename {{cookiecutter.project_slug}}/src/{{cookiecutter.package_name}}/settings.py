@@ -288,7 +288,7 @@ class Search(Strict):
     reached.
     """
 
-    space: dict[str, Dimension] = Field(default={}, min_length=1)
+    space: dict[str, Dimension] = {}  # `sweep` alone composes one
     pruner: Literal["median", "hyperband", "none"] = "median"
     warmup_epochs: NonNegativeInt = 3
     max_trials: PositiveInt = 20

@@ -17,6 +17,7 @@ import psutil
 
 from .provenance import git
 from .settings import Settings
+from .tracking import SQLITE, local_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,16 +100,17 @@ class Worktree:
         return self.project / self.settings.paths.feedback
 
     def prepare(self) -> None:
-        """Fetches what earlier data versions left, and brings the tracker's file where the stages,
-        which read only params.yaml, look for it.
+        """Fetches what earlier data versions left, and brings the file that runs are recorded in
+        where the stages, which read only params.yaml, look for it.
         """
         settings = self.settings
         if self.feedback.with_suffix(".dvc").is_file():
             self.call("dvc", "checkout", f"{settings.paths.feedback}.dvc")
         profile = f"{settings.paths.reports}/profile.json"  # new data is held beside it
         self.call("dvc", "checkout", profile, accepted=(0, 1, 255))
-        file = settings.tracking.uri.removeprefix("sqlite:///")
+        file = local_uri(settings).removeprefix(SQLITE)
         if not file.startswith("/") and "://" not in file:
+            (self.project / file).parent.mkdir(parents=True, exist_ok=True)
             (self.project / file).symlink_to(self.main / file)
 
     def shared_paths(self) -> list[str]:

@@ -43,3 +43,20 @@ def test_a_wrong_direction_is_told_with_both_answers(trained: Project) -> None:
         assert " → " in words and before.keys() == after.keys()
     for name in model.declared.invariances:
         assert " → " in row_plots.altered(model, name, np.array([1]))[2]
+
+
+@pytest.mark.row("M5", "E7")
+def test_plots_are_kept_with_the_runs_of_network_and_baselines(trained: Project) -> None:
+    tracking, settings = module("tracking"), trained.settings()
+    client = tracking.client(settings)
+    key = module("provenance").read_json(settings.paths.reports / tracking.RUN_FILE)["record"]
+    run = tracking.find_record(client, settings.tracking.experiment, key)
+    plots = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
+    assert {"evaluation/M5_hardest.png", "evaluation/M5_easiest.png"} <= plots
+    above = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    runs = client.search_runs([run.info.experiment_id], above)
+    baselines = [r.info.run_id for r in runs if "candidate" in r.data.tags]
+    assert len(baselines) == 3
+    for baseline in baselines:
+        files = {file.path for file in client.list_artifacts(baseline, "plots")}
+        assert "plots/distribution.png" in files

@@ -111,6 +111,7 @@ class Registry:
         self.rows = pd.DataFrame({"content": [f"sha of {i}" for i in range(self.num)]})
         examples = module("data.datamodule").Examples({}, np.zeros(self.num, np.int64), self.rows)
         monkeypatch.setattr(champions, "load", lambda *_: examples)
+        monkeypatch.setattr(champions, "label_scale", lambda _: 1.0)
         monkeypatch.setattr(registry, "by_alias", lambda _, name: self.aliases.get(name))
         monkeypatch.setattr(registry, "download", lambda _, version, folder: version.bundle)
         monkeypatch.setattr(champions, "losses", self.losses)

@@ -15,10 +15,12 @@ from filelock import FileLock
 from kinds import every_kind
 from watched import Feed, feed_bad_labels, git, last_line, run, untouched
 
+from {{cookiecutter.package_name}} import tracking
 from {{cookiecutter.package_name}}.data.ingest import read
 from {{cookiecutter.package_name}}.monitoring import retrain
 from {{cookiecutter.package_name}}.settings import Settings
 from {{cookiecutter.package_name}}.task import schema
+from {{cookiecutter.package_name}}.worktree import checkout
 
 alarm, environment, feed, kind = watched.alarm, watched.environment, watched.feed, watched.kind
 project, raw_settings, repository = watched.project, watched.raw_settings, watched.repository
@@ -131,6 +133,27 @@ def test_near_duplicates_of_known_rows_and_of_one_another_stay_out(
     monkeypatch.setattr(schema, "near_key", alike)
     left = retrain.new_rows(settings, settings.paths.feedback)
     assert set(left["id"]) == set(whole["id"]) - {whole["id"][i] for i in (1, 3, 4)}
+
+
+@pytest.mark.slow
+def test_records_that_wait_for_a_server_outlive_the_worktree(
+    stand_in: Settings, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, records = "http://127.0.0.1:9", Path(".state/mlflow.db")
+    changes = {
+        "tracking": stand_in.tracking.model_copy(update={"uri": uri}),
+        "paths": stand_in.paths.model_copy(update={"records": records}),
+    }
+    settings = stand_in.model_copy(update=changes)
+    with checkout(settings, "routine") as tree, monkeypatch.context() as patch:
+        tree.prepare()
+        patch.chdir(tree.project)
+        run = tracking.start(settings, "a stage")
+        run.text("of a stage", "file.txt")
+        run.finish()
+    again = tracking.attach(settings, run.key)
+    assert again is not None and not tree.project.exists()
+    assert [f.path for f in again.store.list_artifacts(again.local_id)] == ["file.txt"]
 
 
 def test_what_git_lacks_is_one_line(stand_in: Settings, feed: Feed) -> None:

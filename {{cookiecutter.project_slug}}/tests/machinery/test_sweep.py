@@ -192,7 +192,7 @@ def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(ready: Proje
         ({"optimizer": {"choices": ["adamw", "nonsense"]}}, "nonsense"),
         ({"training.batch_size": {"choices": [8, "many"]}}, r"training\.batch_size"),
         ({"data.split.time": {"choices": [1]}}, "nothing that training depends on"),
-        ({}, "at least 1 item"),
+        ({}, "at least one key"),
     ],
 )
 def test_a_wrong_space_is_told_before_anything_runs(

@@ -90,6 +90,8 @@ def check(overrides: list[str], settings: Settings) -> None:
         raise ValueError("the splits are of other data: run `make pipeline` with these first")
     if str(settings.trainer.devices) != "1" or settings.trainer.num_nodes != 1:
         raise ValueError("a trial trains on one device: choose several --workers instead")
+    if not space:
+        raise ValueError("search.space is empty: give at least one key of the configuration")
     for key in space:
         if key.partition(".")[0] not in LEARNS:
             text = f"search.space.{key} is nothing that training depends on: it may name "
