@@ -73,9 +73,7 @@ def measure(part: str, path: Path) -> dict[str, float]:
 
 def rules(columns: list[str]) -> pa.DataFrameSchema:
     """A range for every number and the known classes: what a schema of such a table has."""
-    numbers = {
-        c: pa.Column(float, pa.Check.in_range(-10, 10)) for c in columns if c.startswith("x")
-    }
+    numbers = {c: pa.Column(float, pa.Check.in_range(-10, 10)) for c in columns if c.startswith("x")}
     ends = {
         "label": pa.Column(str, pa.Check.isin(LABELS), nullable=True),
         "content": pa.Column(str),

@@ -165,11 +165,10 @@ def measure(settings: Any, given: Namespace) -> dict[str, float]:
         raise ValueError("no GPU that PyTorch can use was found: nothing was measured")
     device = torch.device("cuda" if given.device == "gpu" else "cpu")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    tracking, rounds = module("experiments.tracking"), []
+    tracking, rounds = module("tracking"), []
     with tempfile.TemporaryDirectory() as folder:
         work = into(Path(folder), work_of(settings, given))
-        run = tracking.start(work.settings, "bench")
-        with tracking.followed(work.settings, run):
+        with tracking.start(work.settings, "bench") as run:
             for _ in range(ROUNDS):
                 hand, whole = by_hand(work, device), ours(work, run, "gpu")[0]
                 rounds.append(

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from common import PACKAGE, ROOT, medians, module, parser, report
@@ -45,13 +44,9 @@ def cpu_seconds(command: list[str]) -> float:
 
 
 def first_step(folder: str) -> dict[str, float]:
-    apart = [f"tracking.uri=sqlite:///{folder}/mlflow.db", f"paths.records={folder}/records"]
+    apart = [f"tracking.uri=sqlite:///{folder}/mlflow.db"]
     imports = seconds([sys.executable, "-c", "import torch, lightning"])
     step = seconds([sys.executable, "-c", FIRST_STEP, "train", f"hydra.run.dir={folder}/{time.time()}", *apart])
-    deadline = time.monotonic() + 60  # for the process that delivers its records, which would disturb what comes next
-    while any(j.waits() or not j.closed() for j in module("experiments.journal").journals(Path(folder, "records"))):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
     return {
         "import torch, lightning: seconds": imports,
         "train to the first step: seconds": step,

@@ -16,7 +16,6 @@ import threading
 import time
 from argparse import SUPPRESS, Namespace
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise, product
 from pathlib import Path
@@ -25,7 +24,6 @@ from unittest.mock import patch
 
 import lightning as L
 import numpy as np
-import psutil
 import torch
 import yaml
 from common import ROOT, medians, module, parser, report
@@ -34,7 +32,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 ROUNDS, EPOCHS = 5, 3  # of which the first is not counted
-DEADLINE = 60.0
 SIZES = {
     "own network": (8_192, 1_024),
     "784-64-128-64-10": (60_000, 10_000),
@@ -118,7 +115,7 @@ def own_network(settings: Any, rows: int, val_rows: int) -> Work:
     def repeated(split: str, n: int) -> Any:
         found = data.load(settings, split)
         inputs = {name: np.resize(x, (n, *x.shape[1:])) for name, x in found.inputs.items()}
-        return data.Examples(inputs, np.resize(found.label, n), found.rows)
+        return module("types").Examples(inputs, np.resize(found.label, n), found.rows)
 
     return Work(
         settings,
@@ -134,7 +131,7 @@ def reference(settings: Any, rows: int, val_rows: int) -> Work:
 
     def random(n: int) -> Any:
         inputs = {"x": rng.random((n, 28, 28), dtype=np.float32)}
-        return module("data.datamodule").Examples(inputs, rng.integers(0, 10, n), None)
+        return module("types").Examples(inputs, rng.integers(0, 10, n), None)
 
     changes = {
         "data": settings.data.model_copy(update={"kind": "multiclass", "labels": [str(i) for i in range(10)]}),
@@ -176,20 +173,10 @@ def into(folder: Path, work: Work) -> Work:
 
 
 def part(settings: Any, name: str, folder: Path) -> dict[str, float]:
-    """Medians over rounds in which every side takes its turn, all while the same process delivers
-    the records.
-    """
-    tracking, work = (
-        module("experiments.tracking"),
-        into(folder, WORKS[name](settings, *SIZES[name])),
-    )
-    run, rounds = tracking.start(work.settings, "bench"), []
-    with tracking.followed(work.settings, run):
-        (follower,) = psutil.Process().children()
-        ends = time.monotonic() + DEADLINE
-        while run.journal.delivered["run_id"] is None and time.monotonic() < ends:
-            time.sleep(0.1)
-        before, started = sum(follower.cpu_times()[:2]), time.monotonic()
+    """Medians over rounds in which every side takes its turn."""
+    tracking, work = module("tracking"), into(folder, WORKS[name](settings, *SIZES[name]))
+    rounds = []
+    with tracking.start(work.settings, "bench") as run:
         for _ in range(ROUNDS):
             seconds = {f"trainer={side}": ours(work, run, side) for side in SIDES}
             hands = {
@@ -201,8 +188,7 @@ def part(settings: Any, name: str, folder: Path) -> dict[str, float]:
                 wall, processor = reference / seconds[side]
                 figures |= {f"{side} / {hand}": wall, f"{side} / {hand}, processor time": processor}
             rounds.append(figures)
-        spent = (sum(follower.cpu_times()[:2]) - before) / (time.monotonic() - started)
-    return medians(rounds) | {"delivery and system metrics, share of a core": spent}
+    return medians(rounds)
 
 
 def ours(work: Work, run: Any, side: str) -> Seconds:
@@ -211,13 +197,22 @@ def ours(work: Work, run: Any, side: str) -> Seconds:
     preset = yaml.safe_load((ROOT / "configs" / "trainer" / f"{side}.yaml").read_text(encoding="utf-8"))
     changes = {key: preset[key] for key in ("batches_per_step", "log_every_n_steps") if key in preset}
     settings = work.settings.model_copy(update={"trainer": work.settings.trainer.model_copy(update=changes)})
-    panel: Any = patch.object(fit, "panel", lambda *_: []) if work.val.rows is None else nullcontext()  # none to show
-    with (
-        panel,
-        patch.object(module("data.datamodule"), "load", lambda _, split: getattr(work, split)),
-    ):
-        fit.fit_network(settings, run, callbacks=[marks], build=work.build)
+    has_panel = patch.object(fit, "HAS_PANEL", work.val.rows is not None and fit.HAS_PANEL)  # made-up rows have none
+    data = patch.object(module("data.datamodule"), "load", lambda _, split: getattr(work, split))
+    build = work.build if settings.trainer.batches_per_step == 1 else chunked(work.build)
+    with has_panel, data:
+        fit.fit_network(settings, run, callbacks=[marks], build=build)
     return marks.seconds()
+
+
+def chunked(build: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same network in the module that takes several batches a step."""
+
+    def built(settings: Any) -> Any:
+        plain = build(settings)
+        return module("training.throughput").ChunkModule(settings, plain.network, plain.scale)
+
+    return built
 
 
 class Marks(Callback):
@@ -243,7 +238,7 @@ def by_hand(work: Work, whole: bool = False) -> Seconds:
     torch.set_num_threads(work.settings.training.num_threads)
     torch.use_deterministic_algorithms(False)  # which ours has turned on, as shipped
     made = work.build(work.settings)
-    network, loss_of = made.network, made._loss
+    network, loss_of = made.network, made.compute_loss
     optimizer = instantiate(work.settings.optimizer)(params=network.parameters())
     schedule = module("modeling.schedules").cosine_with_warmup(optimizer, 100_000, 0.1)
     augment = instantiate(work.settings.augmentation) if work.settings.augmentation else lambda inputs: inputs
