@@ -49,7 +49,7 @@ def package(task: str) -> dict[str, set[str]]:
         for path in root.rglob("*.py"):
             parts = path.relative_to(root).with_suffix("").parts
             files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    empty = {name for name, path in files.items() if path.name == "__init__.py"} - {"modeling.kinds"}
+    empty = {name for name, path in files.items() if path.name == "__init__.py"} - {"modeling.kinds", "data.sources"}
     for name in empty:  # a docstring and no more
         files.pop(name)
     found = {name: imports(path, name) for name, path in files.items()}

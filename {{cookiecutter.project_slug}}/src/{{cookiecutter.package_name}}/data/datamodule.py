@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,8 @@ class DataModule(L.LightningDataModule):
     def _batches(self, split: str, size: int, seed: int | None) -> Any:
         if not self.settings.training.streaming:
             return Batches(load(self.settings, split), size, seed, self.trainer)
-        from .stream import StreamLoader
-
-        return StreamLoader(
-            self.settings, split_path(self.settings, split), size, seed, self.trainer
-        )
+        loader = import_module(".stream", __package__).StreamLoader  # the full profile has it
+        return loader(self.settings, split_path(self.settings, split), size, seed, self.trainer)
 
     def train_dataloader(self) -> Any:
         size = self.settings.training.batch_size * self.settings.trainer.batches_per_step

@@ -3,11 +3,12 @@ stands there.
 """
 
 import argparse
-import importlib.util
 import shutil
 import statistics
 import time
 import timeit
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from .. import logs, tracking
@@ -22,8 +23,7 @@ from .subject import Subject
 from .verdict import Verdict, outcome
 
 SPLITS = ("train", "val", "calibration", "test")
-EXPLAINS = importlib.util.find_spec(f"{__package__}.attribution") is not None
-"""M5 and E5 are in the full profile alone."""
+ATTRIBUTION = find_spec(f"{__package__}.attribution")  # in the full profile alone
 Losses = dict[str, Floats]
 
 
@@ -146,11 +146,7 @@ def overall(verdicts: list[Verdict]) -> str:
 
 def explain(model: Subject) -> Any:
     """M5: attributions of the test rows; None in the lean profile."""
-    if not EXPLAINS:
-        return None
-    from . import attribution
-
-    return attribution.explain(model)
+    return import_module(ATTRIBUTION.name).explain(model) if ATTRIBUTION else None
 
 
 def content(

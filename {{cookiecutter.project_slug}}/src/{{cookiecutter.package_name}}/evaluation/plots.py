@@ -2,10 +2,11 @@
 method.
 """
 
-import importlib.util
 import textwrap
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from .subject import Subject
 BLUE, RED, GREY = "#2563eb", "#dc2626", "#9ca3af"
 Drawer = Callable[[Any], None]
 """Draws into a figure."""
-EXPLAINS = importlib.util.find_spec(f"{__package__}.row_plots") is not None
-"""Plots of rows and of columns are in the full profile alone."""
+ROW_PLOTS = find_spec(f"{__package__}.row_plots")  # of rows and columns: in the full profile alone
 
 
 def draw_all(
@@ -28,12 +28,11 @@ def draw_all(
 ) -> dict[str, Path]:
     """Draws every plot of the report into the folder; files by method and what they show."""
     drawers = methods(model, content)
-    if not EXPLAINS:
+    if ROW_PLOTS is None:
         return save(drawers, folder)
-    from . import row_plots
-
-    drawers |= row_plots.drawers(model, content, explanation)
-    return save(drawers, folder) | row_plots.tables(model, folder)
+    row_plots = import_module(ROW_PLOTS.name)
+    files = save(drawers | row_plots.drawers(model, content, explanation), folder)
+    return {**files, **row_plots.tables(model, folder)}
 
 
 def save(drawers: dict[str, Drawer], folder: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,10 @@ def build_module(settings: Settings) -> Module:
         adapt(examples.inputs, examples.label)
     if settings.trainer.batches_per_step == 1:
         return Module(settings, network, label_scale(settings))
-    from .throughput import ChunkModule
-
-    return ChunkModule(settings, network, label_scale(settings))
+    chunked: Module = import_module(".throughput", __package__).ChunkModule(
+        settings, network, label_scale(settings)
+    )
+    return chunked
 
 
 def fit_network(
@@ -120,9 +122,7 @@ def standard_callbacks(settings: Settings, run: Run | None, with_logger: bool) -
         callbacks.append(LearningRateMonitor())
     # A sharded network answers only when all processes ask.
     if run and with_logger and HAS_PANEL and not settings.trainer.strategy.startswith("fsdp"):
-        from .panel import Panel
-
-        callbacks.append(Panel(settings, run))
+        callbacks.append(import_module(".panel", __package__).Panel(settings, run))
     if not settings.trainer.fast_dev_run:
         callbacks += checkpoints.callbacks(settings)
     return callbacks

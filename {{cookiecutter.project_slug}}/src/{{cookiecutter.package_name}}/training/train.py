@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
 # A lean project draws no plots of the baselines.
-PLOTS_BASELINES = find_spec(f"{__package__}.baseline_plots") is not None
+BASELINE_PLOTS = find_spec(f"{__package__}.baseline_plots")  # a lean project has none
 Metrics = dict[str, dict[str, dict[str, float]]]  # candidate, split, metric
 
 
@@ -132,9 +133,8 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
             answers = kind.decide(outputs, Rule())
             metrics.setdefault(name, {})[split] = kind.metrics(answers, examples.label)
     del raw["network"]
-    if PLOTS_BASELINES:
-        from . import baseline_plots
-
+    if BASELINE_PLOTS:
+        baseline_plots = import_module(BASELINE_PLOTS.name)
         baseline_plots.draw_all(settings, raw, val.label, {"classical": model[-1]})
     health = read_json(settings.paths.state / HEALTH)
     report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
@@ -153,9 +153,8 @@ def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "di
         key = f"{parent.key}-{name}"
         with tracking.start(settings, f"baseline {name}", parent, tags, key=key) as child:
             child.metrics(tracking.flatten(metrics[name]))
-            if PLOTS_BASELINES:
-                from . import baseline_plots
-
+            if BASELINE_PLOTS:
+                baseline_plots = import_module(BASELINE_PLOTS.name)
                 child.artifacts([baseline_plots.folder(settings, name)], "plots")
             if name == "classical":
                 child.artifacts([settings.paths.model / CLASSICAL], "model")
