@@ -11,7 +11,7 @@ PACKAGE = Path("src") / "{{cookiecutter.package_name}}"
 # From the ground up; the modules of one floor may import each other, but not in a circle.
 FLOORS = [
     {"settings"},
-    {"types", "logs", "params", "provenance", "task", "modeling.kinds"},
+    {"types", "logs", "params", "provenance", "task", "modeling.kinds", "modeling.losses"},
     {"data", "pages"},
     {"modeling"},
     {"tracking", "mirror", "worktree"},

@@ -37,20 +37,6 @@ def test_csv_holds_what_the_run_holds(trained: Project) -> None:
     assert all(math.isclose(last[name], metrics[name], rel_tol=1e-5) for name in names)
 
 
-def test_several_loggers_and_a_run_that_goes_on_keeps_its_first_files(trained: Project) -> None:
-    settings = composed("logger=csv")
-    one = settings.logger["csv"] | {"save_dir": ".state/more"}
-    settings = settings.model_copy(update={"logger": {**settings.logger, "another": one}})
-    run = tracking.start(settings, "twice")
-    for step in (1, 2):
-        for extra in module("training.loggers").loggers(settings, run):
-            extra.log_metrics({"val/loss": 1.0 / step, "epoch": step}, step)
-            extra.save()
-        run = tracking.start(settings, "twice", key=run.key)
-    for folder in ("csv", "more"):
-        assert len(list(Path(".state", folder).glob(f"{run.key}*/metrics.csv"))) == 2
-
-
 def test_what_goes_on_records_a_step_once(trained: Project) -> None:
     run = tracking.start(trained.settings(), "a run")
     for value in (1.0, 9.0):

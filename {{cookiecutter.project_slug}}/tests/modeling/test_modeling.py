@@ -21,7 +21,7 @@ def classes(k: int, **rule: object):  # type: ignore[no-untyped-def]
 @pytest.mark.row("M3")
 def test_multiclass_metrics_agree_with_scikit_learn() -> None:
     answers, label = classes(4)
-    said, found = answers.label, metrics.evaluate("multiclass", answers, label)
+    said, found = answers.label, kinds.of("multiclass").metrics(answers, label)
     wanted = {
         "accuracy": reference.accuracy_score(label, said),
         "f1_macro": reference.f1_score(label, said, average="macro"),
@@ -32,16 +32,15 @@ def test_multiclass_metrics_agree_with_scikit_learn() -> None:
         "log_loss": reference.log_loss(label, answers.probabilities),
     }
     assert {k: found[k] for k in wanted} == pytest.approx(wanted, abs=1e-5)
-    assert (metrics.confusion(answers, label) == reference.confusion_matrix(label, said)).all()
+    confusion = kinds.of("multiclass").confusion(answers, label)
+    assert (confusion == reference.confusion_matrix(label, said)).all()
 
 
 @pytest.mark.row("M3", "M4")
 def test_binary_metrics_are_those_at_the_stored_threshold() -> None:
     answers, label = classes(2, threshold=0.3)
-    said, found = (
-        (answers.probabilities[:, 1] >= 0.3).astype(int),
-        metrics.evaluate("binary", answers, label),
-    )
+    said = (answers.probabilities[:, 1] >= 0.3).astype(int)
+    found = kinds.of("binary").metrics(answers, label)
     tn, fp, fn, tp = reference.confusion_matrix(label, said).ravel()
     wanted = {
         "accuracy": reference.accuracy_score(label, said),
@@ -64,7 +63,7 @@ def test_regression_metrics_agree_with_scikit_learn() -> None:
     rng = np.random.default_rng(1)
     label, value = rng.gamma(3, 20, (2, 200))
     answers = kinds.of("regression").decide(value[:, None], types.Rule())
-    found = metrics.evaluate("regression", answers, label.astype(np.float32))
+    found = kinds.of("regression").metrics(answers, label.astype(np.float32))
     error = np.abs(value - label)
     wanted = {
         "mse": reference.mean_squared_error(label, value),
@@ -77,7 +76,7 @@ def test_regression_metrics_agree_with_scikit_learn() -> None:
     }
     assert found == pytest.approx(wanted, rel=1e-4)
     below = kinds.of("regression").decide(value[:, None] - 500, types.Rule())
-    assert "msle" not in metrics.evaluate("regression", below, label)
+    assert "msle" not in kinds.of("regression").metrics(below, label)
 
 
 @pytest.mark.row("M1", "M3")
@@ -86,9 +85,8 @@ def test_settings_and_metrics_know_the_same_names(kind: str) -> None:
     settings = module("settings")
     k = {"multiclass": 4, "binary": 2, "regression": 1}[kind]
     raw = np.random.default_rng(2).random((50, k))
-    found = metrics.evaluate(
-        kind, kinds.of(kind).decide(raw, types.Rule()), np.arange(50) % max(k, 2)
-    )
+    answers = kinds.of(kind).decide(raw, types.Rule())
+    found = kinds.of(kind).metrics(answers, np.arange(50) % max(k, 2))
     assert set(found) == set(settings.METRICS[kind])
     lower = {name for name in found if name in settings.LOWER_IS_BETTER}
     perfect = np.eye(k)[np.arange(50) % k] * 20 if k > 1 else raw
@@ -119,7 +117,7 @@ def test_costs_move_the_answer_to_the_class_of_least_expected_cost() -> None:
     logits = np.log(np.array([[0.6, 0.3, 0.1]]))
     costs = [[0, 1, 1], [9, 0, 1], [1, 1, 0]]  # taking the second class for the first is dear
     assert kinds.of("multiclass").decide(logits, types.Rule()).label.tolist() == [0]
-    assert predictions.decide("multiclass", logits, types.Rule(costs=costs)).label.tolist() == [1]
+    assert kinds.of("multiclass").decide(logits, types.Rule(costs=costs)).label.tolist() == [1]
     two = np.log(np.array([[0.8, 0.2]]))
     assert kinds.of("binary").decide(two, types.Rule(threshold=0.2)).label.tolist() == [1]
     assert kinds.of("binary").decide(two, types.Rule(threshold=0.21)).label.tolist() == [0]
@@ -141,10 +139,10 @@ def test_row_losses_are_one_minus_the_score() -> None:
     rng = np.random.default_rng(3)
     label, value = rng.normal(size=(2, 500))
     answers = kinds.of("regression").decide(value[:, None], types.Rule())
-    found = 1 - predictions.row_losses(answers, label, label.std()).mean()
+    found = 1 - kinds.of("regression").row_losses(answers, label, label.std()).mean()
     assert found == pytest.approx(reference.r2_score(label, value))
     answers, label = classes(3)
-    assert 1 - predictions.row_losses(answers, label, 1.0).mean() == pytest.approx(
+    assert 1 - kinds.of("multiclass").row_losses(answers, label, 1.0).mean() == pytest.approx(
         reference.accuracy_score(label, answers.label)
     )
 
