@@ -43,9 +43,9 @@ def test_optimizers_and_schedules_are_built_together(
     part = module("modeling.module")
     made = part.Module(settings, part.build_network(settings))
     made.trainer = type("T", (), {"estimated_stepping_batches": 40})()
-    (built,), (timing,) = made.configure_optimizers()
+    (built,), (schedule,) = made.configure_optimizers()
     assert built.param_groups[0]["initial_lr" if scheduler != "plateau" else "lr"] > 0
-    assert ("monitor" in timing) == (scheduler == "plateau")
+    assert ("monitor" in schedule) == (scheduler == "plateau")
 
 
 def test_unknown_key_is_refused_by_name(project: Project) -> None:

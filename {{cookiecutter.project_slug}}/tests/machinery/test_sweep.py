@@ -49,6 +49,12 @@ def sweep(asked: list[str], name: str | None = None) -> dict[str, Any]:
     return found
 
 
+def composed(*words: str) -> dict[str, Any]:
+    """The whole configuration as plain values."""
+    values: dict[str, Any] = yaml.safe_load(module("params").compose(list(words)))
+    return values
+
+
 def with_trials(asked: list[str], num: int, value: float) -> None:
     """Puts finished trials into the study, as good in every epoch as given."""
     from optuna.trial import create_trial
@@ -99,15 +105,10 @@ def test_a_search_leaves_runs_a_report_plots_and_an_experiment(ready: Project) -
     listed = {file.path for file in client.list_artifacts(parent.info.run_id, "sweep")}
     assert {f"sweep/{name}.png" for name in module("experiments.sweep").PLOTS} < listed
 
-    composed, chosen = (
-        module("experiments.sweep").composed,
-        [f"{k}={v}" for k, v in found["best"]["params"].items()],
-    )
-    assert composed("experiment=search_mine") == composed(*asked, *chosen)
-    assert (
-        composed("experiment=search_mine")["optimizer"]["lr"]
-        == found["best"]["params"]["optimizer.lr"]
-    )
+    best_params = found["best"]["params"]
+    written = composed("experiment=search_mine")
+    assert written == composed(*asked, *(f"{k}={v}" for k, v in best_params.items()))
+    assert written["optimizer"]["lr"] == best_params["optimizer.lr"]
 
 
 @pytest.mark.row("T7")
@@ -143,8 +144,10 @@ def test_a_trial_that_falls_behind_is_pruned(ready: Project) -> None:
         1,
         "behind the others after epoch 1",
     )
-    lines = [p for p in Path(".state/records").glob("*-5/lines.jsonl")]
-    assert '"state": "PRUNED"' in lines[0].read_text(encoding="utf-8")
+    client = module("tracking").client(ready.settings())
+    experiment = client.get_experiment_by_name(ready.settings().tracking.experiment)
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`sweep.trial` = '5'")
+    assert (run.data.tags["state"], run.info.status) == ("PRUNED", "FINISHED")
 
 
 @pytest.mark.row("T7")

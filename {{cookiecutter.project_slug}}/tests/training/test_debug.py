@@ -46,6 +46,14 @@ def test_limit_takes_a_few_batches_of_two_epochs(trained: Project, trainers: lis
     assert trainers[0].global_step == 2 * 3 and trainers[0].num_val_batches == [1]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam"])
+def test_mixed_precision_trains_with_an_optimizer_that_is_fused_or_not(
+    trained: Project, trainers: list[Any], optimizer: str
+) -> None:
+    preset(trained, "fast", "trainer.precision=bf16-mixed", f"optimizer={optimizer}")
+    assert trainers[0].global_step == 1
+
+
 @pytest.mark.row("T2")
 def test_profiler_shows_what_took_the_time(
     trained: Project, caplog: pytest.LogCaptureFixture

@@ -82,7 +82,10 @@ class Module(L.LightningModule):
         self.val_metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        optimizer = instantiate(self.settings.optimizer)(params=self.network.parameters())
+        build = instantiate(self.settings.optimizer)
+        if self.settings.trainer.precision.endswith("mixed") and "fused" in build.keywords:
+            build.keywords["fused"] = False  # Lightning does not clip gradients of a fused one
+        optimizer = build(params=self.network.parameters())
         if self.settings.scheduler is None:
             return optimizer
         scheduler = instantiate(self.settings.scheduler)
