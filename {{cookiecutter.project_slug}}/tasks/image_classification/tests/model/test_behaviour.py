@@ -29,6 +29,16 @@ def test_it_reads_nearly_every_digit(bundle, bundled) -> None:  # type: ignore[n
     assert (bundle.decide(bundle.infer(inputs)["raw"]).label == label).mean() > 0.97
 
 
+def test_ink_in_disorder_gets_less_sure_answers(bundle, bundled) -> None:  # type: ignore[no-untyped-def]
+    pictures = bundled[0]["image"]
+    pixels = np.random.default_rng(0).permuted(pictures.reshape(len(pictures), -1), axis=1)
+    digits, disorder = (
+        bundle.decide(bundle.infer({"image": shown})["raw"]).confidence.mean()
+        for shown in (pictures, pixels.reshape(pictures.shape))
+    )
+    assert disorder < digits - 0.05
+
+
 def test_fainter_ink_keeps_the_answer(bundle, bundled) -> None:  # type: ignore[no-untyped-def]
     inputs, _ = bundled
     before, after = (
