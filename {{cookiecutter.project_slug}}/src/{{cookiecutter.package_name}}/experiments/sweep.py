@@ -33,7 +33,7 @@ from ..settings import LOWER_IS_BETTER, Dimension, Settings, parse
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
+    from optuna.trial import BaseTrial, FrozenTrial
 
 COMPOSES = True
 # What a space may name: all else, scores do not depend on.
@@ -84,6 +84,8 @@ def with_values(overrides: list[str], values: dict[str, Any]) -> list[str]:
 
 def check(overrides: list[str], settings: Settings) -> None:
     """Raises ValueError of one line where the search cannot work, before anything runs."""
+    from optuna.trial import FixedTrial
+
     assert settings.search is not None
     data, space = params.load().data, settings.search.space
     if (settings.data.name, settings.data.labels) != (data.name, data.labels):
@@ -96,6 +98,11 @@ def check(overrides: list[str], settings: Settings) -> None:
         if key.partition(".")[0] not in LEARNS:
             text = f"search.space.{key} is nothing that training depends on: it may name "
             raise ValueError(text + ", ".join(LEARNS))
+    for key, one in space.items():
+        try:
+            suggest(FixedTrial({key: one.choices[0] if one.choices else one.low}), key, one)
+        except ValueError as error:
+            raise ValueError(f"search.space.{key}: {error}") from None
     for end in (0, -1):  # both ends of each dimension compose
         values = {key: (one.choices or [one.low, one.high])[end] for key, one in space.items()}
         configured(with_values(overrides, values))
@@ -141,7 +148,7 @@ def supervise(sweep: "Sweep", num_workers: int) -> None:
         raise ValueError("all workers have ended with an error: see above")
 
 
-def suggest(trial: "Trial", key: str, one: Dimension) -> None:
+def suggest(trial: "BaseTrial", key: str, one: Dimension) -> None:
     """Lets the sampler choose a value of a dimension."""
     low, high = one.low, one.high
     if one.choices is not None:
