@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from my_model import params
 from my_model.data import datamodule
-from my_model.evaluation import comparison, evaluate
-from my_model.modeling import candidates
-from my_model.modeling.predictions import row_losses
+from my_model.evaluation import comparison, evaluate, subject
+from my_model.modeling import candidates, kinds
+from my_model.types import Examples
 from torch import nn
 
-Splits = dict[str, datamodule.Examples]
+Splits = dict[str, Examples]
 
 
 def same(value: Any) -> Any:
@@ -68,20 +68,18 @@ def judged(settings: Any, network: nn.Module, damage: Damage, splits: Splits, ch
     kind, splits = settings.data.kind, damage.splits(splits)
     scale = float(splits["train"].label.std()) if kind == "regression" else 1.0
     damaged = damage.network(network, settings, splits).eval()
-    scored = evaluate.score(candidates.NetworkCandidate(damaged), splits, settings, scale)
+    model = subject.fit(candidates.NetworkCandidate(damaged), splits, settings, scale)
     if damage.raw is not same:
         altered = type("Damaged", (Altered,), {"change": staticmethod(damage.raw)})(damaged)
-        scored = replace(scored, candidate=altered, raw={n: altered.outputs(e.inputs).raw for n, e in splits.items()})
-    scored, test = replace(scored, rule=damage.rule(scored.rule)), splits["test"]
-    losses = {"network": scored.losses(kind, test.label, scale)}
+        model = replace(model, candidate=altered, raw={n: altered.outputs(e.inputs).raw for n, e in splits.items()})
+    model, test = replace(model, rule=damage.rule(model.rule)), splits["test"]
+    losses = {"network": model.losses(test.inputs, test.label)}
     simple = evaluate.simple_answers(splits, settings)
-    losses |= {name: row_losses(answers["test"], test.label, scale) for name, answers in simple.items()}
-    verdicts, _, _ = evaluate.judge(scored, losses, splits, settings, scale)
-    found = {v.method: [v.outcome, v.number, v.why] for v in verdicts}
-    before = evaluate.score(candidates.NetworkCandidate(champion), splits, settings, scale)
-    earlier = before.losses(kind, test.label, scale)
+    losses |= {n: kinds.of(kind).row_losses(answers["test"], test.label, scale) for n, answers in simple.items()}
+    found = {v.method: [v.outcome, v.number, v.why] for v in evaluate.judge(model, losses)}
+    before = subject.fit(candidates.NetworkCandidate(champion), splits, settings, scale)
     limits = settings.evaluation.comparison
-    against = comparison.paired(losses["network"], earlier, kind, limits.alpha)
+    against = comparison.paired(losses["network"], before.losses(test.inputs, test.label), kind, limits.alpha)
     found["champion"] = [comparison.non_inferior(against, limits.margin), against.difference, "against the champion"]
     return found
 

@@ -24,7 +24,8 @@ def module(name: str) -> Any:
 comparison, calibration, confidence, cost, slices = (
     module(f"evaluation.{name}") for name in ("comparison", "calibration", "confidence", "cost", "slices")
 )
-predictions, limits = module("modeling.predictions"), module("limits")
+types, kinds, limits = module("types"), module("modeling.kinds"), module("settings")
+softmax = module("modeling.kinds.classes").softmax
 LIMITS = {
     "M10": limits.Calibration(**CONFIG["calibration"]),
     "M11": limits.Confidence(**CONFIG["confidence"]),
@@ -122,7 +123,7 @@ def good_model(kind: str, rows: int, rng: Any, classes: int) -> tuple[Array, Arr
         return np.stack([value, log], axis=1), value + np.exp(log) * rng.normal(size=rows)
     logits = rng.normal(size=(rows, classes))
     logits[np.arange(rows), rng.integers(0, classes, rows)] += rng.gamma(4, 3 if classes > 2 else 1.4, rows)
-    label = (predictions.softmax(logits).cumsum(axis=1) > rng.random((rows, 1))).argmax(axis=1)
+    label = (softmax(logits).cumsum(axis=1) > rng.random((rows, 1))).argmax(axis=1)
     return logits, label
 
 
@@ -132,11 +133,11 @@ def verdicts(kind: str, classes: int, num: tuple[int, int, int], repeats: int, r
     for _ in range(repeats):
         (raw, label), calibrating, test = (good_model(kind, n, rng, classes) for n in num)
         wrong = np.exp(0.5 * rng.normal())  # the scale is for the temperature to mend
-        rule = predictions.Rule(temperature=calibration.fit_temperature(kind, scaled(kind, raw, wrong), label))
+        rule = types.Rule(temperature=calibration.fit_temperature(kind, scaled(kind, raw, wrong), label))
         splits = [(scaled(kind, x, wrong), y) for x, y in ((raw, label), calibrating, test)]
         scale = float(test[1].std()) if kind == "regression" else 1.0
         rule = confidence.fit(kind, rule, splits[0], splits[1], LIMITS["M11"], scale)
-        losses = predictions.row_losses(predictions.decide(kind, splits[2][0], rule), test[1], scale)
+        losses = kinds.of(kind).row_losses(kinds.of(kind).decide(splits[2][0], rule), test[1], scale)
         columns = {f"c{i}": rng.normal(size=num[2]) for i in range(5)} | {"s": rng.choice(["a", "b", "c"], num[2])}
         judged = (
             calibration.judge(kind, *splits[2], rule, LIMITS["M10"], scale),

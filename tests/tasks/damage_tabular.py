@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gate import After, Damage, Splits
-from my_model.data.features import Features
+from my_model.task.features import Features
 from torch import nn
 
 

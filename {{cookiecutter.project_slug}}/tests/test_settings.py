@@ -43,9 +43,9 @@ def test_optimizers_and_schedules_are_built_together(
     part = module("modeling.module")
     made = part.Module(settings, part.build_network(settings))
     made.trainer = type("T", (), {"estimated_stepping_batches": 40})()
-    found = made.configure_optimizers()
-    assert found["optimizer"].param_groups[0]["initial_lr" if scheduler != "plateau" else "lr"] > 0
-    assert ("monitor" in found["lr_scheduler"]) == (scheduler == "plateau")
+    (built,), (schedule,) = made.configure_optimizers()
+    assert built.param_groups[0]["initial_lr" if scheduler != "plateau" else "lr"] > 0
+    assert ("monitor" in schedule) == (scheduler == "plateau")
 
 
 def test_unknown_key_is_refused_by_name(project: Project) -> None:

@@ -54,7 +54,7 @@ def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
     try:
         with initialize_config_dir(str(configs.resolve()), version_base=None):
             config = hydra_compose("config", overrides=overrides)
-        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        OmegaConf.to_container(config, resolve=True)
         return OmegaConf.to_yaml(config, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         problem = " ".join(str(error).partition("Config search path")[0].split())

@@ -34,6 +34,9 @@ class Strict(BaseModel):
 def _has_target(value: dict[str, Any]) -> dict[str, Any]:
     if "_target_" not in value:
         raise ValueError("needs `_target_`, the dotted name of the class or function to call")
+    missing = [key for key, given in value.items() if given == "???"]
+    if missing:
+        raise ValueError(f"needs {', '.join(missing)}: this choice has no default for it")
     return value
 
 

@@ -1,4 +1,6 @@
 import errno
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -6,10 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from faults import drop_a_row, from_file, version
-from harness import Project, module
+from harness import PACKAGE, Project, module
 
 ingest = module("data.ingest")
 provenance = module("provenance")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What `ingest` logs, also where its logger, which does not propagate, is made in this test."""
+    logger = logging.getLogger(f"{PACKAGE}.ingest")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 def test_the_same_source_gives_the_same_bytes(project: Project) -> None:
@@ -53,7 +64,7 @@ def test_a_failure_leaves_the_last_snapshot_and_says_so(
     failure: str,
     project: Project,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     path = from_file(project)
     project.run("ingest")
@@ -70,7 +81,7 @@ def test_a_failure_leaves_the_last_snapshot_and_says_so(
     with pytest.raises((ValueError, OSError)):
         project.run("ingest")
     monkeypatch.undo()
-    assert "data/raw keeps the last good snapshot" in caplog.text and version(project) == before
+    assert "data/raw keeps the last good snapshot" in log.text and version(project) == before
     assert {p.name for p in Path("data").iterdir()} <= {"feedback", "raw", path.name}
 
 
@@ -84,10 +95,10 @@ def test_a_bug_in_a_source_keeps_its_traceback(
 
 @pytest.mark.row("D2")
 def test_rows_and_bytes_are_logged_before_and_after_each_step(
-    project: Project, caplog: pytest.LogCaptureFixture
+    project: Project, log: pytest.LogCaptureFixture
 ) -> None:
     project.run("ingest")
-    fields = [vars(record)["fields"] for record in caplog.records if "fields" in vars(record)]
+    fields = [vars(record)["fields"] for record in log.records if "fields" in vars(record)]
     steps = [(f["before"], f["after"]) for f in fields if "after" in f]
     assert len(steps) == 3 and all(after["rows"] > 0 and after["bytes"] > 0 for _, after in steps)
     assert [before for before, _ in steps[1:]] == [after for _, after in steps[:-1]]

@@ -108,13 +108,12 @@ def test_a_store_whose_library_is_missing_is_named(
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_says_what_it_needs(choice: str, project: Project) -> None:
-    compose, parse = module("pipeline").compose, module("settings").parse
-    composed = yaml.safe_load(compose([f"source={choice}"]))
-    missing = [key for key, value in composed["data"]["source"].items() if value == "???"]
-    assert missing
-    with pytest.raises(ValueError, match=f"data.source: .*needs {missing[0]}"):
-        parse(composed)
+    compose, parse = module("params").compose, module("settings").parse
+    path = ROOT / "configs" / "source" / f"{choice}.yaml"
+    source = yaml.safe_load(path.read_text(encoding="utf-8"))
+    missing = [key for key, value in source.items() if value == "???"]
+    with pytest.raises(ValueError, match=f"Missing mandatory value.*data.source.{missing[0]}"):
+        compose([f"source={choice}"])
     given = [f"data.source.{key}=x" for key in missing]
-    assert (
-        parse(yaml.safe_load(compose([f"source={choice}", *given]))).data.source[missing[0]] == "x"
-    )
+    composed = parse(yaml.safe_load(compose([f"source={choice}", *given])))
+    assert composed.data.source[missing[0]] == "x"

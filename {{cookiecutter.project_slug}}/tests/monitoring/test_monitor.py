@@ -119,7 +119,7 @@ def test_the_page_stands_alone(
     page = (settings.paths.reports / "monitor.html").read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', page)
     assert len(sources) >= pictures
-    assert ("absolute error" in page) == (not settings.data.labels)
+    assert ("standard deviation" in page) == (not settings.data.labels)
     assert all(s.startswith("data:image/png;base64,") for s in sources)
     assert not re.search(r"https?://|<script|<link|<b>1</b>", page)
     assert "viewport" in page
