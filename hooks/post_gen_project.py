@@ -27,6 +27,7 @@ src/{{cookiecutter.package_name}}/evaluation/row_plots.py
 src/{{cookiecutter.package_name}}/experiments/gc.py
 src/{{cookiecutter.package_name}}/experiments/reproduce.py
 src/{{cookiecutter.package_name}}/experiments/resamples.py
+src/{{cookiecutter.package_name}}/experiments/study.py
 src/{{cookiecutter.package_name}}/experiments/sweep.py
 src/{{cookiecutter.package_name}}/mirror.py
 src/{{cookiecutter.package_name}}/monitoring/abuse.py

@@ -99,12 +99,13 @@ def test_files_and_functions_are_short() -> None:
     lengths = []
     for path in PACKAGE:
         text = path.read_text(encoding="utf-8")
-        assert sum(bool(line.strip()) for line in text.splitlines()) <= 300, short(path)
+        limit = 400 if path.name == "settings.py" else 320  # of the former: every key of the configuration in one place
+        assert sum(bool(line.strip()) for line in text.splitlines()) <= limit, short(path)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 lengths.append(node.end_lineno - node.lineno + 1)
-                assert lengths[-1] <= 60, f"{short(path)} {node.name}"
+                assert lengths[-1] <= 50, f"{short(path)} {node.name}"
     assert statistics.median(lengths) <= 12
 
 
