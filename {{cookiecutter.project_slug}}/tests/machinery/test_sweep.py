@@ -219,7 +219,7 @@ def test_a_study_of_another_configuration_is_refused(ready: Project) -> None:
     sweep(overrides(max_trials=1), "mine")
     with pytest.raises(ValueError, match="choose another --name"):
         sweep(overrides("model.width=3", max_trials=2), "mine")
-    with pytest.raises(ValueError, match="an environment variable: set that of .NOWHERE"):
+    with pytest.raises(ValueError, match=r"an environment variable: set that of \$NOWHERE"):
         sweep(overrides(storage="$NOWHERE"))
     with pytest.raises(ValueError, match="does not answer"):
         sweep(overrides(storage="sqlite:///params.yaml"))
