@@ -67,7 +67,7 @@ def reach(project: Project, process: subprocess.Popen[str], step: int) -> float:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """The whole group at once, as a machine that goes down; but for what delivers records, which has one of its own.
+    """The whole group at once, as a machine that goes down.
 
     DVC takes a dead process that nobody has collected yet for one that works: it waits for those as well.
     """
@@ -222,7 +222,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(project: Project, reference: tu
     """A limit on the size of files, which a checkpoint is the first to pass, stands for the disk."""
     done = project.run("bash", "-c", 'ulimit -f 1200; exec "$0" "$@"', *PIPELINE, check=False)
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and "File too large: mend that" in told[0] and ".ckpt" in told[0], done.stderr[-3000:]
+    assert done.returncode == 2 and "File too large: mend that" in told[0] and ".state" in told[0], done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     ended(project, "FAILED")
     train_to_the_end(project)

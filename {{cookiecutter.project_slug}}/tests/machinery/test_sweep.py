@@ -57,15 +57,21 @@ def composed(*words: str) -> dict[str, Any]:
 
 def with_trials(asked: list[str], num: int, value: float) -> None:
     """Puts finished trials into the study, as good in every epoch as given."""
-    from optuna.trial import create_trial
+    from optuna.trial import FixedTrial, create_trial
 
     trials = module("experiments.sweep")
     study = trials.Sweep(asked, trials.configured(asked), None, time.time() + 60)
-    params = {"optimizer.lr": 0.005, "optimizer": "sgd"}
+    best = FixedTrial({"optimizer.lr": 0.005, "optimizer": "sgd"})
+    for key, dimension in study.search.space.items():
+        trials.suggest(best, key, dimension)
     for _ in range(num):
-        known = dict.fromkeys(range(3), value)
         study.study.add_trial(
-            create_trial(value=value, params=params, distributions={}, intermediate_values=known)
+            create_trial(
+                value=value,
+                params=best.params,
+                distributions=best.distributions,
+                intermediate_values=dict.fromkeys(range(3), value),
+            )
         )
 
 
@@ -107,7 +113,8 @@ def test_a_search_leaves_runs_a_report_plots_and_an_experiment(ready: Project) -
 
     best_params = found["best"]["params"]
     written = composed("experiment=search_mine")
-    assert written == composed(*asked, *(f"{k}={v}" for k, v in best_params.items()))
+    words = [word for word in asked if word != "search=small"]
+    assert written == composed(*words, *(f"{k}={v}" for k, v in best_params.items()))
     assert written["optimizer"]["lr"] == best_params["optimizer.lr"]
 
 
@@ -160,8 +167,8 @@ def test_the_goal_ends_the_search(ready: Project) -> None:
 
 @pytest.mark.row("T7")
 def test_the_time_ends_the_search_amid_a_trial(ready: Project) -> None:
-    long = ["trainer.max_epochs=100000", "training.early_stopping_patience=100000"]
-    asked = overrides(*long, max_minutes=0.05, pruner="none")
+    long = ["trainer.max_epochs=100000", "training.callbacks.early_stopping.patience=100000"]
+    asked = overrides(*long, max_minutes=0.2, pruner="none")
     with_trials(asked, 1, 0.0)
     started = time.monotonic()
     found = sweep(asked)
@@ -178,8 +185,8 @@ def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(ready: Proje
     with pytest.raises(ValueError, match=r"no trial gave a result; the last one: .*nonsense"):
         sweep(overrides(space=one, max_trials=2))
     mixed = {"model._target_": {"choices": ["torch.nonsense", works]}}
-    states = [t["state"] for t in sweep(overrides(space=mixed, max_trials=6))["trials"]]
-    assert set(states) == {"COMPLETE", "FAIL"} and len(states) == 6
+    states = [t["state"] for t in sweep(overrides(space=mixed, max_trials=2))["trials"]]
+    assert states == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]  # only the complete ones count
 
 
 @pytest.mark.row("T7")
@@ -212,7 +219,7 @@ def test_a_study_of_another_configuration_is_refused(ready: Project) -> None:
     sweep(overrides(max_trials=1), "mine")
     with pytest.raises(ValueError, match="choose another --name"):
         sweep(overrides("model.width=3", max_trials=2), "mine")
-    with pytest.raises(ValueError, match="environment variable NOWHERE"):
+    with pytest.raises(ValueError, match=r"an environment variable: set that of \$NOWHERE"):
         sweep(overrides(storage="$NOWHERE"))
     with pytest.raises(ValueError, match="does not answer"):
         sweep(overrides(storage="sqlite:///params.yaml"))

@@ -23,7 +23,7 @@ from ..settings import LOWER_IS_BETTER, Dimension, Settings, parse
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
+    from optuna.trial import BaseTrial, FrozenTrial
 
 # What a space may name: all else, scores do not depend on.
 LEARNS = ("augmentation", "loss", "model", "optimizer", "scheduler", "trainer", "training")
@@ -38,7 +38,7 @@ def with_values(overrides: list[str], values: dict[str, Any]) -> list[str]:
     return [*overrides, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
 
 
-def suggest(trial: "Trial", key: str, one: Dimension) -> None:
+def suggest(trial: "BaseTrial", key: str, one: Dimension) -> None:
     """Lets the sampler choose a value of a dimension."""
     low, high = one.low, one.high
     if one.choices is not None:

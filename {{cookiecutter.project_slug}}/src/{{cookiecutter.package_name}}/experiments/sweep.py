@@ -23,7 +23,7 @@ from .. import logs, pages, params, tracking
 from ..params import compose
 from ..provenance import stamp, write_json
 from ..settings import Settings
-from .study import LEARNS, Sweep, configured, with_values
+from .study import LEARNS, Sweep, configured, suggest, with_values
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -66,6 +66,8 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
 
 def check(overrides: list[str], settings: Settings) -> None:
     """Raises ValueError of one line where the search cannot work, before anything runs."""
+    from optuna.trial import FixedTrial
+
     assert settings.search is not None
     data, space = params.load().data, settings.search.space
     if (settings.data.name, settings.data.labels) != (data.name, data.labels):
@@ -78,6 +80,11 @@ def check(overrides: list[str], settings: Settings) -> None:
         if key.partition(".")[0] not in LEARNS:
             text = f"search.space.{key} is nothing that training depends on: it may name "
             raise ValueError(text + ", ".join(LEARNS))
+    for key, one in space.items():
+        try:
+            suggest(FixedTrial({key: one.choices[0] if one.choices else one.low}), key, one)
+        except ValueError as error:
+            raise ValueError(f"search.space.{key}: {error}") from None
     for end in (0, -1):  # both ends of each dimension compose
         values = {key: (one.choices or [one.low, one.high])[end] for key, one in space.items()}
         configured(with_values(overrides, values))

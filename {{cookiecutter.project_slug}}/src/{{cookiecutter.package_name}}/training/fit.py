@@ -156,6 +156,9 @@ def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None)
         trainer.fit(module, data, ckpt_path=last, weights_only=True if last else None)
     except SystemExit:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from None
+    except OSError as error:  # a full disk, say: the message names no file
+        text = f"{error}: mend that, and the same command goes on from here"
+        raise OSError(f"{trainer.default_root_dir}: {text}") from error
     except RuntimeError as error:
         names = ("DataLoader worker", "gloo", "NCCL", "peer")
         if not any(name in str(error) for name in names):

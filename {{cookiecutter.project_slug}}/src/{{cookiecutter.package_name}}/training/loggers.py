@@ -21,13 +21,20 @@ class RunLogger(Logger):
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        self.run, epochs = run, run.store.get_metric_history(run.local_id, "epoch")
-        self.recorded = max((metric.step for metric in epochs), default=-1)
+        self.run, self.recorded = run, dict[str, int]()
+
+    def last_step(self, name: str) -> int:
+        """Of an earlier process. By metric: it may have ended between two of the same step."""
+        if name not in self.recorded:
+            history = self.run.store.get_metric_history(self.run.local_id, name)
+            self.recorded[name] = max((metric.step for metric in history), default=-1)
+        return self.recorded[name]
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if step is not None and step > self.recorded:
-            self.run.metrics(metrics, step=step)
+        if step is not None:
+            new = {k: value for k, value in metrics.items() if step > self.last_step(k)}
+            self.run.metrics(new, step=step)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """Parameters are recorded once, with the run's other inputs."""
