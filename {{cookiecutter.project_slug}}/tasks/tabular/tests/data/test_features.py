@@ -20,8 +20,10 @@ ROWS = {"age": [30, 40.5], "weight": [70.3, None], "sex": ["m", "f"], "town": [N
 def test_numbers_gaps_and_categories_lie_where_the_network_expects_them() -> None:
     inputs = features.encode(ROWS, OF)
     assert {name: (x.dtype, x.shape) for name, x in inputs.items()} == {
-        "numeric": (np.float32, (2, 2)), "missing": (np.float32, (2, 2)), "categorical": (np.float32, (2, 5))
-    }  # fmt: skip
+        "numeric": (np.float32, (2, 2)),
+        "missing": (np.float32, (2, 2)),
+        "categorical": (np.float32, (2, 5)),
+    }
     assert inputs["numeric"].tolist() == [[30, np.float32(70.3)], [40.5, 0]]
     assert inputs["missing"].tolist() == [[0, 0], [0, 1]]
     assert inputs["categorical"].tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 1]]

@@ -61,7 +61,7 @@ def declare(data: Data) -> Behaviour:
     }
     if unknown:
         raise ValueError(
-            f"evaluation/behaviour.py names columns of {data.name} that do not exist: {sorted(unknown)}"
+            f"task/behaviour.py names columns of {data.name} that do not exist: {sorted(unknown)}"
         )
     ranges = {"numeric": (features.low, features.high)} if features.numeric else {}
     invariances: dict[str, Change] = {

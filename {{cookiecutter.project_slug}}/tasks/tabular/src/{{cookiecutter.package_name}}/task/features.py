@@ -1,4 +1,4 @@
-"""Tables as model inputs. Training, the server and the monitor run this same code, on numpy alone."""
+"""Tables as model inputs: training, the server and the monitor run this code, on numpy alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any

@@ -21,7 +21,8 @@ def bundled(name: str, missing: float) -> pd.DataFrame:
     tables = {"diabetes": _diabetes, "breast_cancer": _breast_cancer}
     if name not in tables:
         raise ValueError(
-            f"no bundled data {name!r}: choose another source for your own, or one of {', '.join(tables)}"
+            f"no bundled data {name!r}: choose another source for your own, "
+            f"or one of {', '.join(tables)}"
         )
     rows = tables[name](missing)
     rows.insert(0, "id", [f"{name}-{i:04d}" for i in range(len(rows))])
