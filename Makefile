@@ -24,7 +24,7 @@ setup:
 demo: setup  ## generate a project in build/demo, run its pipeline, serve, ask, monitor, report
 	@$(PY) scripts/demo.py
 
-test: setup  ## the tests of a change, in JOBS=2 processes; ALL=1 for every one, as CI runs them
+test: setup  ## the tests of a change, in JOBS=2 processes; ALL=1 for every one
 	@$(PY) -m pytest -n $(JOBS) --dist loadgroup $(if $(ALL),,-m "not deep")
 
 sizes: setup  ## mass, density, floors and times, beside those of November 2026

@@ -184,12 +184,18 @@ def ran(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def each_task() -> list[Any]:
-    """The tasks as parameters: one process tests all of one, and those after the first are for `make test ALL=1`."""
-    marks = [pytest.mark.xdist_group(task.name) for task in TASKS]
-    return [
-        pytest.param(task, id=task.name, marks=[mark, *([pytest.mark.deep] if task != TASKS[0] else [])])
-        for task, mark in zip(TASKS, marks, strict=True)
-    ]
+    """The tasks as parameters; those after the first are for `make test ALL=1`."""
+    deep = [[], *([pytest.mark.deep] for _ in TASKS[1:])]
+    return [pytest.param(task, id=task.name, marks=marks) for task, marks in zip(TASKS, deep, strict=True)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process tests all of a trained project, which it makes."""
+    for item in items:
+        task = getattr(getattr(item, "callspec", None), "params", {}).get("trained")
+        if task:
+            item.add_marker(pytest.mark.xdist_group(task.name))
 
 
 @pytest.fixture(scope="session", params=each_task())
