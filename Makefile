@@ -25,13 +25,13 @@ demo: setup  ## generate a project in build/demo, run its pipeline, serve, ask, 
 	@$(PY) scripts/demo.py
 
 test: setup  ## the tests of a change, in JOBS=2 processes; ALL=1 for every one
-	@$(PY) -m pytest -n $(JOBS) --dist loadgroup $(if $(ALL),,-m "not deep")
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(if $(ALL),,-m "not deep")
 
 sizes: setup  ## mass, density, floors and times, beside those of November 2026
 	@$(PY) scripts/sizes.py
 
 quick: setup  ## the tests that install nothing: under two minutes
-	@$(PY) -m pytest -n $(JOBS) --dist loadgroup -m "not slow and not deep"
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile -m "not slow and not deep"
 
 lint: setup  ## style, types and workflows of the template itself
 	@$(PY) -m ruff check --no-cache .

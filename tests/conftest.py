@@ -189,20 +189,11 @@ def each_task() -> list[Any]:
     return [pytest.param(task, id=task.name, marks=marks) for task, marks in zip(TASKS, deep, strict=True)]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process tests all of a trained project, which it makes."""
-    for item in items:
-        task = getattr(getattr(item, "callspec", None), "params", {}).get("trained")
-        if task:
-            item.add_marker(pytest.mark.xdist_group(task.name))
-
-
 @pytest.fixture(scope="session", params=each_task())
 def trained(request: pytest.FixtureRequest, shared: Project, config: Path) -> Project:
-    """A project of each task after `make pipeline`, in one environment."""
+    """A project of each task after `make pipeline`, in one environment; each process that tests has its own."""
     task: Task = request.param
-    folder = BUILD / task.name
+    folder = BUILD / f"{task.name}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
     folder.mkdir()
     project = bake_into(folder, config, task=task.name)
     project.env["VENV"] = shared.env["VENV"]

@@ -28,7 +28,6 @@ def project(request: pytest.FixtureRequest, shared: Project, bake: Baker) -> Pro
     return bake(profile=request.param)
 
 
-@pytest.mark.xdist_group("checks")  # they share a cache
 @pytest.mark.parametrize("check", CHECKS)
 def test_its_own_checks(project: Project, check: str) -> None:
     project.python("-m", *CHECKS[check])

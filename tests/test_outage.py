@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import Project, environment_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("outage")]
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 DEADLINE = 180.0
 HASTE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}  # not 10 s: these verbs ask a silent tracker for one thing after another
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import BUILD, Baker, Project, environment_python
 from tasks import TASKS
 
-pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("sources")]
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 EXTRAS = BUILD.parent / "extras"  # libraries that only these sources need, beside the environment of all tests
 COMPOSE = """
 import sys

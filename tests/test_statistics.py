@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, Project
 
-pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("statistics")]
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
 
 @pytest.fixture(scope="module")

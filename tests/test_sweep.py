@@ -14,7 +14,7 @@ from conftest import Baker, Project, environment_python
 from tasks import TASKS
 from test_sources import COMPOSE, extras, postgres  # noqa: F401  # fixtures
 
-pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("sweep")]
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 SEARCH = """
 space:
   optimizer.lr: {{low: 3.0e-4, high: 3.0e-2, log: true}}

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from conftest import Project, environment_python
 
-pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("torture")]
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 EPOCHS, DEADLINE = 6, 300
 ROUNDS = int(os.environ.get("DEPTH", "1"))
 SEED = int(os.environ.get("TORTURE_SEED", str(time.time_ns() % 10**6)))

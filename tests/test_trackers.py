@@ -15,7 +15,7 @@ from conftest import BUILD, Baker, Project, environment_python
 from test_sources import COMPOSE, free_port, postgres, stop, store
 
 __all__ = ["postgres", "store"]  # fixtures
-pytestmark = [pytest.mark.slow, pytest.mark.deep, pytest.mark.xdist_group("trackers")]
+pytestmark = [pytest.mark.slow, pytest.mark.deep]
 EXTRAS = BUILD.parent / "trackers"  # what the server needs, and the loggers: beside the environment of all tests
 SERVER, LOGGERS = ("psycopg[binary]", "boto3"), ("tensorboard", "wandb")
 STAGES = ("ingest", "validate", "split", "train", "evaluate", "package", "promote", "pull")
