@@ -168,8 +168,8 @@ def test_a_store_gives_its_rows_and_a_dead_one_leaves_the_snapshot(
     project.python("-c", TO_STORE)
     choice = ["source=s3", "data.source.path=s3://bucket/" + ("files" if takes_folders else "rows.parquet")]
     ingest(project, *choice, *([] if takes_folders else ["data.source.id=id"]))
-    entry = json.loads(manifest(project))["files"]["data.parquet"]
-    assert entry["rows"] == 40 if takes_folders else entry["sha256"] == bundled
+    rows = json.loads(manifest(project))["steps"][-1]["rows"]
+    assert rows == 40 if takes_folders else data_hash(project) == bundled
     before = manifest(project)
     words = ingest(project, "source=s3", "data.source.path=s3://bucket/nothing.parquet", code=2)
     assert "s3://bucket/nothing.parquet cannot be read" in words and "keeps the last good snapshot" in words
@@ -183,4 +183,4 @@ def test_a_store_without_its_library_says_what_to_install(shared: Project, fresh
     project = fresh()
     assert environment_python().exists()
     words = ingest(project, "source=s3", "data.source.path=s3://bucket/files", code=2)
-    assert "Install s3fs" in words and "no snapshot in data/raw yet" in words
+    assert "Install s3fs" in words and not (project.path / "data" / "raw" / "manifest.json").exists()
