@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..settings import Settings
-from .datamodule import Batch, encoded, training_position
+from .batches import Batch, encoded, training_position
 
 GROUPS, WINDOW_BYTES = 8, 2**28  # row groups of a window, and their bytes, at most
 

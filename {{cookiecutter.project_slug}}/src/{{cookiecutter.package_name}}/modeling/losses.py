@@ -5,7 +5,7 @@ label [n].
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +31,7 @@ def build_loss(component: Component, kind: Kind, num_outputs: int) -> nn.Module:
 
 def default(kind: Kind, **options: Any) -> nn.Module:
     """Cross-entropy for classes, Huber for values."""
-    loss: nn.Module = kinds.of(kind).default_loss(**options)
+    loss: nn.Module = get_class(kinds.of(kind).LOSS_TARGET)(**options)
     return loss
 
 

@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from pyarrow.dataset import dataset
 
-from ..data.datamodule import encoded, split_path
+from ..data.batches import encoded
+from ..data.datamodule import split_path
 from ..modeling import kinds
 from ..settings import Settings
 from ..task import view

@@ -102,10 +102,7 @@ def label_scale(labels: NDArray[Any]) -> float:
 # Training
 
 
-def default_loss(**options: Any) -> "nn.Module":
-    from torch import nn
-
-    return nn.CrossEntropyLoss(**options)
+LOSS_TARGET = "torch.nn.CrossEntropyLoss"
 
 
 def target(label: "Tensor") -> "Tensor":

@@ -97,10 +97,7 @@ def label_scale(labels: NDArray[Any]) -> float:
 # Training
 
 
-def default_loss(**options: Any) -> "nn.Module":
-    from ..losses import HuberWithDeviation
-
-    return HuberWithDeviation()
+LOSS_TARGET = f"{__name__.partition('.')[0]}.modeling.losses.HuberWithDeviation"
 
 
 def target(label: "Tensor") -> "Tensor":
