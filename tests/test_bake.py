@@ -1,6 +1,7 @@
 """What is generated: the exact files, no marker left over, everything parses, for every option and known pairs."""
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -92,6 +93,18 @@ def test_no_marker_is_left(bake: Baker, answers: dict[str, str]) -> None:
 @pytest.mark.parametrize("answers", SUPPORTED, ids=title)
 def test_everything_parses(bake: Baker, answers: dict[str, str]) -> None:
     check_parses(bake(**answers))
+
+
+@pytest.mark.parametrize("answers", SUPPORTED, ids=title)
+def test_a_table_in_a_document_ends_with_an_empty_line(bake: Baker, answers: dict[str, str]) -> None:
+    """A line statement takes the empty lines after it along: what follows would become a row of the table."""
+    project = bake(**answers)
+    for path in (p for p in project.text_files() if p.suffix == ".md"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for row, after in itertools.pairwise(lines):
+            name = f"{path.relative_to(project.path)}: {after[:60]}"
+            assert not row.startswith("| ") or after.startswith("|") or not after, name
+            assert not (after.startswith("## ") and row), name
 
 
 def check_parses(project: Project) -> None:

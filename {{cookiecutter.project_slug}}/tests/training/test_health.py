@@ -233,3 +233,16 @@ def test_the_report_is_kept_with_the_run_and_beside_the_metrics(trained: Project
         "health"
     ]
     assert [row["sign"] for row in report] == list(health.SIGNS)
+
+
+def test_an_epochs_loss_and_score_are_means_over_its_rows(watch: Watch) -> None:
+    """Also where its last batch is smaller: 32 rows and one."""
+    net, rows = deep(nn.Tanh), Rows(33, side)
+    trainer = watch.fit(net, rows, lr=0.0, epochs=1)
+    x = torch.cat([batch["inputs"]["x"] for batch in rows.batches])
+    label = torch.cat([batch["label"] for batch in rows.batches])
+    with torch.no_grad():
+        raw = net(x)[0]
+    loss, score = nn.functional.cross_entropy(raw, label), (raw.argmax(1) == label).float().mean()
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(loss), rel=1e-5)
+    assert float(trainer.callback_metrics["train/accuracy"]) == pytest.approx(float(score))

@@ -74,3 +74,18 @@ def test_outputs_do_not_name_the_folder_they_were_made_in(trained_once: Path) ->
     for name in ("best.ckpt", "last.ckpt", "network.safetensors"):
         content = (trained_once / "artifacts/model" / name).read_bytes()
         assert str(trained_once).encode() not in content, name
+
+
+def test_a_disk_that_fails_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, path = module("training.checkpoints"), tmp_path / "0001.ckpt"
+    torch.save({}, path)
+
+    def load(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
+        patch.setattr(torch, "load", load)
+        checkpoints.newest(tmp_path)
+    assert checkpoints.newest(tmp_path) == path

@@ -44,8 +44,8 @@ class Module(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # Sums, logged at the end of the epoch: `log` in every step takes longer than small steps.
-        self.sums = torch.zeros(2, device=self.device)  # of losses and scores
-        self.norms, self.num_batches, self.num_steps = torch.zeros((), device=self.device), 0, 0
+        self.sums = torch.zeros(2, device=self.device)  # of the rows' losses and scores
+        self.norms, self.num_rows, self.num_steps = torch.zeros((), device=self.device), 0, 0
 
     on_train_start = on_train_epoch_start  # after resuming, an epoch does not start
 
@@ -53,8 +53,9 @@ class Module(L.LightningModule):
         raw, _ = self(batch["inputs"])
         loss = self.compute_loss(raw, batch["label"])
         errors = self.kind.errors(raw.detach(), batch["label"], self.scale)
-        self.sums += torch.stack([loss.detach(), 1 - errors.float().mean()])
-        self.num_batches += 1
+        num_rows = len(batch["label"])  # the last batch of an epoch may be smaller
+        self.sums += num_rows * torch.stack([loss.detach(), 1 - errors.float().mean()])
+        self.num_rows += num_rows
         return loss
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -64,10 +65,11 @@ class Module(L.LightningModule):
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.trainer.is_last_batch:
-            (loss, score), norm = self.sums / self.num_batches, self.norms / max(1, self.num_steps)
-            self.log_mean({"train/loss": loss, self.score: score, "train/gradient_norm": norm})
+            (loss, score), norm = self.sums / self.num_rows, self.norms / max(1, self.num_steps)
+            values = {"train/loss": loss, self.score: score, "train/gradient_norm": norm}
+            self.log_mean(values, self.num_rows)
 
-    def log_mean(self, values: dict[str, Tensor], rows: int = 1) -> None:
+    def log_mean(self, values: dict[str, Tensor], rows: int) -> None:
         """Logs the mean over the epoch, and over all processes."""
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
 

@@ -76,7 +76,9 @@ def newest(folder: Path) -> Path | None:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=False)
             return path
-        except Exception as error:  # whatever a zip, a pickle or a disk has to say
+        except (OSError, MemoryError):  # the machine's trouble, not the file's: nothing is removed
+            raise
+        except Exception as error:  # whatever a zip or a pickle has to say
             message = "%s is damaged (%s): going on from the checkpoint before it"
             logs.get("train").warning(message, path, str(error).splitlines()[0][:80])
             path.unlink()

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from .. import logs
+from .. import logs, pages
 from ..modeling.module import Module
 from ..settings import Settings
 from ..tracking import Run
@@ -164,7 +164,20 @@ class Health(Callback):
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.warn(trainer, module, ended=True)
         self.record()
-        if trainer.is_global_zero and not self.since:
+        if trainer.is_global_zero:
+            self.show()
+
+    def show(self) -> None:
+        """What was named, once more where a reader looks: at the end."""
+        rows = [
+            [row["sign"], str(row["epoch"]), f"{row['number']:.3g}", row["meaning"], row["try"]]
+            for row in self.report()
+            if row["epoch"]
+        ]
+        if rows:
+            columns = ["sign", "since epoch", "number", "what it means", "what to try"]
+            pages.print_table("health", columns, rows, stderr=True)
+        else:
             print("  health: nothing to report", file=sys.stderr)
 
     def check(self, trainer: L.Trainer, value: Tensor) -> None:
