@@ -1,6 +1,7 @@
 """No import of the generated package leads upwards, and none in a circle: what lies above may change without fear."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ FLOORS = [
     {"types", "logs", "params", "provenance", "task", "modeling.kinds", "modeling.losses"},
     {"data", "pages"},
     {"modeling"},
-    {"tracking", "mirror", "worktree"},
+    {"store"},
+    {"mirror"},
+    {"tracking", "worktree"},
     {"training"},
     {"evaluation"},
     {"packaging"},
@@ -28,7 +31,7 @@ MAY_IMPORT = {"task": {"task", "settings", "types"}}  # what an owner edits need
 
 
 def imports(path: Path, name: str) -> set[str]:
-    """Modules of the package that a file imports, wherever in it, but for type checkers alone."""
+    """Modules of the package that a file imports or loads by name, wherever in it, but for type checkers alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     unseen = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     hidden = {id(inner) for node in unseen for inner in ast.walk(node)}
@@ -39,6 +42,25 @@ def imports(path: Path, name: str) -> set[str]:
             base = package[: len(package) - node.level + 1]
             module = ".".join([*base, *([node.module] if node.module else [])])
             names |= {f"{module}.{alias.name}".strip(".") for alias in node.names} | ({module} if module else set())
+    return names | {f"{'.'.join(package)}.{other}".strip(".") for other in loaded(tree)}
+
+
+def loaded(tree: ast.AST) -> set[str]:
+    """Modules beside this one that are loaded by name, for lean leaves them out; to ask only whether one is there, as
+    in `find_spec(...) is not None`, is no arrow.
+    """
+    names, asked = (
+        set(),
+        [n for compare in ast.walk(tree) if isinstance(compare, ast.Compare) for n in ast.walk(compare)],
+    )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) and node not in asked:
+            match = re.fullmatch(r"f'\{__package__\}\.([\w.]+)'", ast.unparse(node))
+            names |= {match.group(1)} if match else set()
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            name = node.args[0]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                names.add(name.value.removeprefix("."))
     return names
 
 

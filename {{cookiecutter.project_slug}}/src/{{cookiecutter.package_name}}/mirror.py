@@ -16,7 +16,7 @@ from mlflow.entities import Param
 
 from . import logs
 from .settings import Settings
-from .tracking import client, connect, experiment_id, find_record, local_uri, mirrored
+from .store import client, connect, experiment_id, find_record, local_uri, mirrored
 
 # Tags of a local run: something was added; a copy has begun; when the last whole copy began (s).
 UNSENT, SENDING, SENT = "mirror.unsent", "mirror.sending", "mirror.sent"

@@ -17,7 +17,7 @@ import psutil
 
 from .provenance import git
 from .settings import Settings
-from .tracking import SQLITE, local_uri
+from .store import SQLITE, local_uri
 
 if TYPE_CHECKING:
     import pandas as pd

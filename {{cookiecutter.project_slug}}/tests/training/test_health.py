@@ -239,8 +239,9 @@ def test_an_epochs_loss_and_score_are_means_over_its_rows(watch: Watch) -> None:
     """Also where its last batch is smaller: 32 rows and one."""
     net, rows = deep(nn.Tanh), Rows(33, side)
     trainer = watch.fit(net, rows, lr=0.0, epochs=1)
-    x = torch.cat([batch["inputs"]["x"] for batch in rows.batches])
-    label = torch.cat([batch["label"] for batch in rows.batches])
+    batches: list[Batch] = list(rows)
+    x = torch.cat([batch["inputs"]["x"] for batch in batches])
+    label = torch.cat([batch["label"] for batch in batches])
     with torch.no_grad():
         raw = net(x)[0]
     loss, score = nn.functional.cross_entropy(raw, label), (raw.argmax(1) == label).float().mean()

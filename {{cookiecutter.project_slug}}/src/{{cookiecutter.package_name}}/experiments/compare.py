@@ -49,12 +49,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit 0 whatever the answer: this informs, `promote` decides."""
     with logs.stage("compare"):
-        if args.resamples is args.seeds is None:
-            compare(args)
-        elif find_spec(RESAMPLES):
-            importlib.import_module(RESAMPLES).compare_trainings(args)
-        else:
-            raise ValueError("training both sides again is in the profile `full`: compare runs")
+        if args.resamples is not None or args.seeds is not None:
+            if find_spec(RESAMPLES) is None:
+                raise ValueError("training both sides again is in the profile `full`: compare runs")
+            args.a, args.b = importlib.import_module(RESAMPLES).train_both(args)
+            args.overrides = []
+        compare(args)
     return 0
 
 

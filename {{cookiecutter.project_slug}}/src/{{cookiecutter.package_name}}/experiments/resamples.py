@@ -28,14 +28,13 @@ from ..task.baselines import classical
 from ..task.schema import near_key
 from ..training.fit import fit_network
 from ..types import Rule
-from .compare import compare
 
 HELD_OUT = 0.2  # share of the rows that a resample is scored on
 POOL = ("train", "val", "calibration")
 
 
-def compare_trainings(args: argparse.Namespace) -> None:
-    """Trains and records, in one run with a child for every training, and compares the children."""
+def train_both(args: argparse.Namespace) -> list[list[str]]:
+    """Trains, in one run with a child for every training; the children's ids, of a and of b."""
     num = args.resamples or args.seeds
     if num < 2 or args.a is None or args.b is None:
         raise ValueError(
@@ -66,8 +65,7 @@ def compare_trainings(args: argparse.Namespace) -> None:
                 train(settings[side].model_copy(update=update), candidate, run)
                 runs[side].append(run)
             logs.get("compare").info("trained both sides, %d of %d", i + 1, num)
-    args.overrides, args.a, args.b = [], *([run.id for run in side] for side in runs.values())
-    compare(args)
+    return [[run.id for run in side] for side in runs.values()]
 
 
 def composed(shared: list[str], words: list[str]) -> Settings:

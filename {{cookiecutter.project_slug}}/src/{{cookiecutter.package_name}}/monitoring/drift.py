@@ -7,7 +7,7 @@ Which tests, and why one correction over all: Rabanser et al. 2019, "Failing Lou
 
 import importlib.util
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..settings import Monitoring
 from ..types import Floats
+from .samples import Result as Result
 from .samples import Sample
 
 # Only the full profile has it.
@@ -23,34 +24,6 @@ MIN_EXPECTED = 5  # Cochran's rule for the chi-square approximation
 # stored answers are rounded: finer differences between both sides would be differences of rounding
 DECIMALS = 6
 MAX_CATEGORIES = 10  # a signal with at most so many different values is one of categories
-# Cohen 1988, for w; used for D and MMD as a guide.
-STRENGTH = {"strongly": 0.5, "clearly": 0.3, "slightly": 0.0}
-
-
-@dataclass(frozen=True)
-class Result:
-    """One test. `p` is raw, `adjusted` is corrected over the whole family; `effect` grows from 0
-    (equal).
-    """
-
-    name: str
-    method: str
-    statistic: float
-    p: float
-    effect: float
-    effect_name: str
-    detail: str = ""
-    adjusted: float = 1.0
-    alarm: bool = False
-
-    @property
-    def words(self) -> str:
-        """The verdict as a person would say it."""
-        if not self.alarm:
-            return "no change seen"
-        return (
-            next(word for word, limit in STRENGTH.items() if abs(self.effect) >= limit) + " changed"
-        )
 
 
 def ks(reference: Floats, window: Floats) -> tuple[float, float]:

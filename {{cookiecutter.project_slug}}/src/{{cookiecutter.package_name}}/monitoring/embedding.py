@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ..types import Floats
-from .drift import Result
+from .samples import Result
 
 
 def mmd_test(

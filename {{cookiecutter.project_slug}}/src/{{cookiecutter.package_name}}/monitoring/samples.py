@@ -1,4 +1,6 @@
-"""Answers as arrays: the reference in a bundle, and a window of the prediction store."""
+"""Answers as arrays: the reference in a bundle, a window of the prediction store, and what a test
+of one against the other found.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +14,34 @@ from ..packaging.bundle import Bundle, Card
 from ..types import Floats
 
 Row = dict[str, Any]  # of the prediction store, with "feedback"
+# Cohen 1988, for w; used for D and MMD as a guide.
+STRENGTH = {"strongly": 0.5, "clearly": 0.3, "slightly": 0.0}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One test. `p` is raw, `adjusted` is corrected over the whole family; `effect` grows from 0
+    (equal).
+    """
+
+    name: str
+    method: str
+    statistic: float
+    p: float
+    effect: float
+    effect_name: str
+    detail: str = ""
+    adjusted: float = 1.0
+    alarm: bool = False
+
+    @property
+    def words(self) -> str:
+        """The verdict as a person would say it."""
+        if not self.alarm:
+            return "no change seen"
+        return (
+            next(word for word, limit in STRENGTH.items() if abs(self.effect) >= limit) + " changed"
+        )
 
 
 @dataclass(frozen=True)
