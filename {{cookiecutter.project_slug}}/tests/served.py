@@ -100,7 +100,7 @@ def rows(raw_settings: dict[str, Any], table: Any, kind: str) -> Rows:
     table = table.assign(label=relabel(table["label"], raw_settings, kind))
     records = table.to_dict("records")
     parsed = features.Features.model_validate(raw_settings["data"]["features"])
-    items = [features.row_to_instance({str(k): v for k, v in record.items()}) for record in records]
+    items = [features.row_to_instance(record, parsed) for record in records]
     inputs = features.encode({str(k): v for k, v in table.to_dict("list").items()}, parsed)
     return Rows(table, items, dict(inputs), [r["label"] for r in records])
 

@@ -28,7 +28,7 @@ from {{cookiecutter.package_name}}.packaging.bundle import seal
 from {{cookiecutter.package_name}}.provenance import sha256, write_json
 from {{cookiecutter.package_name}}.serving.store import Record, Store
 from {{cookiecutter.package_name}}.settings import Settings, parse
-from {{cookiecutter.package_name}}.task.features import row_to_instance
+from {{cookiecutter.package_name}}.task.features import Features, row_to_instance
 
 ROOT = Path(__file__).parents[1]
 Stream = Callable[..., list[str]]
@@ -298,6 +298,7 @@ def feed(settings: Settings, table: pd.DataFrame) -> Feed:
     def feed(start: int, stop: int, prefix: str = "p", label: Any = None, **changes: Any) -> None:
         store, records = Store(settings.paths.store), []
         rows = table[start:stop].to_dict("records")
+        features = Features.model_validate(settings.data.features)
         for i, row in enumerate(rows, start):
             base: dict[str, Any] = {
                 "prediction_id": f"{prefix}{i}",
@@ -306,7 +307,7 @@ def feed(settings: Settings, table: pd.DataFrame) -> Feed:
                 "identity": "x",
             }
             base |= {
-                "instance": row_to_instance(row),
+                "instance": row_to_instance(row, features),
                 "label": row["label"],
                 "confidence": 1.0,
                 "abstain": False,

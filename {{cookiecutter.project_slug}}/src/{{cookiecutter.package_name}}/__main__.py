@@ -10,6 +10,10 @@ from pathlib import Path
 
 # verb: (module, what it does)
 VERBS = {
+    "describe": (
+        "data.describe",
+        "draft the configuration of your own data: configs/data and configs/experiment",
+    ),
     "ingest": ("data.ingest", "read the source into an immutable snapshot, data/raw"),
     "validate": ("data.validate", "check every row of the snapshot; exit 1 when data is invalid"),
     "split": ("data.split", "assign every row to train, val, calibration or test"),

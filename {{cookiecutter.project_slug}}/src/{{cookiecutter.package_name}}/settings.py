@@ -117,10 +117,13 @@ class Paths(Strict):
 class Time(Strict):
     """The newest rows are the test split: those from `test_from` on, or, where it is null, its
     share of the rows.
+
+    `format` is that of dates as text, such as %d/%m/%Y; null: numbers, or ISO 8601.
     """
 
     column: str
     test_from: str | float | None = None
+    format: str | None = None
 
 
 class Split(Strict):
@@ -176,12 +179,21 @@ class Goal(Strict):
 
 
 class Data(Strict):
-    """`labels` are the classes, for binary the positive one second; empty for regression."""
+    """`labels` are the classes, for binary the positive one second; empty for regression.
+
+    `missing` are words that stand for a missing value, beside the empty field; `decimal` and
+    `thousands` are the signs in numbers that are written as text. A class of `allow_absent` may
+    lack rows in a split.
+    """
 
     name: str
     kind: Kind
     source: Component
+    missing: list[str] = []
+    decimal: str = Field(".", min_length=1, max_length=1)
+    thousands: str = Field("", max_length=1)
     labels: list[str]
+    allow_absent: list[str] = []
     features: dict[str, Any]
     goal: Goal
     split: Split
@@ -189,6 +201,8 @@ class Data(Strict):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> "Data":
+        if self.decimal == self.thousands:
+            raise ValueError("decimal and thousands must be two signs")
         goal, k = self.goal, len(set(self.labels))
         enough, wanted = {
             "multiclass": (k > 2, "three labels or more"),

@@ -95,11 +95,10 @@ def describe(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
     """What can be compared: columns of numbers and texts, the label, and the scalars of what the
     rows encode to.
     """
-    columns = rows.drop(columns=["id", "content"], errors="ignore").select_dtypes(
-        ["number", "bool", "str", "category"]
-    )
     features = Features.model_validate(data.features)
     scalars = signals(encode(rows.reset_index(drop=True), features), features)
+    # Not what rows are split by, nor dates: time goes on.
+    columns = rows[[name for name in rows if name in scalars or name == "label"]]
     others = {name: v for name, v in scalars.items() if name not in columns and v.ndim == 1}
     return columns.assign(**others)
 

@@ -6,7 +6,6 @@ snapshot as it is.
 """
 
 import argparse
-import contextlib
 import filecmp
 import hashlib
 import itertools
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from .. import logs
 from ..provenance import read_json, sha256, write_json
 from ..settings import Data, Settings
-from .schema import AROUND, NUMBER, TEXT, schema
+from .schema import AROUND, NUMBER, TEXT, numbers, schema, split_columns, without_missing
 from .sources import as_text
 
 FILE, MANIFEST = "data.parquet", "manifest.json"
@@ -71,11 +70,11 @@ def collect(settings: Settings) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     if not {"id", "label"} <= {*rows}:
         raise ValueError("data.source must give the columns `id` and `label`")
     steps = [_step("source", rows)]
-    rows = pd.concat([rows, *feedback_rows(settings.paths.feedback)], ignore_index=True)
-    steps.append(_step("feedback added", rows))
-    rows = typed(rows, settings.data)
+    parts = [typed(part, settings.data) for part in [rows, *feedback_rows(settings.paths.feedback)]]
+    rows = pd.concat(parts, ignore_index=True)
+    steps.append(_step("typed, and feedback added", rows))
     rows["content"] = content_hash(rows)
-    return rows, [*steps, _step("columns typed and hashed", rows)]
+    return rows, [*steps, _step("hashed", rows)]
 
 
 def _step(name: str, rows: pd.DataFrame) -> dict[str, Any]:
@@ -90,12 +89,21 @@ def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
     rules = schema(data).columns
     names = [name for name in rules if name in rows]
     for name in names:
-        with contextlib.suppress(ValueError, TypeError):
-            if rules[name].dtype == TEXT:
-                rows[name] = as_text(rows[name])
-            elif rules[name].dtype == NUMBER:
-                rows[name] = pd.to_numeric(rows[name]).astype(float)
+        values = without_missing(rows[name], rules[name], data)
+        if rules[name].dtype == NUMBER:
+            converted = numbers(values, data.decimal, data.thousands)
+            # What is no number stays as it is, for validation to name.
+            rows[name] = converted if converted.notna().equals(values.notna()) else values
+        elif rules[name].dtype == TEXT or name in split_columns(data):
+            rows[name] = as_text(values)
     return rows[[*names, *rows.columns.drop(names)]]
+
+
+def source_rows(settings: Settings) -> int:
+    """How many rows of the snapshot, the first ones, came from the source; the others are
+    feedback.
+    """
+    return int(read_json(settings.paths.raw / MANIFEST)["steps"][0]["rows"])
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:

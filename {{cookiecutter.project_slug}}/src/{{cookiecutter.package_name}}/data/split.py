@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .. import logs
 from ..modeling import kinds
 from ..provenance import stamp, write_json
-from ..settings import Data, Settings, Split
+from ..settings import Data, Settings, Split, Time
 from ..task.schema import near_key
 from . import card
 from .checks import EXAMPLES
@@ -30,6 +30,7 @@ NAMES: tuple[Literal["train", "val", "calibration", "test"], ...] = (
     "calibration",
     "test",
 )
+ZONE = r"\d:?\d\d(?::\d\d(?:\.\d+)?)?\s?(?:Z|[+-]\d\d:?\d\d)$"  # after a time of day
 NEAR = "near"  # as data.split.key: near-duplicates share a split
 TRAIN, TEST, NONE = 0, 3, -1  # positions in NAMES; rows without a label are in no split
 
@@ -43,9 +44,6 @@ def assign(keys: pd.Series, split: Split, seed: int) -> NDArray[np.int8]:
     """
     if abs(sum(split.fractions.values()) - 1) > 1e-9 or set(split.fractions) != set(NAMES):
         raise ValueError(f"data.split.fractions must name {', '.join(NAMES)} and add up to 1")
-    if keys.isna().any():
-        row = int(keys.isna().argmax())
-        raise ValueError(f"data.split.key={split.key}: row {row} has no value there")
     hashes = [hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8] for key in keys.tolist()]
     uniform = np.frombuffer(b"".join(hashes), ">u8").astype(np.float64) / 2**64
     names = NAMES if split.time is None else NAMES[:TEST]
@@ -53,19 +51,55 @@ def assign(keys: pd.Series, split: Split, seed: int) -> NDArray[np.int8]:
     return np.searchsorted(shares[:-1] / shares[-1], uniform, side="right").astype(np.int8)
 
 
+def times(values: pd.Series, time: Time) -> pd.Series:
+    """What rows are ordered by: numbers, or moments in UTC. Text is never compared as text.
+
+    Raises ValueError for what is neither a number nor a date of the format, or of ISO 8601.
+    """
+    if not pd.api.types.is_numeric_dtype(values) and time.format is None:
+        converted = pd.to_numeric(values, errors="coerce")
+        values = converted if converted.notna().equals(values.notna()) else values
+    if pd.api.types.is_numeric_dtype(values):
+        return values.astype(float)
+    text, name = values.astype("str"), f"data.split.time.column={time.column}"
+    zoned = text.dropna().str.contains(ZONE)
+    if zoned.any() and not zoned.all():
+        raise ValueError(
+            f"{name}: some rows have a time zone ({text[zoned.idxmax()]}), others none "
+            f"({text[zoned.idxmin()]}): write all like 2024-01-31T10:00:00+01:00, or none"
+        )
+    moments = pd.to_datetime(text, format=time.format or "ISO8601", utc=True, errors="coerce")
+    wrong = text[moments.isna() & text.notna()]
+    if len(wrong):
+        form = time.format or "a number or ISO 8601, such as 2024-01-31"
+        raise ValueError(
+            f"{name}: row {wrong.index[0]} has {wrong.iloc[0]!r}, which is not {form}: mend it, or "
+            "set data.split.time.format, such as '%d/%m/%Y'"
+        )
+    return moments
+
+
+def split_keys(rows: pd.DataFrame, data: Data, near: pd.Series | None = None) -> pd.Series:
+    """What decides on the split of each row [n]: its own key where it has no group, as feedback."""
+    if data.split.key == NEAR:
+        return near_key(rows, data) if near is None else near
+    return rows[data.split.key].fillna(rows["id"])
+
+
 def newest(path: Path, split: Split) -> pd.Series:
-    """Whether each row is in the test split by its time; never where the split is not by time."""
-    if split.time is None:
+    """Whether each row is in the test split by its time; never where the split is not by time, nor
+    for feedback, which has no time.
+    """
+    time = split.time
+    if time is None:
         return pd.Series(False, index=range(pq.read_metadata(path).num_rows))
-    name = split.time.column
-    times = pd.read_parquet(path, columns=[name])[name]
-    if times.isna().any():
-        raise ValueError(f"data.split.time.column={name}: rows have no value there")
-    if split.time.test_from is None:
-        first = times.sort_values().iloc[int(len(times) * (1 - split.fractions["test"]))]
+    moments = times(pd.read_parquet(path, columns=[time.column])[time.column], time)
+    if time.test_from is None:
+        ordered = moments.dropna().sort_values()
+        first = ordered.iloc[int(len(ordered) * (1 - split.fractions["test"]))]
     else:
-        first = pd.Series([split.time.test_from]).astype(times.dtype)[0]
-    return times >= first
+        first = times(pd.Series([time.test_from]), time)[0]
+    return moments >= first
 
 
 def write_splits(path: Path, folder: Path, data: Data, seed: int) -> pd.DataFrame:
@@ -78,8 +112,7 @@ def write_splits(path: Path, folder: Path, data: Data, seed: int) -> pd.DataFram
     writers = [pq.ParquetWriter(folder / f"{name}.parquet", schema) for name in NAMES]
     for rows in chunks(path):
         near = near_key(rows, data)
-        keys = near if data.split.key == NEAR else rows[data.split.key]
-        split = assign(keys, data.split, seed)
+        split = assign(split_keys(rows, data, near), data.split, seed)
         split[late[rows.index]] = TEST
         split[rows["label"].isna()] = NONE
         for i, writer in enumerate(writers):
@@ -116,18 +149,28 @@ def summary(rows: pd.DataFrame, data: Data) -> dict[str, Any]:
     labels = rows["label"][rows["split"] != NONE]
     parts = {name: labels[rows["split"] == i] for i, name in enumerate(NAMES)}
     deviation = kinds.of(data.kind).label_deviation
+    counts = {k: {n: int((p == k).sum()) for n, p in parts.items()} for k in data.labels}
     report = {
         "rows": {name: len(part) for name, part in parts.items()},
+        "classes": counts,
         "leakage": leakage(rows),
         "near_duplicates": near_duplicates(rows),
         "label_deviation": {n: round(deviation(part, labels), 4) for n, part in parts.items()},
     }
-    return {**report, "faults": faults(report, data.split)}
+    return {**report, "faults": faults(report, data)}
 
 
-def faults(report: dict[str, Any], limits: Split) -> list[str]:
+def faults(report: dict[str, Any], data: Data) -> list[str]:
     """What is wrong with the splits, and what to do."""
-    results, near, rows = [], report["near_duplicates"], report["rows"]
+    results, near, rows, limits = [], report["near_duplicates"], report["rows"], data.split
+    for label, counts in report["classes"].items():
+        lacking = [name for name in ("train", "val", "test") if not counts[name]]
+        if lacking and label not in data.allow_absent:
+            results.append(
+                f"class {label!r} has {sum(counts.values())} rows, and none in "
+                f"{', '.join(lacking)}: collect more, merge it with another class, or allow it by "
+                f"data.allow_absent=[{label!r}]"
+            )
     if any(report["leakage"].values()):
         results.append(
             f"equal rows in two splits {report['leakage']}: set data.split.key=content, "
@@ -163,6 +206,11 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             shutil.rmtree(draft)
             log.error("the splits cannot be used: %s", "; ".join(report["faults"]))
             return 1
+        least = settings.evaluation.slices.min_size
+        for label, counts in report["classes"].items():
+            if 0 < counts["test"] < least:
+                words = "class %r has %d test rows: under %d, too few to be judged by itself"
+                log.warning(words, label, counts["test"], least)
         shutil.rmtree(folder, ignore_errors=True)
         draft.replace(folder)
         log.info("%s, no leakage", ", ".join(f"{n} {k}" for n, k in report["rows"].items()))

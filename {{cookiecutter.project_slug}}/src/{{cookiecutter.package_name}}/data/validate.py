@@ -20,8 +20,8 @@ from ..modeling import kinds
 from ..provenance import data_version, read_json, stamp, write_json
 from ..settings import Data, Settings
 from . import checks
-from .ingest import MANIFEST, chunks, verified
-from .schema import AROUND, NUMBER, schema
+from .ingest import chunks, source_rows, verified
+from .schema import AROUND, NUMBER, numbers, schema, split_columns
 
 MAX_RULES = 200  # pairs of column and rule in the report
 TABLE_ROWS = 1000  # of each pair in invalid_rows.csv
@@ -42,7 +42,9 @@ def failures(rules: pa.DataFrameSchema, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns=[*PAIR, "row", "value"], dtype=object)
 
 
-def row_failures(rules: pa.DataFrameSchema, rows: pd.DataFrame, mistyped: set[str]) -> pd.DataFrame:
+def row_failures(
+    rules: pa.DataFrameSchema, rows: pd.DataFrame, mistyped: set[str], data: Data
+) -> pd.DataFrame:
     """Failures in a chunk of the rows; of a column that should hold numbers and doesn't, the values
     to blame.
     """
@@ -50,8 +52,9 @@ def row_failures(rules: pa.DataFrameSchema, rows: pd.DataFrame, mistyped: set[st
     parts = [cases[~cases["column"].isin(mistyped)]]
     for name in mistyped:
         if rules.columns[name].dtype == NUMBER:
-            wrong = rows[name][pd.to_numeric(rows[name], errors="coerce").isna()].dropna()
-            case = {"column": name, "rule": "not a number", "row": wrong.index, "value": wrong}
+            wrong = rows[name][numbers(rows[name], data.decimal, data.thousands).isna()].dropna()
+            rule = "not a number: if it means missing, name it in data.missing"
+            case = {"column": name, "rule": rule, "row": wrong.index, "value": wrong}
             parts.append(pd.DataFrame(case, dtype=object))
     return pd.concat(parts)
 
@@ -67,7 +70,7 @@ def inspect(
     mistyped = {*first["column"][first["rule"].str.startswith("dtype")]}
     counts, columns, sample = [first.value_counts(PAIR)], [checks.statistics(empty)], []
     for rows in chunks(path):
-        cases = row_failures(rules, rows, mistyped)
+        cases = row_failures(rules, rows, mistyped, data)
         counts.append(cases.value_counts(PAIR))
         first = pd.concat([first, cases]).groupby(PAIR, sort=False).head(TABLE_ROWS)
         columns.append(checks.statistics(rows))
@@ -98,15 +101,25 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         rules, before, path = schema(data), accepted(settings), verified(settings)
         # Rows that users labelled are the monitor's business: that they differ may be why they were
         # collected.
-        described = read_json(settings.paths.raw / MANIFEST)["steps"][0]["rows"]
+        described = source_rows(settings)
         first, columns, sample = inspect(path, data, rules, described)
         keys = pd.read_parquet(path, columns=[name for name in AROUND if name in columns.index])
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
         judged, labels = checks.judge(keys, columns, data), keys.get("label")
         judged.append(checks.drift_check(drift, data.checks.max_drift))
-        broken = first.drop_duplicates(PAIR).nlargest(MAX_RULES, "count")[[*PAIR, "count"]]
-        wrong = [f"{r.column}: {r.rule} ({r.count} times)" for r in broken.itertuples()]
-        wrong += [f"{c['check']}: {c['found']:g}" for c in judged if not c["ok"]]
+        judged += [no_value(path, name, described) for name in split_columns(data)]
+        first = first.merge(
+            keys.get("id", keys.index.to_series()).rename("id"),
+            "left",
+            left_on="row",
+            right_index=True,
+        )
+        broken = first.drop_duplicates(PAIR).nlargest(MAX_RULES, "count")[[*PAIR, "count", "id"]]
+        broken = broken.rename(columns={"id": "first"})
+        wrong = [
+            f"{r.column}: {r.rule} ({r.count} times, first {r.first})" for r in broken.itertuples()
+        ]
+        wrong += [f"{c['check']}: {c['found']:g} {c['detail']}" for c in judged if not c["ok"]]
         report = {
             "provenance": stamp(settings, "validate"),
             "name": data.name,
@@ -126,11 +139,21 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         page(report, reports / "validation.html")
         if wrong:
             log.error("invalid data: %s (reports/validation.html)", "; ".join(wrong[:5]))
+            log.error("mend the source and run `make refresh`, or configs/ and `make pipeline`")
             return 1
+        for name in sample.columns[sample.nunique() < 2]:
+            log.warning("column %s has one value or none: it tells the model nothing", name)
         new = {"data": data_version(settings), "name": data.name, "previous": before}
         write_json(reports / "profile.json", {**new, "profile": checks.profile(sample)})
         log.info("%d rows valid, %d checks passed", len(keys), len(judged))
     return 0
+
+
+def no_value(path: Path, name: str, described: int) -> checks.Check:
+    """The check that each row of the source has a value in a column by which it is split."""
+    values = pd.read_parquet(path, columns=[name])[name].head(described)
+    empty = values.index[values.isna()]
+    return checks.check(f"rows without `{name}`", len(empty), 0, "data.split needs it", empty)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -149,7 +172,9 @@ def in_words(rules: pa.DataFrameSchema) -> dict[str, Any]:
 
 def page(report: dict[str, Any], path: Path) -> None:
     """The report for people."""
-    words = f"{report['rows']} rows; {report['failures']} values break a rule. Rows count from 0. "
+    failed = sum(not check["ok"] for check in report["checks"])
+    words = f"{report['rows']} rows; {report['failures']} values break a rule, {failed} checks "
+    words += "fail. Rows count from 0. "
     words += "What each check catches, and what to do: docs/data_checks.md."
     tables = {
         "Rules that values break": report["rules"],

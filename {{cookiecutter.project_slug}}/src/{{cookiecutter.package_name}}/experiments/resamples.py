@@ -18,14 +18,13 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from .. import logs, tracking
 from ..data import datamodule
-from ..data.split import NEAR
+from ..data.split import split_keys
 from ..modeling import kinds
 from ..modeling.baselines import flat
 from ..modeling.candidates import Candidate, ClassicalCandidate, NetworkCandidate
 from ..params import compose, load
 from ..settings import METRICS, Settings, parse
 from ..task.baselines import classical
-from ..task.schema import near_key
 from ..training.fit import fit_network
 from ..types import Rule
 
@@ -85,7 +84,7 @@ def cut(settings: Settings, folder: Path, seed: int) -> None:
     """
     parts = [pd.read_parquet(settings.paths.splits / f"{name}.parquet") for name in POOL]
     rows, split = pd.concat(parts, ignore_index=True), settings.data.split
-    keys = near_key(rows, settings.data) if split.key == NEAR else rows[split.key]
+    keys = split_keys(rows, settings.data)
     stopping = split.fractions["val"] / (split.fractions["train"] + split.fractions["val"])
     folder.mkdir(parents=True)
     for name, share in {"test": HELD_OUT, "val": stopping}.items():

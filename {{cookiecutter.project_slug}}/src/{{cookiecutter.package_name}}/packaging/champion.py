@@ -10,12 +10,11 @@ import yaml
 from numpy.typing import NDArray
 
 from ..data.datamodule import label_scale, load
-from ..data.split import NAMES, NEAR, assign
+from ..data.split import NAMES, NEAR, assign, split_keys
 from ..evaluation import comparison
 from ..evaluation.verdict import Verdict
 from ..settings import SCORE, Data, Settings
 from ..task.features import Features, encode
-from ..task.schema import near_key
 from ..types import Examples, Floats
 from . import registry
 from .bundle import Bundle
@@ -77,7 +76,7 @@ def unseen(settings: Settings, bundle: Bundle, test: Examples) -> NDArray[np.boo
         return np.ones(len(test), bool)
     if data.split.time is not None:
         raise ValueError("its test rows were others, chosen by time")
-    keys = near_key(test.rows, data) if data.split.key == NEAR else test.rows[data.split.key]
+    keys = split_keys(test.rows, data)
     return np.asarray(assign(keys, data.split, config["seed"]) == NAMES.index("test"))
 
 

@@ -88,7 +88,8 @@ def build(settings: Settings, folder: Path) -> None:
         outputs["embedding"] = tensor(sample.embedding.astype(np.float32))
     content = card(settings, evaluation, test.inputs, outputs)
     write_json(folder / CARD, content.model_dump(mode="json"))
-    instances = [row_to_instance(row) for row in test.rows.head(8).to_dict("records")]
+    features = Features.model_validate(settings.data.features)
+    instances = [row_to_instance(row, features) for row in test.rows.head(8).to_dict("records")]
     examples = {"instances": instances, "raw": sample.raw.astype(float).tolist()}
     (folder / EXAMPLES).write_text(json.dumps(examples), encoding="utf-8")
     held_out = [load(settings, "val"), load(settings, "calibration")]

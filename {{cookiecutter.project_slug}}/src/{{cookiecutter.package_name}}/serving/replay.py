@@ -18,7 +18,7 @@ import numpy as np
 
 from ..provenance import stamp, write_json
 from ..settings import Settings
-from ..task.features import Instance, check_instance, inputs_to_instances, row_to_instance
+from ..task.features import Features, Instance, check_instance, inputs_to_instances, row_to_instance
 from .predictor import Champion, load_live
 
 BATCH = 50
@@ -106,7 +106,9 @@ def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
         raise ValueError("--rows must be at least 1")
     table = pd.read_parquet(path)
     chosen = table.sample(min(count, len(table)), random_state=settings.seed).to_dict("records")
-    return [row_to_instance(row) for row in chosen], [row["label"] for row in chosen]
+    features = Features.model_validate(settings.data.features)
+    items = [row_to_instance(row, features) for row in chosen]
+    return items, [row["label"] for row in chosen]
 
 
 def corrupt(

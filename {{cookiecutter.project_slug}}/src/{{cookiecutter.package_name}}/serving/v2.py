@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ..task.features import inputs_to_instances
+from ..task.features import from_tensors, inputs_to_instances, tensor_types
 from .predictor import Champion, Inputs
 from .protocol import Message, Refused, answer, check, refuse
 from .service import Service
@@ -133,6 +133,7 @@ def _tensor(name: str, array: NDArray[Any], rows: int) -> dict[str, Any]:
 def describe(champion: Champion) -> dict[str, Any]:
     """Model metadata: names, datatypes and shapes of inputs and outputs."""
     card = champion.bundle.card
+    types = tensor_types(champion.features)
     nothing = np.zeros((0, *card.outputs["raw"].shape[1:]), np.float32)
     outputs = _outputs(champion, nothing, [])
     return {
@@ -140,7 +141,7 @@ def describe(champion: Champion) -> dict[str, Any]:
         "versions": [champion.version],
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {"name": name, "datatype": "FP32", "shape": tensor.shape}
+            {"name": name, "datatype": types.get(name, "FP32"), "shape": tensor.shape}
             for name, tensor in card.inputs.items()
         ],
         "outputs": [_tensor(name, array, -1) for name, array in outputs.items()],
@@ -152,18 +153,23 @@ def tensors(given: list[Tensor], champion: Champion, most: int) -> Inputs:
     expected = champion.bundle.card.inputs
     if sorted(tensor.name for tensor in given) != sorted(expected):
         raise refuse("inputs", f"must name each of {sorted(expected)} once")
-    inputs = {}
+    types, arrays = tensor_types(champion.features), {}
     for i, tensor in enumerate(given):
-        inputs[tensor.name] = _array(tensor, expected[tensor.name].shape, f"inputs[{i}]", most)
-    if len({len(array) for array in inputs.values()}) != 1:
+        datatype = types.get(tensor.name, "FP32")
+        if tensor.datatype not in ("FP32", datatype):
+            raise refuse(f"inputs[{i}].datatype", f"must be {datatype}")
+        arrays[tensor.name] = _array(tensor, expected[tensor.name].shape, f"inputs[{i}]", most)
+    if len({len(array) for array in arrays.values()}) != 1:
         error = "inputs: the first dimension must be the same for all"
         raise Refused(422, error, [("inputs", "one number of rows")])
-    return inputs
+    single = {tensor.name for tensor in given if tensor.datatype == "FP32"}
+    try:
+        return from_tensors(arrays, single, champion.features)
+    except ValueError as error:
+        raise refuse("inputs", str(error)) from None
 
 
-def _array(tensor: Tensor, expected: list[int], field: str, most: int) -> NDArray[np.float32]:
-    if tensor.datatype != "FP32":
-        raise refuse(f"{field}.datatype", "must be FP32")
+def _array(tensor: Tensor, expected: list[int], field: str, most: int) -> NDArray[np.float64]:
     sizes, flat = tensor.shape, tensor.data
     if sizes[1:] != expected[1:] or not 1 <= sizes[0] <= 2**31:
         raise refuse(f"{field}.shape", f"must be {expected}, where -1 is any size from 1")
@@ -181,7 +187,7 @@ def _array(tensor: Tensor, expected: list[int], field: str, most: int) -> NDArra
         raise refuse(f"{field}.data", "must be numbers, flat or nested as the shape says")
     if not all(abs(value) <= FLOAT32_MAX for value in flat):
         raise refuse(f"{field}.data", "must be finite in FP32")
-    return np.asarray(flat, dtype=np.float32).reshape(sizes)
+    return np.asarray(flat, dtype=np.float64).reshape(sizes)
 
 
 def _named(service: Service, name: str, version: str | None) -> Champion:

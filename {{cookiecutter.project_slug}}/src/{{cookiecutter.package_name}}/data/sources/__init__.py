@@ -6,19 +6,39 @@ whole is an error, never fewer rows. Secrets stay out of the configuration: they
 environment, in ~/.aws and in ~/.netrc.
 """
 
+import codecs
+import csv
+import gzip
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 
 from ...provenance import sha256 as checksum
 
+# How to make a table of what is none.
+CONVERT = {
+    ".xlsx": "`pandas.read_excel(path).to_csv(...)`, or save it as CSV in the spreadsheet",
+    ".jsonl": "`pandas.read_json(path, lines=True).to_parquet(...)` converts it",
+    ".json": "`pandas.read_json(path).to_parquet(...)` converts it",
+    ".tsv": "rename it to .csv and set data.source.separator='\\t'",
+}
 RESERVED = {"id", "label", "content"}
 NUMBER = "row number"  # the key of rows that come without one
+
+
+class Dialect(NamedTuple):
+    """How a CSV file is written."""
+
+    separator: str = ","
+    encoding: str = "utf-8"
+    quote: str = '"'
 
 
 def table(
@@ -28,6 +48,8 @@ def table(
     columns: Sequence[str] | None = None,
     sha256: str | None = None,
     separator: str = ",",
+    encoding: str = "utf-8",
+    quote: str = '"',
     options: dict[str, Any] | None = None,
 ) -> pd.DataFrame:
     """One .csv, .csv.gz or .parquet file: a local path, or an https://, s3:// or other address that
@@ -35,18 +57,87 @@ def table(
 
     `label` and `id` name columns; without `id` the row number is the key. `columns` keeps these
     features; without it all stay, and validation refuses those that the configuration does not
-    declare. `options` go to fsspec.
+    declare. `separator`, `encoding` and `quote` are those of a CSV file; `options` go to fsspec.
     """
     with fetched(path, sha256, options) as file:
-        if ".csv" in file.suffixes:
-            # All as text: which columns hold numbers, and which hold codes such as 007, is said by
-            # the schema.
-            rows = pd.read_csv(file, sep=separator, index_col=False, dtype=str)
-        elif file.suffix == ".parquet":
-            rows = pd.read_parquet(file)
-        else:
-            raise ValueError(f"{path} must end in .csv, .csv.gz or .parquet")
+        rows = read_table(file, path, Dialect(separator, encoding, quote))
     return arranged(rows, path, label, id, columns)
+
+
+def read_table(file: Path, name: str, dialect: Dialect) -> pd.DataFrame:
+    """The rows of a CSV or Parquet file, called `name` in errors. A CSV file's values are text, or
+    missing where the field is empty: which columns hold numbers, and which hold codes such as 007,
+    is said by the schema.
+    """
+    if file.suffix == ".parquet":
+        # Types that may be missing: a float64 in their place would round long whole numbers.
+        return pd.read_parquet(file, dtype_backend="numpy_nullable")
+    if not file.name.endswith((".csv", ".csv.gz")):
+        remedy = CONVERT.get(file.suffix, "save it as one of these")
+        raise ValueError(f"{name} must end in .csv, .csv.gz or .parquet: {remedy}")
+    try:
+        _, header = next(records(file, dialect), (0, [""]))
+    except (UnicodeError, LookupError) as error:
+        raise ValueError(misread(name, dialect, error)) from None
+    if repeated := [column for column in header if header.count(column) > 1]:
+        raise ValueError(f"{name} has two columns called {repeated[0]!r}: rename one")
+    try:
+        rows = pa.csv.read_csv(
+            file,
+            pa.csv.ReadOptions(encoding=dialect.encoding),
+            pa.csv.ParseOptions(
+                delimiter=dialect.separator, quote_char=dialect.quote, newlines_in_values=True
+            ),
+            pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        raise ValueError(fault(file, name, dialect, error)) from None
+    return pd.DataFrame(rows.to_pandas())
+
+
+def records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each record of a CSV file begins, and its fields; empty lines are none."""
+    encoding = dialect.encoding
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"  # a spreadsheet's mark at the start is no part of the first name
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rt", encoding=encoding, newline="") as lines:
+        reader, line = csv.reader(lines, delimiter=dialect.separator, quotechar=dialect.quote), 1
+        for record in reader:
+            if record:
+                yield line, record
+            line = reader.line_num + 1
+
+
+def fault(file: Path, name: str, dialect: Dialect, error: Exception) -> str:
+    """What is wrong with a CSV file that could not be read: its encoding, or the first record of
+    another length than the header.
+    """
+    width = 0
+    try:
+        for line, record in records(file, dialect):
+            width = width or len(record)
+            if len(record) != width:
+                return (
+                    f"{name}, line {line}: {len(record)} fields where the header has {width}; mend "
+                    f"the line, or set data.source.separator or quote, now {dialect.separator!r} "
+                    f"and {dialect.quote!r}"
+                )
+    except UnicodeError as wrong:
+        return misread(name, dialect, wrong)
+    except (csv.Error, EOFError, OSError) as wrong:
+        return f"{name} cannot be read: {wrong}"
+    return f"{name} cannot be read: {error}"
+
+
+def misread(name: str, dialect: Dialect, error: Exception) -> str:
+    """In words, that a file has another encoding."""
+    remedy = "set data.source.encoding, such as latin-1, cp1252 or utf-16"
+    return f"{name} is not written in {dialect.encoding} ({error}): {remedy}"
 
 
 @contextmanager
@@ -105,7 +196,9 @@ def arranged(
     features = [*(rows.columns.drop([id, label], errors="ignore") if columns is None else columns)]
     missing = [name for name in (id, *features, label) if name not in rows]
     if missing:
-        raise ValueError(f"{what} lacks the columns {missing}: it has {list(rows.columns)}")
+        known = [str(name) for name in rows.columns if name != NUMBER]
+        hint = "; is data.source.separator right?" if len(known) == 1 else ""
+        raise ValueError(f"{what} lacks the columns {missing}: it has {known[:20]}{hint}")
     if reserved := sorted(RESERVED & {*features}):
         raise ValueError(
             f"{what} has features called {reserved}: set data.source.id or label, or leave them out"
@@ -115,8 +208,10 @@ def arranged(
 
 def as_text(values: pd.Series) -> pd.Series:
     """Text as a person writes it: whole numbers have no decimal point, although missing ones made
-    them floats.
+    them floats; moments are ISO 8601.
     """
     if pd.api.types.is_float_dtype(values) and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
+    if pd.api.types.is_datetime64_any_dtype(values):
+        values = values.map(lambda moment: moment.isoformat(), na_action="ignore")
     return values.astype("str")

@@ -20,11 +20,18 @@ def sql(
     columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The rows of one SELECT from any database that SQLAlchemy reaches; the other arguments are
-    those of `table`.
+    those of `table`. Rows come in the order of their keys, so that a database which returns them in
+    another has not changed.
+    """
+    rows = arranged(read_query(url, query), "the query", label, id, columns)
+    return rows.sort_values("id", kind="stable", ignore_index=True) if id else rows
+
+
+def read_query(url: str, query: str) -> pd.DataFrame:
+    """The rows of one SELECT.
 
     `url` takes secrets from the environment: `$DATABASE_URL`, or
-    `postgresql+psycopg://$DB_USER:$DB_PASSWORD@host/db`. Rows come in the order of their keys, so
-    that a database which returns them in another has not changed.
+    `postgresql+psycopg://$DB_USER:$DB_PASSWORD@host/db`.
     """
     try:
         address = sqlalchemy.make_url(filled(url))
@@ -36,14 +43,13 @@ def sql(
         with engine.connect() as connection:
             result = connection.execute(sqlalchemy.text(query))
             names = list(result.keys())
-            rows = pd.DataFrame.from_records(result.all(), columns=names, coerce_float=True)
+            # Types that may be missing: a float64 in their place would round long whole numbers.
+            return pd.DataFrame.from_records(result.all(), columns=names).convert_dtypes()
     except ModuleNotFoundError as error:
         raise ValueError(f"the database needs a driver that is not installed: {error}") from None
     except SQLAlchemyError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the database did not answer the query: {reason}") from None
-    rows = arranged(rows, "the query", label, id, columns)
-    return rows.sort_values("id", kind="stable", ignore_index=True) if id else rows
 
 
 def filled(url: str) -> str:

@@ -67,7 +67,8 @@ def label_column(data: Data) -> "pa.Column":
     """The rule for labels: a known class; empty is counted apart."""
     import pandera.pandas as pa
 
-    return pa.Column(str, pa.Check.isin(data.labels), nullable=True)
+    declared = {"values": data.labels}
+    return pa.Column(str, pa.Check.isin(data.labels), nullable=True, metadata=declared)
 
 
 def label_summary(label: "pd.Series", data: Data) -> dict[str, float]:

@@ -15,7 +15,7 @@ def test_rows_and_requests_give_the_same_inputs() -> None:
     rows = module("task.source").bundled().head(20)
     direct = features.encode(rows, SIZE)
     instances = [
-        features.Instance.model_validate(features.row_to_instance(r))
+        features.Instance.model_validate(features.row_to_instance(r, SIZE))
         for r in rows.to_dict("records")
     ]
     again = features.encode(

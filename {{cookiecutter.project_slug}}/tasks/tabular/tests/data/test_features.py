@@ -47,7 +47,7 @@ def test_rows_and_requests_give_the_same_inputs(name: str) -> None:
     source, of = data["data"]["source"], features.Features.model_validate(data["data"]["features"])
     rows = module("task.source").bundled(source["name"], source["missing"])
     direct = features.encode(rows, of)
-    items = [features.row_to_instance(row) for row in rows.to_dict("records")]
+    items = [features.row_to_instance(row, of) for row in rows.to_dict("records")]
     for way in (items, features.inputs_to_instances(direct, of)):
         instances = [features.Instance.model_validate(item) for item in way]
         for instance in instances:

@@ -100,7 +100,7 @@ def instance_to_row(instance: Instance) -> dict[str, Any]:
     return {"image": instance.image}
 
 
-def row_to_instance(row: Mapping[str, Any]) -> dict[str, Any]:
+def row_to_instance(row: Mapping[str, Any], features: Features) -> dict[str, Any]:
     """The request item, ready for JSON, that a client would send for a raw row."""
     return {"image": base64.b64encode(row["image"]).decode()}
 
@@ -134,3 +134,15 @@ def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]
         "contrast": image.std(axis=(1, 2, 3)),
         "edges": edges,
     }
+
+
+def tensor_types(features: Features) -> dict[str, str]:
+    """Datatype of each input that a client of /v2 sends, where it is not FP32."""
+    return {}
+
+
+def from_tensors(
+    tensors: Mapping[str, NDArray[np.float64]], single: set[str], features: Features
+) -> Inputs:
+    """Model inputs of what a client of /v2 sends."""
+    return {name: values.astype(np.float32) for name, values in tensors.items()}

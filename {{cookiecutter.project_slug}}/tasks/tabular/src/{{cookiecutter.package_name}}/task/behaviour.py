@@ -63,7 +63,7 @@ def declare(data: Data) -> Behaviour:
         raise ValueError(
             f"task/behaviour.py names columns of {data.name} that do not exist: {sorted(unknown)}"
         )
-    ranges = {"numeric": (features.low, features.high)} if features.numeric else {}
+    ranges = {"numeric": (features.low, features.high)} if features.numbers else {}
     invariances: dict[str, Change] = {
         f"{name} swapped": _swapped(features, name) for name in expected.irrelevant
     }
@@ -82,7 +82,10 @@ def declare(data: Data) -> Behaviour:
         invariances,
         directions,
         lambda examples: slices(examples, features, data.labels, expected.bands),
-        lambda examples: {name: examples.rows[name].to_numpy() for name in features.names},
+        lambda examples: {
+            name: examples.rows[name].to_numpy()
+            for name in [*features.numeric, *features.categorical]
+        },
     )
 
 
@@ -90,12 +93,11 @@ def _numbers(features: Features, change: Callable[[Numbers, Numbers], Numbers]) 
     """A change of numbers [n, d], given them and the width [d] of their ranges; gaps stay, none
     leaves its range.
     """
-    low, high = features.low, features.high
+    low, high, centre = features.low, features.high, features.centre
 
     def changed(inputs: Inputs) -> Inputs:
-        numeric = np.clip(change(inputs["numeric"], high - low), low, high) * (
-            1 - inputs["missing"]
-        )
+        numbers = change(inputs["numeric"] + centre, high - low) - centre
+        numeric = np.clip(numbers, low, high) * (1 - inputs["missing"])
         return {**inputs, "numeric": numeric.astype(np.float32)}
 
     return changed
@@ -118,7 +120,7 @@ def _swapped(features: Features, name: str) -> Change:
 
 
 def _rises(features: Features, name: str, step: float, label: str | None) -> Direction:
-    added = np.where(np.array([*features.numeric]) == name, step, 0)
+    added = np.where(np.array([*features.numbers]) == name, step, 0)
     more = _numbers(features, lambda x, width: x + added)
     return Direction(lambda inputs, partner: inputs, lambda inputs, partner: more(inputs), label)
 

@@ -1,7 +1,10 @@
 """Tables as model inputs: training, the server and the monitor run this code, on numpy alone."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +13,108 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, m
 Inputs = dict[str, NDArray[np.float32]]
 NOT_FEATURES = ("id", "label", "content")
 MAX_TEXT = 200  # characters of a value in a request
+OTHER = "(other)"  # stands for a value that is not listed
+COARSE = 1e-4  # of a number's range: a rounding by more is told
+
+
+Part = Literal["year", "month", "weekday", "hour", "month cycle", "weekday cycle", "hour cycle"]
+LENGTHS = {"month": 12, "weekday": 7, "hour": 24}  # of a cycle
+FIRST = {"month": 1, "weekday": 0, "hour": 0}  # Monday is 0
+
+
+class Dates(BaseModel):
+    """How a column of dates is read, and which of their parts the model sees, as numbers. A cycle
+    is two numbers, cosine and sine, in which December lies beside January.
+
+    `format` is that of `datetime.strptime`; null: ISO 8601. With a `zone`, such as Europe/Berlin,
+    every date has an offset and its parts are those of the local time; without one, none has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    parts: list[Part] = Field(min_length=1)
+    years: tuple[int, int]
+    format: str | None = None
+    zone: str | None = None
+
+    def read(self, text: Any) -> datetime:
+        """The moment, in local time. Raises ValueError with the rule that the text breaks."""
+        try:
+            form = self.format
+            moment = datetime.strptime(text, form) if form else datetime.fromisoformat(text)
+        except (TypeError, ValueError):
+            example = self.format or "ISO 8601, such as 2024-01-31 or 2024-01-31T15:00"
+            raise ValueError(f"must be a date as text, {example}") from None
+        if (moment.tzinfo is None) != (self.zone is None):
+            rule = "have an offset, such as 2024-01-31T15:00+01:00" if self.zone else "have none"
+            raise ValueError(f"time zone: must {rule} (`zone` in features.dates)")
+        if self.zone:
+            moment = moment.astimezone(ZoneInfo(self.zone))
+        if not self.years[0] <= moment.year <= self.years[1]:
+            raise ValueError(f"must be a date from {self.years[0]} to {self.years[1]}")
+        return moment
+
+    @property
+    def numbers(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value of each number that stands for a date."""
+        ranges: dict[str, tuple[float, float]] = {}
+        for part in self.parts:
+            if part.endswith("cycle"):
+                ranges |= {f"{part} cos": (-1, 1), f"{part} sin": (-1, 1)}
+            elif part == "year":
+                ranges[part] = (self.years[0], self.years[1] + 1)  # a range of one year has a width
+            else:
+                ranges[part] = (FIRST[part], FIRST[part] + LENGTHS[part] - 1)
+        return ranges
+
+    def encode(self, text: Any) -> list[float]:
+        """The numbers that stand for a date."""
+        moment, values = self.read(text), []
+        for part in self.parts:
+            name, _, cycle = part.partition(" ")
+            value = moment.weekday() if name == "weekday" else getattr(moment, name)
+            if cycle:
+                angle = 2 * math.pi * (value - FIRST[name]) / LENGTHS[name]
+                values += [math.cos(angle), math.sin(angle)]
+            else:
+                values.append(value)
+        return values
+
+    def decode(self, values: Sequence[float]) -> str:
+        """A date that numbers may stand for: the first one with these parts."""
+        parts = {"year": self.years[0], "month": 1, "hour": 0}
+        for part, value in self._parts(dict(zip(self.numbers, values, strict=True))).items():
+            parts[part] = round(value)
+        day = date(parts["year"], parts["month"], 1)
+        day += timedelta((parts.get("weekday", day.weekday()) - day.weekday()) % 7)
+        zone = ZoneInfo(self.zone) if self.zone else None
+        moment = datetime(day.year, day.month, day.day, parts["hour"], tzinfo=zone)
+        return moment.strftime(self.format) if self.format else moment.isoformat()
+
+    def example(self) -> str:
+        """A date as it is written."""
+        return self.decode([low for low, _ in self.numbers.values()])
+
+    def _parts(self, values: dict[str, float]) -> dict[str, float]:
+        """The value of each part, in its range."""
+        parts: dict[str, float] = {}
+        for part in self.parts:
+            name, _, cycle = part.partition(" ")
+            if cycle:
+                angle = math.atan2(values[f"{part} sin"], values[f"{part} cos"])
+                turns = round(angle / (2 * math.pi) * LENGTHS[name])
+                parts[name] = FIRST[name] + turns % LENGTHS[name]
+            else:
+                low, high = self.numbers[part]
+                parts[name] = min(max(values[part], low), high - (name == "year"))
+        return parts
 
 
 class Features(BaseModel):
     """The table's columns: numeric ones with their lowest and highest value, categorical ones with
-    their values.
+    their values, and dates.
 
     Those in `optional` may be missing; any other value is required, in the data and in a request.
+    In the categorical columns in `others`, all values that are not listed count as one.
     `examples` are request items that the page offers to fill in: they are public, so no real
     person's.
     """
@@ -24,6 +122,8 @@ class Features(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     numeric: dict[str, tuple[float, float]] = {}
     categorical: dict[str, list[str]] = {}
+    dates: dict[str, Dates] = {}
+    others: list[str] = []
     optional: list[str] = []
     examples: list[dict[str, float | str | None]] = []
 
@@ -32,8 +132,10 @@ class Features(BaseModel):
         twice = [name for name in self.names if name in NOT_FEATURES or self.names.count(name) > 1]
         if twice or not self.names:
             raise ValueError(f"columns need names of their own, and there must be one: {twice}")
-        if unknown := sorted({*self.optional} - {*self.names}):
-            raise ValueError(f"`optional` names columns that do not exist: {unknown}")
+        if unknown := sorted(
+            {*self.optional} - {*self.names} | {*self.others} - {*self.categorical}
+        ):
+            raise ValueError(f"`optional` or `others` names columns that do not exist: {unknown}")
         wrong = [name for name, (low, high) in self.numeric.items() if not low < high]
         wrong += [
             name
@@ -51,31 +153,51 @@ class Features(BaseModel):
     @property
     def names(self) -> list[str]:
         """All columns, in the order of the raw table."""
-        return [*self.numeric, *self.categorical]
+        return [*self.numeric, *self.categorical, *self.dates]
+
+    @property
+    def numbers(self) -> dict[str, tuple[float, float]]:
+        """Lowest and highest value of each element of the input "numeric": the numeric columns,
+        and the parts of dates, such as "sold hour".
+        """
+        parts = {
+            f"{name} {part}": limits
+            for name, dates in self.dates.items()
+            for part, limits in dates.numbers.items()
+        }
+        return {**self.numeric, **parts}
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """What is subtracted from each number before it becomes a float32, [d]: the middle of its
+        range. Otherwise 1,700,000,000 s and a minute more would be the same number.
+        """
+        return np.array([(low + high) / 2 for low, high in self.numbers.values()])
 
     @property
     def low(self) -> NDArray[np.float32]:
-        """Lowest value of each numeric column, [d]."""
-        return np.array([low for low, _ in self.numeric.values()], np.float32)
+        """Lowest value of each element of "numeric", less the centre, [d]."""
+        lowest = np.array([low for low, _ in self.numbers.values()])
+        return np.asarray(lowest - self.centre, np.float32)
 
     @property
     def high(self) -> NDArray[np.float32]:
-        """Highest value of each numeric column, [d]."""
-        return np.array([high for _, high in self.numeric.values()], np.float32)
+        """Highest value of each element of "numeric", less the centre, [d]."""
+        return np.asarray(-self.low, np.float32)
 
     @property
     def may_miss(self) -> NDArray[np.bool_]:
-        """Which numeric columns are optional, [d]."""
-        return np.array([name in self.optional for name in self.numeric], bool)
+        """Which elements of "numeric" are optional columns, [d]."""
+        return np.array([name in self.optional for name in self.numbers], bool)
 
     @property
     def blocks(self) -> dict[str, slice]:
-        """Where each categorical column lies in the one-hot input."""
-        ends = np.cumsum([len(values) for values in self.categorical.values()]).tolist()
-        sizes = [len(values) for values in self.categorical.values()]
-        return {
-            n: slice(end - k, end) for n, end, k in zip(self.categorical, ends, sizes, strict=True)
-        }
+        """Where each categorical column lies in the one-hot input; the others come last in it."""
+        blocks, start = {}, 0
+        for name, values in self.categorical.items():
+            end = start + len(values) + (name in self.others)
+            blocks[name], start = slice(start, end), end
+        return blocks
 
 
 def _value(value: Any) -> float | str | None:
@@ -115,15 +237,19 @@ def check_instance(instance: Instance, features: Features) -> None:
         if value is None:
             if name not in features.optional:
                 raise ValueError(f"{name}: must not be missing")
+        elif name in features.dates:
+            try:
+                features.dates[name].read(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
         elif name in features.categorical:
-            if value not in features.categorical[name]:
-                raise ValueError(
-                    f"{name}: must be one of the texts {', '.join(features.categorical[name])}"
-                )
+            values = features.categorical[name]
+            if not isinstance(value, str) or (value not in values and name not in features.others):
+                raise ValueError(f"{name}: must be one of the texts {', '.join(values)}")
         else:
             low, high = features.numeric[name]
             if not isinstance(value, float) or not low <= value <= high:
-                raise ValueError(f"{name}: must be a number from {low:g} to {high:g}")
+                raise ValueError(f"{name}: must be a number from {low:.17g} to {high:.17g}")
 
 
 def instance_schema(features: Features) -> dict[str, Any]:
@@ -132,9 +258,13 @@ def instance_schema(features: Features) -> dict[str, Any]:
         name: {"type": "number", "minimum": low, "maximum": high}
         for name, (low, high) in features.numeric.items()
     }
-    properties |= {
-        name: {"type": "string", "enum": values} for name, values in features.categorical.items()
-    }
+    for name, values in features.categorical.items():
+        properties[name] = {
+            "type": "string",
+            "examples" if name in features.others else "enum": values,
+        }
+    for name, dates in features.dates.items():
+        properties[name] = {"type": "string", "examples": [dates.example()]}
     for name in features.optional:
         properties[name] = {"anyOf": [properties[name], {"type": "null"}]}
     return {
@@ -150,29 +280,51 @@ def instance_schema(features: Features) -> dict[str, Any]:
 def encode(columns: Mapping[str, Sequence[Any]], features: Features) -> Inputs:
     """Model inputs, all float32, of columns of n values, where None and NaN are missing.
 
-    "numeric" [n, d] is 0 where "missing" [n, d] is 1; "categorical" holds the one-hot columns side
-    by side, all 0 for a missing or unknown value. A table without numeric or categorical columns
-    has no such inputs. A column that is absent is missing in all rows. Raises KeyError for one that
-    is not optional, ValueError for one that should hold numbers.
+    "numeric" [n, d], less `features.centre`, is 0 where "missing" [n, d] is 1; "categorical" holds
+    the one-hot columns side by side, all 0 for a missing or unknown value. A table without numbers
+    or categorical columns has no such inputs. A column that is absent is missing in all rows.
+    Raises KeyError for one that is not optional, ValueError for one that should hold numbers or
+    dates.
     """
     inputs: Inputs = {}
     gap = [None] * len(columns[next(iter(columns))])
     columns = {name: columns[name] for name in columns} | {
         n: gap for n in features.optional if n not in columns
     }
-    if features.numeric:
-        values = np.stack([_numbers(name, columns[name]) for name in features.numeric], axis=1)
-        missing = np.isnan(values)
-        inputs["numeric"] = np.where(missing, 0, values).astype(np.float32)
-        inputs["missing"] = missing.astype(np.float32)
+    if features.numbers:
+        numeric = [_numbers(name, columns[name])[:, None] for name in features.numeric]
+        dates = [_dates(columns[name], rule) for name, rule in features.dates.items()]
+        inputs |= centred(np.concatenate([*numeric, *dates], axis=1), features)
     if features.categorical:
-        one_hot = [
-            np.asarray(columns[name], dtype=object)[:, None]
-            == np.array(values, dtype=object)[None, :]
-            for name, values in features.categorical.items()
-        ]
+        one_hot = [_one_hot(columns[name], name, features) for name in features.categorical]
         inputs["categorical"] = np.concatenate(one_hot, axis=1).astype(np.float32)
     return inputs
+
+
+def centred(values: NDArray[np.float64], features: Features) -> Inputs:
+    """The inputs "numeric" and "missing" of numbers [n, d], NaN where one is missing."""
+    missing = np.isnan(values)
+    numeric = np.where(missing, 0, values - features.centre)
+    return {"numeric": numeric.astype(np.float32), "missing": missing.astype(np.float32)}
+
+
+def _one_hot(values: Sequence[Any], name: str, features: Features) -> NDArray[np.bool_]:
+    texts = np.asarray(values, dtype=object)[:, None]
+    known = np.array(features.categorical[name], dtype=object)[None, :]
+    listed: NDArray[np.bool_] = texts == known
+    if name not in features.others:
+        return listed
+    missing = np.array([[text is None or text != text] for text in texts[:, 0]], bool)
+    other = ~listed.any(axis=1, keepdims=True) & ~missing.reshape(-1, 1)
+    return np.concatenate([listed, other], axis=1)
+
+
+def _dates(values: Sequence[Any], rule: Dates) -> NDArray[np.float64]:
+    """The numbers of dates [n, parts]; equal texts are read once."""
+    texts = ["" if value is None or value != value else value for value in values]
+    nothing = [math.nan] * len(rule.numbers)
+    encoded = {text: rule.encode(text) if text else nothing for text in {*texts}}
+    return np.array([encoded[text] for text in texts], np.float64).reshape(len(texts), -1)
 
 
 def _numbers(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
@@ -189,12 +341,11 @@ def instance_to_row(instance: Instance) -> dict[str, Any]:
     return dict(instance.root)
 
 
-def row_to_instance(row: Mapping[str, Any]) -> dict[str, Any]:
+def row_to_instance(row: Mapping[str, Any], features: Features) -> dict[str, Any]:
     """The request item, ready for JSON, that a client would send for a raw row."""
-    values = {name: value for name, value in row.items() if name not in NOT_FEATURES}
-    return {
-        name: None if value != value else value for name, value in values.items()
-    }  # NaN differs from itself
+    values = {name: row[name] for name in features.names if name in row}
+    # NaN differs from itself.
+    return {name: None if value != value else value for name, value in values.items()}
 
 
 def inputs_to_instances(inputs: Inputs, features: Features) -> list[dict[str, Any]]:
@@ -203,16 +354,54 @@ def inputs_to_instances(inputs: Inputs, features: Features) -> list[dict[str, An
     """
     n = len(next(iter(inputs.values())))
     columns: dict[str, list[Any]] = {}
-    for j, name in enumerate(features.numeric):
-        absent = inputs["missing"][:, j] > 0
-        # The shortest text of a float32: 0.1, not 0.10000000149, which could leave the column's
-        # range.
-        numbers = [float(str(x)) for x in inputs["numeric"][:, j]]
-        columns[name] = [None if a else x for a, x in zip(absent, numbers, strict=True)]
+    for name, values in raw_numbers(inputs, features).items():
+        columns[name] = [None if math.isnan(value) else value for value in values.tolist()]
     for name, block in features.blocks.items():
-        chosen = [*features.categorical[name], None]
+        chosen = [*features.categorical[name], *[OTHER][: name in features.others], None]
         columns[name] = [chosen[i] for i in _indices(inputs["categorical"][:, block])]
-    return [{name: values[i] for name, values in columns.items()} for i in range(n)]
+    for name, dates in features.dates.items():
+        parts = np.array([columns.pop(f"{name} {part}") for part in dates.numbers], float).T
+        columns[name] = [None if np.isnan(row).any() else dates.decode(row) for row in parts]
+    return [{name: columns[name][i] for name in features.names} for i in range(n)]
+
+
+def raw_numbers(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]]:
+    """The elements of the input "numeric" as they were in the table, each [n], NaN where one is
+    missing: with as many digits as a float32 keeps of the column's range, and inside it.
+    """
+    numbers = {}
+    for j, (name, (low, high)) in enumerate(features.numbers.items()):
+        digits = 6 - math.floor(math.log10(high - low))
+        values = inputs["numeric"][:, j].astype(np.float64) + features.centre[j]
+        values = np.clip(np.round(values, digits), low, high)
+        numbers[name] = np.where(inputs["missing"][:, j] > 0, np.nan, values)
+    return numbers
+
+
+def tensor_types(features: Features) -> dict[str, str]:
+    """Datatype of each input that a client of /v2 sends, where it is not FP32: FP64 where a float32
+    cannot tell the numbers of a range apart.
+    """
+    for low, high in features.numbers.values():
+        rounding = float(np.spacing(np.float32(max(abs(low), abs(high))))) / 2
+        if rounding > COARSE * (high - low):
+            return {"numeric": "FP64"}
+    return {}
+
+
+def from_tensors(
+    tensors: Mapping[str, NDArray[np.float64]], single: set[str], features: Features
+) -> Inputs:
+    """Model inputs of what a client of /v2 sends: "numeric" holds numbers as they are in the table.
+    Raises ValueError where an input of `single`, sent as FP32, lost more than a little.
+    """
+    inputs = {name: values.astype(np.float32) for name, values in tensors.items()}
+    if "numeric" in tensors:
+        numbers, width = tensors["numeric"], 2 * features.high.astype(np.float64)
+        if "numeric" in single and (np.abs(inputs["numeric"] - numbers) > COARSE * width).any():
+            raise ValueError("numeric: a float32 would round these numbers: send FP64")
+        inputs |= centred(np.where(tensors["missing"] > 0, np.nan, numbers), features)
+    return inputs
 
 
 def _indices(one_hot: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -226,13 +415,17 @@ def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]
 
     A missing number counts as the column's lowest: the test that compares distributions sees it
     best at an end. A category counts as its place in the list, a missing or unknown one as the
-    place after the last.
+    place after the last. Dates are not watched: time goes on.
     """
-    found: dict[str, NDArray[np.float64]] = {}
+    scalars: dict[str, NDArray[np.float64]] = {}
     if features.numeric:
-        filled = np.where(inputs["missing"] > 0, features.low, inputs["numeric"])
-        found = {name: filled[:, j].astype(np.float64) for j, name in enumerate(features.numeric)}
-        found["missing values"] = inputs["missing"].sum(axis=1, dtype=np.float64)
+        numbers = raw_numbers(inputs, features)
+        for name, (low, _) in features.numeric.items():
+            scalars[name] = np.where(np.isnan(numbers[name]), low, numbers[name])
+        scalars["missing values"] = inputs["missing"].sum(axis=1, dtype=np.float64)
     for name, block in features.blocks.items():
-        found[name] = _indices(inputs["categorical"][:, block]).astype(np.float64)
-    return found
+        scalars[name] = _indices(inputs["categorical"][:, block]).astype(np.float64)
+        if name in features.others:
+            listed = len(features.categorical[name])
+            scalars[f"{name}: other values"] = (scalars[name] == listed).astype(np.float64)
+    return scalars

@@ -40,19 +40,19 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         columns, self.kind = Features.model_validate(features), kind
-        sizes = [len(values) for values in columns.categorical.values()]
         self.blocks = list(columns.blocks.values())
+        sizes = [block.stop - block.start for block in self.blocks]
         self.embeddings = nn.ModuleList(
             nn.Linear(size, min(size, EMBEDDING), bias=False) for size in sizes
         )
-        entering = 2 * len(columns.numeric) + sum(min(size, EMBEDDING) for size in sizes)
+        entering = 2 * len(columns.numbers) + sum(min(size, EMBEDDING) for size in sizes)
         layers: list[nn.Module] = []
         for i in range(depth):
             layers += [nn.Linear(width if i else entering, width), nn.SiLU(), nn.Dropout(dropout)]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(width, num_outputs)
-        self.register_buffer("mean", torch.zeros(len(columns.numeric)))
-        self.register_buffer("scale", torch.ones(len(columns.numeric)))
+        self.register_buffer("mean", torch.zeros(len(columns.numbers)))
+        self.register_buffer("scale", torch.ones(len(columns.numbers)))
         self.register_buffer("label_mean", torch.zeros(()))
         self.register_buffer("label_scale", torch.ones(()))
 

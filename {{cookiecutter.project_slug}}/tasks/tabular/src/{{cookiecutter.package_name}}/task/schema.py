@@ -2,11 +2,13 @@
 together.
 """
 
+from functools import partial
+
 import pandas as pd
 import pandera.pandas as pa
 
 from ..settings import Data
-from .features import Features
+from .features import Dates, Features
 
 NEAR = 100  # rows are near-duplicates when all numbers agree to a hundredth of their range
 
@@ -19,8 +21,23 @@ def columns(data: Data) -> dict[str, pa.Column]:
         between = pa.Check.in_range(low, high)
         columns[name] = pa.Column(float, between, nullable=name in features.optional)
     for name, values in features.categorical.items():
-        columns[name] = pa.Column(str, pa.Check.isin(values), nullable=name in features.optional)
+        listed = [] if name in features.others else [pa.Check.isin(values)]
+        may_miss, metadata = name in features.optional, {"values": values}
+        columns[name] = pa.Column(str, listed, nullable=may_miss, metadata=metadata)
+    for name, dates in features.dates.items():
+        read = partial(is_date, dates=dates)
+        rule = pa.Check(read, element_wise=True, name="date", error=f"a date: {dates}")
+        columns[name] = pa.Column(str, rule, nullable=name in features.optional)
     return columns
+
+
+def is_date(text: str, dates: Dates) -> bool:
+    """Whether a text is a date as the configuration says."""
+    try:
+        dates.read(text)
+    except ValueError:
+        return False
+    return True
 
 
 def near_key(rows: pd.DataFrame, data: Data) -> pd.Series:

@@ -1,0 +1,249 @@
+"""What `describe` sees in a table: a CSV or Parquet file, or a query."""
+
+import argparse
+import difflib
+import gzip
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..settings import Time
+from .draft import Draft, believed, key, quoted
+from .schema import numbers
+from .sources import Dialect, as_text, fetched, read_table
+from .split import times
+
+PATH = "a .csv, .csv.gz or .parquet file or its URL, or a database's URL with --query"
+WORDS = {"NA", "N/A", "na", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "?", "-", "."}
+SIGNS = [(".", ""), (",", "."), (",", ""), (".", ",")]  # of decimals and thousands
+FORMATS = ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%d.%m.%Y %H:%M"]
+KEY = re.compile(r"(^|[_\W])(id|key|uuid|guid|nr|no|number)$", re.I)
+GROUP = re.compile(
+    "patient|customer|client|user|person|subject|group|session|household|device|site", re.I
+)
+LABEL = re.compile(r"^(y|label|target|class|outcome|result)$", re.I)
+LISTED, FREQUENT = 50, 10  # values of a category that are listed; rows that make a value frequent
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--query", help="a SELECT, where the path is a database's URL")
+
+
+def look(args: argparse.Namespace) -> Draft:
+    """The draft for a table; raises ValueError where it or its label cannot be read."""
+    rows, choice, source, unsure = opened(args)
+    if len(rows) < 2:
+        raise ValueError(f"{args.path} has {len(rows)} rows: there is nothing to describe")
+    label = label_of([str(name) for name in rows.columns], args.label, unsure)
+    source["label"] = label
+    table, written = typed(rows, unsure)
+    draft = Draft(args.path, choice, source, table[label], written, unsure=unsure)
+    columns = table.drop(columns=label)
+    unique = next((name for name in columns if is_key(name, rows[name])), None)
+    if unique is not None:
+        source["id"] = unique
+        unsure.append(f"{unique!r} is taken for the key: no two rows share it")
+    group = next((name for name in columns if is_group(name, rows[name])), None)
+    if group is not None:
+        draft.split_key = group
+        draft.split_reason = "rows of one group share a split; it is no feature then"
+        unsure.append(
+            f"{group!r} is taken for a group, by its name: `split.key: content` otherwise"
+        )
+    chosen = columns.drop(columns=[name for name in (unique, group) if name is not None])
+    kinds = {str(name): kind_of(chosen[name]) for name in chosen}
+    for name, kind in kinds.items():
+        if kind in ("text", "constant"):
+            unsure.append(f"column {name!r} is left out: {LEFT_OUT[kind]}")
+    features = [name for name, kind in kinds.items() if kind not in ("text", "constant")]
+    if not features:
+        raise ValueError(f"{args.path} has no column that could be a feature")
+    source["columns"] = [*features, *([group] if group is not None else [])]
+    describe_features(draft, chosen[features], kinds)
+    content = pd.util.hash_pandas_object(chosen[features], index=False)
+    pairs = pd.DataFrame({"content": content, "label": as_text(table[label])})
+    draft.duplicates = float(content.duplicated().mean())
+    answers = pairs.drop_duplicates()
+    draft.conflicts = float(answers["content"].duplicated().sum() / len(rows))
+    return draft
+
+
+LEFT_OUT = {
+    "text": "nearly every row has a text of its own",
+    "constant": "it has one value, or none",
+}
+
+
+def opened(args: argparse.Namespace) -> tuple[pd.DataFrame, str, dict[str, Any], list[str]]:
+    """The rows, the choice of source, its arguments, and what is unsure."""
+    unsure: list[str] = []
+    if args.query:
+        sql = import_module(".sources.databases", __package__).read_query
+        return sql(args.path, args.query), "sql", {"url": args.path, "query": args.query}, unsure
+    source: dict[str, Any] = {"path": args.path}
+    choice = "files" if "://" not in args.path else "s3" if args.path[:2] == "s3" else "url"
+    with fetched(args.path) as file:
+        dialect = Dialect()
+        if ".csv" in file.suffixes:
+            dialect = dialect_of(file, unsure)
+        if choice == "url":
+            source["sha256"] = import_module("..provenance", __package__).sha256(file)
+        rows = read_table(file, args.path, dialect)
+    defaults = Dialect()._asdict()
+    source |= {k: v for k, v in dialect._asdict().items() if v != defaults[k]}
+    return rows, choice, source, unsure
+
+
+def dialect_of(file: Path, unsure: list[str]) -> Dialect:
+    """Encoding and separator, as they seem to be."""
+    content = file.read_bytes()
+    if file.suffix == ".gz":
+        content = gzip.decompress(content)
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        encoding = "cp1252"
+        text = content.decode(encoding, errors="replace")
+        unsure.append("the encoding: it is not UTF-8, and cp1252 is a guess")
+    header = next(iter(text.splitlines()), "")
+    separator = max(",;\t|", key=header.count)
+    return Dialect(separator, encoding)
+
+
+def label_of(names: list[str], label: str | None, unsure: list[str]) -> str:
+    """The column to predict: as said, by its name, or the last one."""
+    if label is None:
+        named = [name for name in names if LABEL.fullmatch(name)]
+        label = named[0] if named else names[-1]
+        unsure.append(
+            f"the column to predict: {label!r}, "
+            + ("by its name" if named else "the last one")
+            + "; `--label` says another"
+        )
+    if label not in names:
+        near = difflib.get_close_matches(label, names, 5, 0.3) or names[:10]
+        raise ValueError(f"--label {label!r} is no column: did you mean {', '.join(near)}?")
+    return label
+
+
+def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows with numbers as numbers, and what had to be known to read them."""
+    texts = {name: rows[name] for name in rows if not pd.api.types.is_numeric_dtype(rows[name])}
+    decimal, thousands = max(
+        SIGNS, key=lambda signs: sum(is_number(v, *signs)[0] for v in texts.values())
+    )
+    missing: set[str] = set()
+    table = rows.copy()
+    for name, values in rows.items():
+        if pd.api.types.is_bool_dtype(values):
+            table[name] = as_text(values)
+        elif name in texts:
+            isnumber, words = is_number(values, decimal, thousands)
+            if isnumber:
+                missing |= words
+                table[name] = numbers(values.mask(values.isin(words)), decimal, thousands)
+            else:
+                table[name] = as_text(values)
+    written = {"decimal": decimal, "thousands": thousands, "missing": sorted(missing)}
+    if missing:
+        unsure.append(f"these words among numbers are taken for missing values: {sorted(missing)}")
+    return table, {k: v for k, v in written.items() if v not in (".", "", [])}
+
+
+def is_number(values: pd.Series, decimal: str, thousands: str) -> tuple[bool, set[str]]:
+    """Whether a column of text holds numbers, and the words among them."""
+    present = values.dropna()
+    if pd.api.types.is_datetime64_any_dtype(present) or not len(present):
+        return False, set()
+    text = as_text(present)
+    if text.str.fullmatch(r"0\d+").any():  # 007 is a code
+        return False, set()
+    right = numbers(text, decimal, thousands).notna()
+    words = {*text[~right]}
+    few = len(words) <= 2 and right.mean() >= 0.9
+    return bool(right.mean() >= 0.5 and (few or words <= WORDS)), words
+
+
+def is_key(name: Any, values: pd.Series) -> bool:
+    return bool(KEY.search(str(name)) and values.notna().all() and values.is_unique)
+
+
+def is_group(name: Any, values: pd.Series) -> bool:
+    share = values.nunique() / len(values)
+    return bool(GROUP.search(str(name)) and values.notna().all() and 0.01 < share < 0.7)
+
+
+def kind_of(values: pd.Series) -> str:
+    """What a column seems to be: numeric, date, categorical, or to be left out."""
+    different = values.nunique()
+    if different < 2:
+        return "constant"
+    if pd.api.types.is_numeric_dtype(values):
+        return "numeric"
+    if date_format(values) is not None:
+        return "date"
+    return "text" if different > max(LISTED, len(values) / 2) else "categorical"
+
+
+def date_format(values: pd.Series) -> str | None:
+    """The format of a column of dates, "" for ISO 8601; None for other text."""
+    sample = as_text(values.dropna())
+    if not sample.str.contains(r"\d.*\d").all():
+        return None
+    for form in ("", *FORMATS):
+        try:
+            times(sample, Time(column="", format=form or None))
+        except ValueError:
+            continue
+        return form
+    return None
+
+
+def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]) -> None:
+    """Adds the lines of `features`, and what follows from missing values and dates."""
+    by_kind = {kind: [n for n in columns if kinds[n] == kind] for kind in {*kinds.values()}}
+    lines, others = draft.features, []
+    if by_kind.get("numeric"):
+        lines.append("  numeric:                 # lowest and highest value that is believed")
+        for name in by_kind["numeric"]:
+            low, high = believed(columns[name])
+            lines.append(f"    {key(name)}: [{low}, {high}]")
+    if by_kind.get("categorical"):
+        lines.append("  categorical:             # the values that exist, as they are written")
+        for name in by_kind["categorical"]:
+            counts = as_text(columns[name].dropna()).value_counts()
+            if len(counts) > LISTED:
+                others.append(name)
+                counts = counts[counts >= FREQUENT][:LISTED]
+            lines.append(f"    {key(name)}: {quoted(sorted(counts.index))}")
+    if by_kind.get("date"):
+        lines.append("  dates:                   # their parts are numbers for the model")
+        for name in by_kind["date"]:
+            lines.append(f"    {key(name)}: {date_yaml(columns[name])}")
+        first = key(by_kind["date"][0])
+        draft.time_hint = "or {column: " + first + "}, for a test on the newest rows"
+    if others:
+        lines.append(f"  others: {quoted(others)}  # here all other values count as one")
+    missing = columns.isna().mean()
+    draft.missing_shares = missing.tolist()
+    gaps = [str(name) for name in missing[missing > 0].index]
+    lines.append(f"  optional: {quoted(gaps)}  # these may be missing")
+    lines.append("  examples: []             # request items that the page offers; they are public")
+
+
+def date_yaml(values: pd.Series) -> str:
+    """The declaration of a column of dates."""
+    form, zone = date_format(values), ""
+    text = as_text(values.dropna())
+    moments = times(text, Time(column="", format=form or None))
+    years = f"[{moments.dt.year.min()}, {moments.dt.year.max() + 5}]"
+    daily = (moments.dt.hour == 0).all()
+    parts = "year, month cycle, weekday" + ("" if daily else ", hour cycle")
+    if text.str.contains(r":\d\d\S*(Z|[+-]\d\d:?\d\d)$").all():
+        zone = ", zone: UTC"
+    written = f', format: "{form}"' if form else ""
+    return "{" + f"parts: [{parts}], years: {years}{written}{zone}" + "}"
