@@ -70,6 +70,9 @@ def data_yaml(name: str, data: Draft) -> str:
     described = values_of(label) if is_value(label) else classes_of(label, data.unsure)
     missing = max([0.0, *data.missing_shares])
     fractions = next(text for most, text in FRACTIONS.items() if len(label) <= most)
+    # Twice the standard error of a share in the smallest part, whose rows come in equal groups.
+    different = len(label) * (1 - data.duplicates)
+    deviation = 0.1 + 2 / math.sqrt(max(1, 0.1 * different))
     extra = [f"{key}: {quoted(value)}" for key, value in data.written.items()]
     lines = [
         f"# Drafted by `describe` from {len(data.label)} rows of {data.path}. Yours from here on.",
@@ -85,17 +88,22 @@ def data_yaml(name: str, data: Draft) -> str:
         f"  key: {quoted(data.split_key)}  # {data.split_reason}",
         f"  fractions: {fractions}",
         f"  time: null               # {data.time_hint}",
-        "  max_label_deviation: 0.25",
-        "  max_near_duplicates: 0.01",
+        f"  max_label_deviation: {min(1.0, round(deviation, 2))}",
+        f"  max_near_duplicates: {data.max_near}",
         "checks:",
-        f"  max_missing: {min(1.0, round(1.2 * missing + 0.01, 2))}  # now at most {missing:.2f}",
-        f"  max_unlabeled: {round(float(data.label.isna().mean()) * 1.2, 2)}",
-        f"  max_duplicates: {round(1.2 * data.duplicates + 0.01, 2)}",
-        f"  max_conflicts: {round(1.2 * data.conflicts, 2)}   # equal rows with different labels",
+        f"  max_missing: {limit(missing)}  # now at most {missing:.2f}",
+        f"  max_unlabeled: {limit(float(data.label.isna().mean()))}",
+        f"  max_duplicates: {limit(data.duplicates)}",
+        f"  max_conflicts: {limit(data.conflicts)}   # equal rows with different labels",
         *described["checks"],
         "  max_drift: 0.25",
     ]
     return "\n".join(lines) + "\n"
+
+
+def limit(share: float) -> float:
+    """A limit a little above the share that is there: feedback will add some."""
+    return min(1.0, math.ceil(1200 * share) / 1000 + 0.01)
 
 
 def is_value(label: pd.Series) -> bool:

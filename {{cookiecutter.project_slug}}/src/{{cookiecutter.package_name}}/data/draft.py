@@ -22,6 +22,7 @@ class Draft:
     split_key: str = "content"
     split_reason: str = "rows with equal content share a split; or a column that names groups"
     time_hint: str = "or {column: day}, for a test on the newest rows"
+    max_near: float = 0.01
     missing_shares: list[float] = field(default_factory=list)
     duplicates: float = 0.0
     conflicts: float = 0.0

@@ -87,16 +87,17 @@ def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
     validation to report.
     """
     rules = schema(data).columns
-    names = [name for name in rules if name in rows]
-    for name in names:
+    names = [*(name for name in rules if name in rows), *rows.columns.difference(rules, sort=False)]
+    columns = {name: rows[name] for name in names}
+    for name in rules.keys() & columns.keys():
         values = without_missing(rows[name], rules[name], data)
         if rules[name].dtype == NUMBER:
             converted = numbers(values, data.decimal, data.thousands)
             # What is no number stays as it is, for validation to name.
-            rows[name] = converted if converted.notna().equals(values.notna()) else values
+            columns[name] = converted if converted.notna().equals(values.notna()) else values
         elif rules[name].dtype == TEXT or name in split_columns(data):
-            rows[name] = as_text(values)
-    return rows[[*names, *rows.columns.drop(names)]]
+            columns[name] = as_text(values)
+    return pd.DataFrame(columns)
 
 
 def source_rows(settings: Settings) -> int:

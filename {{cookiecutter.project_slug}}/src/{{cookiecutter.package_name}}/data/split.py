@@ -180,7 +180,7 @@ def faults(report: dict[str, Any], data: Data) -> list[str]:
         results.append(
             f"{near['rows']} test rows ({near['share']:.1%}) have a near-duplicate in train, first "
             f"(test, train) {near['test_and_train_rows'][:3]}: set data.split.key={NEAR}, which "
-            "keeps them together"
+            "keeps them together, or raise data.split.max_near_duplicates"
         )
     deviation = report["label_deviation"]
     if not all(rows.values()) or max(deviation.values()) > limits.max_label_deviation:

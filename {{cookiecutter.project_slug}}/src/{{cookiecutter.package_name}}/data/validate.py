@@ -141,7 +141,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             log.error("invalid data: %s (reports/validation.html)", "; ".join(wrong[:5]))
             log.error("mend the source and run `make refresh`, or configs/ and `make pipeline`")
             return 1
-        for name in sample.columns[sample.nunique() < 2]:
+        for name in sample.columns[sample.nunique() < 2].intersection(columns.index):
             log.warning("column %s has one value or none: it tells the model nothing", name)
         new = {"data": data_version(settings), "name": data.name, "previous": before}
         write_json(reports / "profile.json", {**new, "profile": checks.profile(sample)})

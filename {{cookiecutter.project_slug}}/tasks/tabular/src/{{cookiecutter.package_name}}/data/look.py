@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 
 from ..settings import Time
+from ..task.schema import NEAR
 from .draft import Draft, believed, key, quoted
 from .schema import numbers
 from .sources import Dialect, as_text, fetched, read_table
-from .split import times
+from .split import ZONE, times
 
 PATH = "a .csv, .csv.gz or .parquet file or its URL, or a database's URL with --query"
 WORDS = {"NA", "N/A", "na", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "?", "-", "."}
@@ -25,6 +26,7 @@ GROUP = re.compile(
     "patient|customer|client|user|person|subject|group|session|household|device|site", re.I
 )
 LABEL = re.compile(r"^(y|label|target|class|outcome|result)$", re.I)
+NEAR_SHARE = 0.003  # of near-duplicates that keep together
 LISTED, FREQUENT = 50, 10  # values of a category that are listed; rows that make a value frequent
 
 
@@ -68,6 +70,12 @@ def look(args: argparse.Namespace) -> Draft:
     draft.duplicates = float(content.duplicated().mean())
     answers = pairs.drop_duplicates()
     draft.conflicts = float(answers["content"].duplicated().sum() / len(rows))
+    alike = similar(chosen[features])
+    if group is not None:
+        draft.max_near = round(3 * alike + 0.01, 2)
+    elif alike > NEAR_SHARE:
+        draft.split_key = "near"
+        draft.split_reason = "some rows are nearly equal: those share a split"
     return draft
 
 
@@ -75,6 +83,16 @@ LEFT_OUT = {
     "text": "nearly every row has a text of its own",
     "constant": "it has one value, or none",
 }
+
+
+def similar(columns: pd.DataFrame) -> float:
+    """Share of the rows that are equal to another, different one when numbers are rounded."""
+    rounded = columns.copy()
+    for name in columns.select_dtypes("number"):
+        low, high = map(float, believed(columns[name]))
+        rounded[name] = ((columns[name] - low) / (high - low) * NEAR).round()
+    alike = rounded[~columns.duplicated()].duplicated()
+    return float(alike.sum() / len(columns))
 
 
 def opened(args: argparse.Namespace) -> tuple[pd.DataFrame, str, dict[str, Any], list[str]]:
@@ -148,10 +166,12 @@ def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str
                 table[name] = numbers(values.mask(values.isin(words)), decimal, thousands)
             else:
                 table[name] = as_text(values)
-    written = {"decimal": decimal, "thousands": thousands, "missing": sorted(missing)}
+    written: dict[str, Any] = {"missing": sorted(missing)} if missing else {}
+    if (decimal, thousands) != SIGNS[0]:
+        written |= {"decimal": decimal, "thousands": thousands}
     if missing:
         unsure.append(f"these words among numbers are taken for missing values: {sorted(missing)}")
-    return table, {k: v for k, v in written.items() if v not in (".", "", [])}
+    return table, written
 
 
 def is_number(values: pd.Series, decimal: str, thousands: str) -> tuple[bool, set[str]]:
@@ -243,7 +263,7 @@ def date_yaml(values: pd.Series) -> str:
     years = f"[{moments.dt.year.min()}, {moments.dt.year.max() + 5}]"
     daily = (moments.dt.hour == 0).all()
     parts = "year, month cycle, weekday" + ("" if daily else ", hour cycle")
-    if text.str.contains(r":\d\d\S*(Z|[+-]\d\d:?\d\d)$").all():
+    if text.str.contains(ZONE).all():
         zone = ", zone: UTC"
     written = f', format: "{form}"' if form else ""
     return "{" + f"parts: [{parts}], years: {years}{written}{zone}" + "}"
