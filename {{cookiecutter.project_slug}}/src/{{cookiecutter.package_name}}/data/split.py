@@ -177,10 +177,11 @@ def faults(report: dict[str, Any], data: Data) -> list[str]:
             "which keeps them together"
         )
     if near["share"] > limits.max_near_duplicates:
+        apart = f"set data.split.key={NEAR}, which keeps them together, or "
         results.append(
             f"{near['rows']} test rows ({near['share']:.1%}) have a near-duplicate in train, first "
-            f"(test, train) {near['test_and_train_rows'][:3]}: set data.split.key={NEAR}, which "
-            "keeps them together, or raise data.split.max_near_duplicates"
+            f"(test, train) {near['test_and_train_rows'][:3]}: {'' if limits.time else apart}"
+            "raise data.split.max_near_duplicates where rows may be alike by chance"
         )
     deviation = report["label_deviation"]
     if not all(rows.values()) or max(deviation.values()) > limits.max_label_deviation:

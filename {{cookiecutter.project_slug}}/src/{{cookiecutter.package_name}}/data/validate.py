@@ -107,7 +107,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
         judged, labels = checks.judge(keys, columns, data), keys.get("label")
         judged.append(checks.drift_check(drift, data.checks.max_drift))
-        judged += [no_value(path, name, described) for name in split_columns(data)]
+        split_by = [name for name in split_columns(data) if name in columns.index]
+        judged += [no_value(path, name, described) for name in split_by]
         first = first.merge(
             keys.get("id", keys.index.to_series()).rename("id"),
             "left",
