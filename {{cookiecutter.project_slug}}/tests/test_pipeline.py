@@ -66,7 +66,7 @@ def test_an_uncommitted_experiment_is_not_undone_silently(
     experiment = write("training.batch_size=8")
     with pytest.raises(ValueError, match="uncommitted experiment"):
         write()
-    assert "-  batch_size: 8" in capsys.readouterr().err
+    assert "training.batch_size: 8 → 32" in capsys.readouterr().err
     assert Path("params.yaml").read_text(encoding="utf-8") == experiment
 
 
@@ -76,7 +76,7 @@ def test_a_committed_experiment_is_named_when_configs_take_its_place(
     write("training.batch_size=8")
     git("commit", "--all", "--quiet", "--message", "experiment")
     assert "batch_size: 32" in write()
-    assert "-  batch_size: 8" in capsys.readouterr().err
+    assert "training.batch_size: 8 → 32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,18 @@ def test_overrides_show_what_they_change(
     repository: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("training.batch_size=8")
+    capsys.readouterr()
     write("seed=3")
-    assert "-  batch_size: 8" in capsys.readouterr().err
+    assert capsys.readouterr().err == "  seed: 7 → 3\n  training.batch_size: 8 → 32\n"
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    Path("params.yaml").write_text(text.replace("deterministic: true", '"deterministic": true'))
+    write("seed=3")
+    assert capsys.readouterr().err == ""  # quoting is no difference
+    health = yaml.safe_load(text)["health"]
+    write(*[f"health.{key}=0.123" for key in health])
+    assert capsys.readouterr().err.count("\n") == 1  # a line says how to see them
+    module("pipeline").write_params(["seed=4"], diff=True)
+    assert capsys.readouterr().err.count("health.") == len(health)
 
 
 def test_broken_yaml_is_named(repository: Project) -> None:
@@ -121,5 +131,5 @@ def test_a_second_pipeline_at_the_same_time_changes_nothing(repository: Project)
     before = Path("params.yaml").read_bytes()
     Path(".state").mkdir(exist_ok=True)
     with FileLock(".state/pipeline.lock"), pytest.raises(ValueError, match="another pipeline runs"):
-        module("pipeline").run(None, Namespace(overrides=["seed=9"], keep=False))
+        module("pipeline").run(None, Namespace(overrides=["seed=9"], keep=False, diff=False))
     assert Path("params.yaml").read_bytes() == before

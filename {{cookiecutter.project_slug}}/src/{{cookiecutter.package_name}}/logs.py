@@ -95,20 +95,33 @@ def explain(error: BaseException) -> str | None:
     return "\n  ".join(lines[:6]) or repr(error)
 
 
+class Worst(logging.Handler):
+    """Remembers whether an error was logged."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.failed |= record.levelno >= logging.ERROR
+
+
 @contextmanager
 def stage(name: str) -> Iterator[logging.Logger]:
     """Times a stage; its start, end, outcome and error are JSON lines, its time a line on the
-    terminal.
+    terminal. It failed if it raised or logged an error.
     """
-    logger, started = get(name), time.perf_counter()
+    logger, started, worst = get(name), time.perf_counter(), Worst()
     logger.info("start", extra={"fields": {"event": "start"}})
-    end = {"event": "end", "outcome": "ok"}
+    logger.addHandler(worst)
+    end = {"event": "end"}
     try:
         yield logger
     except BaseException as error:
-        end |= {"outcome": "failed", "error": repr(error)}
+        worst.failed = True
+        end["error"] = repr(error)
         raise
     finally:
-        seconds = time.perf_counter() - started
-        logger.info(end["outcome"], extra={"fields": {**end, "seconds": round(seconds, 2)}})
-    print(f"✔ {name} {seconds:.1f} s", file=sys.stderr)
+        logger.removeHandler(worst)
+        seconds, outcome = time.perf_counter() - started, "failed" if worst.failed else "ok"
+        fields = {**end, "outcome": outcome, "seconds": round(seconds, 2)}
+        logger.info(outcome, extra={"fields": fields})
+        print(f"{'✗' if worst.failed else '✔'} {name} {seconds:.1f} s", file=sys.stderr)

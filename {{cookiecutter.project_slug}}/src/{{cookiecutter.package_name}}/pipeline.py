@@ -5,7 +5,6 @@ The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 """
 
 import argparse
-import difflib
 import os
 import shutil
 import subprocess
@@ -16,12 +15,15 @@ import yaml
 from filelock import FileLock, Timeout
 
 from . import logs, params
+from .data.changes import has_changed
 from .params import PARAMS, compose
 from .provenance import git
 from .settings import Settings, parse
+from .tracking import flatten
 
 COMPOSES = True
 STATE = Path(".state")
+FEW = 8  # settings that are shown without being asked for
 COMPOSED = STATE / "params.yaml"  # what configs/ composed to, without overrides, the last time
 
 
@@ -34,10 +36,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read the source again: DVC cannot see that it changed",
     )
+    parser.add_argument(
+        "--diff", action="store_true", help="list each setting that differs from params.yaml"
+    )
 
 
-def write_params(overrides: list[str]) -> None:
-    """Composes params.yaml and shows what changes there. Raises ValueError where that would undo an
+def write_params(overrides: list[str], diff: bool = False) -> None:
+    """Composes params.yaml and says what changes there. Raises ValueError where that would undo an
     experiment that is not committed: without overrides, what git sees as changed must have come
     from configs/ alone.
     """
@@ -46,12 +51,15 @@ def write_params(overrides: list[str]) -> None:
     present = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else composed
     before = COMPOSED.read_text(encoding="utf-8") if COMPOSED.is_file() else ""
     if present not in (before, composed) and params.read() != yaml.safe_load(composed):
-        old, new = present.splitlines(True), composed.splitlines(True)
-        difference = "".join(difflib.unified_diff(old, new, str(PARAMS), "configs/", n=1))
-        print(f"  {PARAMS} changes:\n{difference}", file=sys.stderr)
+        old, new = flatten(params.read()), flatten(yaml.safe_load(composed))
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        lines = [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys]
+        count = f"{len(keys)} settings changed (`pipeline --diff` shows them)"
+        few = diff or len(keys) <= FEW
+        print("\n".join(f"  {line}" for line in (lines if few else [count])), file=sys.stderr)
         if not overrides and git("diff", "--name-only", "HEAD", "--", str(PARAMS)):
             raise ValueError(
-                f"{PARAMS} holds an uncommitted experiment that composing would undo (above): name "
+                f"{PARAMS} holds an uncommitted experiment that composing would undo: name "
                 f"it (`make pipeline EXPERIMENT=...`), or drop it with `git checkout {PARAMS}`"
             )
     PARAMS.write_text(composed, encoding="utf-8")
@@ -60,7 +68,7 @@ def write_params(overrides: list[str]) -> None:
         COMPOSED.write_text(composed, encoding="utf-8")
 
 
-def repro(*options: str) -> None:
+def repro(overrides: list[str], *options: str) -> None:
     """Runs the stages whose code, data or parameters changed. Raises ValueError when one fails."""
     # The stages call plain `python`: that must be this one, also where the environment is not
     # activated.
@@ -75,7 +83,11 @@ def repro(*options: str) -> None:
             process.wait()
             raise
     if process.returncode:
-        raise ValueError("a stage failed, as said above: `make pipeline` goes on from there")
+        again = f' OVERRIDES="{" ".join(overrides)}"' if overrides else ""
+        raise ValueError(
+            f"a stage failed, as said above. Go on, after a change of the source, with `make "
+            f"refresh{again}`; of code or configuration, with `make pipeline{again}`"
+        )
 
 
 def next_commit() -> str | None:
@@ -95,7 +107,8 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     try:
         with FileLock(STATE / "pipeline.lock", timeout=0), logs.stage("pipeline") as log:
             code = run_alone(args)
-            if command := next_commit():
+            command = next_commit() if code == 0 else None
+            if command:
                 log.info("to keep this: %s", command)
             return code
     except Timeout:
@@ -105,11 +118,14 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
 def run_alone(args: argparse.Namespace) -> int:
     os.environ["OVERRIDES"] = " ".join(args.overrides)  # for the run's record
     if not args.keep:
-        write_params(args.overrides)
+        write_params(args.overrides, args.diff)
     settings = params.load()
     if args.refresh:
-        repro("--force", "--single-item", "ingest")
-    repro()
+        repro(args.overrides, "--force", "--single-item", "ingest")
+    elif has_changed(settings):
+        words = "%s changed since it was read: `make refresh` reads it again"
+        logs.get("pipeline").warning(words, settings.data.source["path"])
+    repro(args.overrides)
     # What an interrupted training had gone on from.
     shutil.rmtree(settings.paths.state / "training", ignore_errors=True)
     from .packaging import promote, pull

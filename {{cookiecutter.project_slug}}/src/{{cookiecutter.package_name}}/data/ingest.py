@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from .. import logs
 from ..provenance import read_json, sha256, write_json
 from ..settings import Data, Settings
+from .changes import remember
 from .schema import AROUND, NUMBER, TEXT, numbers, schema, split_columns, without_missing
 from .sources import as_text
 
@@ -126,6 +127,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # a full disk must not stay full
+        remember(settings)
         log.info("a new version of the data" if new else "nothing new")
     return 0
 

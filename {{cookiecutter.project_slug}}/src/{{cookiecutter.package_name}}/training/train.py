@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import logs
+from ..params import compose
 from ..settings import SCORE, Settings, parse
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def explore(argv: list[str]) -> int:
     """Hydra's command line over configs/, multirun included; never writes a pipeline output."""
     import hydra
 
+    if not {*argv} & {"-m", "--multirun"}:  # what is wrong is told in a line, not by Hydra in six
+        compose([word for word in argv if not word.startswith("-")])
     sys.argv = ["train", *argv]
     configs = str(Path("configs").resolve())
     hydra.main(version_base="1.3", config_path=configs, config_name="config")(explore_one)()
@@ -61,7 +64,8 @@ def explore_one(config: "DictConfig") -> float:
         line = logs.explain(error)
         if line is None:
             raise
-        raise SystemExit(f"error: {line}") from None
+        print(f"error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
     if not metrics:
         return float("nan")
     print(f"results in {folder}")

@@ -1,0 +1,48 @@
+"""What `describe` sees in a folder of pictures, one folder per class, or in a .zip file of one."""
+
+import argparse
+import io
+
+import numpy as np
+from PIL import Image
+
+from ..task.schema import readable
+from .draft import Draft
+from .sources.folder import folder
+
+PATH = "a folder of pictures, one folder per class, or a .zip file of one"
+LOOKED_AT = 200  # pictures whose size and colours are looked at
+SIDES = (8, 16, 32, 64)  # of the network's input
+GREY = {"1", "L", "LA", "I", "I;16", "F"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """No options of its own."""
+
+
+def look(args: argparse.Namespace) -> Draft:
+    """The draft for the pictures; raises ValueError where they cannot be read."""
+    if args.label:
+        raise ValueError("--label is for tables: a picture's label is the name of its folder")
+    rows = folder(args.path)
+    chosen = rows.iloc[:: max(1, len(rows) // LOOKED_AT)]
+    whole = chosen["image"].map(readable)
+    if not whole.any():
+        raise ValueError(f"{args.path} holds no picture that can be read")
+    sizes, modes = [], set()
+    for content in chosen["image"][whole]:
+        with Image.open(io.BytesIO(content)) as picture:
+            sizes.append(min(picture.size))
+            modes.add(picture.mode)
+    side = max([size for size in SIDES if size <= np.median(sizes)], default=SIDES[0])
+    channels = 1 if modes <= GREY else 3
+    draft = Draft(args.path, "files", {"path": args.path}, rows["label"])
+    draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
+    draft.split_key, draft.split_reason = "near", "shots of one moment share a split"
+    draft.duplicates = float(rows["image"].duplicated().mean())
+    draft.time_hint = "pictures have none"
+    if not whole.all():
+        bad = chosen["id"][~whole].tolist()
+        draft.unsure.append(f"{len(bad)} of {len(chosen)} files are no whole pictures: {bad[:5]}")
+    draft.unsure.append(f"the network sees {side}x{side} pixels: larger shows more and costs more")
+    return draft
