@@ -173,8 +173,10 @@ def experiment_yaml(name: str, data: Draft) -> str:
         "defaults:",
         f"  - override /source: {data.choice}",
         f"  - override /data: {name}",
+        *data.experiment,
         "evaluation:  # milder than for the demo, for a first look; make them yours",
         "  perturbation: {min_robustness: 0.3, min_adversarial: 0.0}",
+        "  invariance: {max_violations: 0.2}",
         "  slices: {max_gap: 0.3}",
     ]
     return "\n".join(lines) + "\n"

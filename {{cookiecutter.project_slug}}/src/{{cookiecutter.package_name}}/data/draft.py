@@ -23,6 +23,7 @@ class Draft:
     split_reason: str = "rows with equal content share a split; or a column that names groups"
     time_hint: str = "or {column: day}, for a test on the newest rows"
     max_near: float = 0.01
+    experiment: list[str] = field(default_factory=list)
     missing_shares: list[float] = field(default_factory=list)
     duplicates: float = 0.0
     conflicts: float = 0.0

@@ -38,6 +38,8 @@ def look(args: argparse.Namespace) -> Draft:
     channels = 1 if modes <= GREY else 3
     draft = Draft(args.path, "files", {"path": args.path}, rows["label"])
     draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
+    if side > SIDES[1]:  # half the width is a quarter of the time
+        draft.experiment = ["model: {width: 16}", "trainer: {max_epochs: 12}"]
     draft.split_key, draft.split_reason = "near", "shots of one moment share a split"
     draft.duplicates = float(rows["image"].duplicated().mean())
     draft.time_hint = "pictures have none"

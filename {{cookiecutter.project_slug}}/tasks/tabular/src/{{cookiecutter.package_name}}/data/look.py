@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import gzip
+import math
 import re
 from importlib import import_module
 from pathlib import Path
@@ -252,7 +253,22 @@ def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]
     draft.missing_shares = missing.tolist()
     gaps = [str(name) for name in missing[missing > 0].index]
     lines.append(f"  optional: {quoted(gaps)}  # these may be missing")
-    lines.append("  examples: []             # request items that the page offers; they are public")
+    lines.append("  examples:                # for the page: the usual row, so nobody's own")
+    lines.append(f"    - {quoted(usual(columns[[n for n in columns if n not in gaps]]))}")
+
+
+def usual(columns: pd.DataFrame) -> dict[str, Any]:
+    """The median of each column of numbers, and the most frequent text or date of the others."""
+    row: dict[str, Any] = {}
+    for name in columns:
+        values = columns[name].dropna()
+        if pd.api.types.is_numeric_dtype(values):
+            low, high = map(float, believed(values))
+            digits = 3 - math.floor(math.log10(high - low))
+            row[str(name)] = round(float(values.median()), digits)
+        else:
+            row[str(name)] = str(as_text(values).mode()[0])
+    return row
 
 
 def date_yaml(values: pd.Series) -> str:
