@@ -190,7 +190,12 @@ def is_number(values: pd.Series, decimal: str, thousands: str) -> tuple[bool, se
 
 
 def is_key(name: Any, values: pd.Series) -> bool:
-    return bool(KEY.search(str(name)) and values.notna().all() and values.is_unique)
+    """Whether no two rows share a value, and the name or the values are those of a key."""
+    if values.isna().any() or not values.is_unique:
+        return False
+    text = as_text(values)
+    code = text.str.fullmatch(r"[A-Za-z]+[-_]?\d+|[0-9a-f-]{32,36}").all()
+    return bool(KEY.search(str(name)) or code)
 
 
 def is_group(name: Any, values: pd.Series) -> bool:
@@ -217,10 +222,11 @@ def date_format(values: pd.Series) -> str | None:
         return None
     for form in ("", *FORMATS):
         try:
-            times(sample, Time(column="", format=form or None))
+            moments = times(sample, Time(column="", format=form or None))
         except ValueError:
             continue
-        return form
+        if pd.api.types.is_datetime64_any_dtype(moments):
+            return form
     return None
 
 
