@@ -86,7 +86,16 @@ def overview() -> str:
     """All verbs, a line each."""
     lines = [f"  {verb:<10} {VERBS[verb][1]}" for verb in filter(is_here, VERBS)]
     usage = f"usage: python -m {__package__} <verb> [key=value ...]"
-    return "\n".join([usage, "", "verbs:", *lines, "", "`<verb> --help` explains one."])
+    return "\n".join(
+        [
+            usage,
+            "",
+            "verbs:",
+            *lines,
+            "",
+            "`<verb> --help` explains one; `--debug` prints tracebacks.",
+        ]
+    )
 
 
 def command_line(verb: str) -> argparse.ArgumentParser:
@@ -131,6 +140,8 @@ def main(argv: list[str] | None = None) -> int:
 
     if "LOCAL_RANK" in os.environ and verb not in VERBS:
         verb, rest = "train", [verb, *rest]  # Lightning starts its other processes without the verb
+    debug = "--debug" in rest
+    rest = [word for word in rest if word != "--debug"]
     try:
         refuse_renamed([verb, *rest])
         if verb not in VERBS or not is_here(verb):
@@ -142,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         line = explain(error)
-        if line is None:
+        if line is None or debug:
             raise
         print(f"error: {line}", file=sys.stderr)
         return 2

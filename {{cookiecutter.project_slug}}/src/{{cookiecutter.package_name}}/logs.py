@@ -6,17 +6,20 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from .settings import problems
 
 LOGS = Path("logs")
+TASK = Path(__file__).parent / "task"
 
 
 class JsonFormatter(logging.Formatter):
@@ -78,8 +81,24 @@ EXPLAINED = [
 ]
 
 
+def origin(error: BaseException) -> str | None:
+    """File and line of the owner's code that raised an error, or that called what did."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(TASK):
+            return f"{path.relative_to(TASK.parents[2])}, line {frame.lineno}"
+    return None
+
+
 def explain(error: BaseException) -> str | None:
-    """One line for what a user can mend; None for a bug, which keeps its traceback."""
+    """One line for what a user can mend; None for a bug, which keeps its traceback. An error in the
+    owner's code says where.
+    """
+    place = origin(error)
+    if place is not None:
+        text = " ".join(str(error).split())
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        return f"{place}: {kind}{text} (`--debug` prints the traceback, logs/ has it)"
     library = type(error).__module__.partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and f"{error.name}".startswith(f"{__package__}."):
         return f"{error.name} is in the profile `full` alone"
@@ -112,12 +131,12 @@ def stage(name: str) -> Iterator[logging.Logger]:
     logger, started, worst = get(name), time.perf_counter(), Worst()
     logger.info("start", extra={"fields": {"event": "start"}})
     logger.addHandler(worst)
-    end = {"event": "end"}
+    end: dict[str, Any] = {"event": "end"}
     try:
         yield logger
     except BaseException as error:
         worst.failed = True
-        end["error"] = repr(error)
+        end |= {"error": repr(error), "traceback": traceback.format_exc()}
         raise
     finally:
         logger.removeHandler(worst)
