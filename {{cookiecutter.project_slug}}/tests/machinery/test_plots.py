@@ -38,11 +38,9 @@ def test_examples_of_violations_are_taken_from_every_change_in_turn() -> None:
 def test_a_wrong_direction_is_told_with_both_answers(trained: Project) -> None:
     evaluate, row_plots = module("evaluation.evaluate"), module("evaluation.row_plots")
     model, _, _ = evaluate.choose(trained.settings())
-    for name in model.declared.directions:
-        before, after, words = row_plots.misdirected(model, name, np.array([1]))
-        assert " → " in words and before.keys() == after.keys()
-    for name in model.declared.invariances:
-        assert " → " in row_plots.altered(model, name, np.array([1]))[2]
+    for name in (*model.declared.directions, *model.declared.invariances):
+        (before, after), answers = row_plots.changed(model, name)
+        assert before.keys() == after.keys() and [len(a) for a in answers] == [len(model.test)] * 2
 
 
 @pytest.mark.row("M5", "E7")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from .. import pages
@@ -31,15 +32,12 @@ def draw_all(
     """
     for name, outputs in raw.items():
         answers = kinds.of(settings.data.kind).decide(outputs, Rule())
-        files = folder(settings, name)
-        files.mkdir(parents=True, exist_ok=True)
         drawers = kinds.of(settings.data.kind).plots(answers, label, settings.data.labels)
         sizes = weights(estimators.get(name))
         if sizes is not None:
             of = Features.model_validate(settings.data.features)
             drawers["weights"] = partial(bars, sizes=sizes, of=of)
-        for plot, drawer in drawers.items():
-            (files / f"{plot}.png").write_bytes(pages.draw(drawer))
+        pages.draw_all(drawers, folder(settings, name))
 
 
 def weights(estimator: Any) -> NDArray[np.floating] | None:
@@ -58,8 +56,5 @@ def bars(figure: Any, sizes: NDArray[np.floating], of: Features) -> None:
     names, members = show.features(of)
     # The order of the elements is that of `baselines.flat`.
     feature = np.concatenate([members[name].ravel() for name in sorted(members)])
-    summed = np.bincount(feature, sizes)
-    order = np.argsort(summed, kind="stable")[-FEATURES:]
-    axes = figure.subplots()
-    axes.barh([names[j] for j in order], summed[order])
-    axes.set_xlabel("weight in the model")
+    summed = pd.Series(np.bincount(feature, sizes), names).sort_values(kind="stable")
+    summed.tail(FEATURES).plot.barh(ax=figure.subplots(), xlabel="weight in the model")
