@@ -35,14 +35,6 @@ def gate(content: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def time_text(timing: dict[str, Any]) -> str:
-    """What the methods cost in time."""
-    return (
-        f"All methods took {timing['total']:.1f} s, {timing['multiple']:,.0f} times plain answers "
-        f"on the test rows ({timing['inference']:.3g} s)."
-    )
-
-
 def models(content: dict[str, Any]) -> pages.Table:
     """Every metric of all models on test data."""
     scores = {name: metrics["test"] for name, metrics in content["metrics"].items()}
@@ -52,7 +44,7 @@ def models(content: dict[str, Any]) -> pages.Table:
 
 def write(
     content: dict[str, Any],
-    timing: dict[str, Any],
+    seconds: float,
     files: dict[str, Path],
     settings: Settings,
     path: Path,
@@ -74,7 +66,7 @@ def write(
         purpose=kinds.of(data.kind).purpose(data.name, data.labels),
         metric=data.goal.metric,
         classical=NAME,
-        gate=pages.Table(COLUMNS, gate(content), time_text(timing), stack=True),
+        gate=pages.Table(COLUMNS, gate(content), f"All methods took {seconds:.1f} s.", stack=True),
         models=models(content),
         pictures={name: file.read_bytes() for name, file in files.items() if name not in tables},
         tables=tables,
@@ -83,10 +75,10 @@ def write(
     )
 
 
-def print_gate(content: dict[str, Any], timing: dict[str, Any]) -> None:
+def print_gate(content: dict[str, Any], seconds: float) -> None:
     """The gate's table: method, number, threshold, verdict, why."""
     from rich.console import Console
 
     title = f"Quality of the {content['candidate']}: {content['verdict']}"
     pages.print_table(title, COLUMNS, gate(content), stderr=True)
-    Console(stderr=True).print(time_text(timing), highlight=False)
+    Console(stderr=True).print(f"All methods took {seconds:.1f} s.", highlight=False)
