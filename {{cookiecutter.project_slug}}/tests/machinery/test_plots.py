@@ -28,12 +28,6 @@ def test_the_stored_rule_is_among_the_others(kind: str) -> None:
     assert not kinds.of(kind).differs(same, answers, 1e-9).any()
 
 
-def test_examples_of_violations_are_taken_from_every_change_in_turn() -> None:
-    row_plots = module("evaluation.row_plots")
-    chosen = row_plots.choose({"a": list(range(20)), "b": [7], "none": []})
-    assert chosen[:3] == [("a", 0), ("b", 7), ("a", 1)] and len(chosen) == row_plots.ROWS
-
-
 @pytest.mark.row("M9")
 def test_a_wrong_direction_is_told_with_both_answers(trained: Project) -> None:
     evaluate, row_plots = module("evaluation.evaluate"), module("evaluation.row_plots")

@@ -17,7 +17,7 @@ from . import attribution
 from .direction import levels, partners
 from .subject import Subject
 
-ROWS = 6  # in a figure
+ROWS, EACH = 6, 2  # in a figure, and of those violations of the same change
 
 
 def draw_all(
@@ -31,9 +31,10 @@ def draw_all(
         "M5 easiest": partial(explained, model=model, rows=order[:ROWS]),
     }
     for method in ("M8", "M9"):
-        rows = choose(content["methods"][method]["details"].get("violating_rows", {}))
+        violating = content["methods"][method]["details"].get("violating_rows", {})
+        rows = [(name, row) for name, rows in violating.items() for row in rows[:EACH]]
         if rows:
-            drawers[f"{method} examples"] = partial(violations, model=model, rows=rows)
+            drawers[f"{method} examples"] = partial(violations, model=model, rows=rows[:ROWS])
     columns = show.column_plots(model.test, model.outputs, model.losses, model.features)
     drawers |= {f"E5 {name}": drawer for name, drawer in columns.items()}
     files = pages.draw_all(drawers, folder)
@@ -63,12 +64,6 @@ def explained(figure: Any, model: Subject, rows: NDArray[np.int64]) -> None:
         show.explained(axes, inputs, i, added, model.features)
         truth = model.functions.text(model.test.label[rows[i]], labels)
         axes.set_title(f"{truth}, said {answers[rows[i]]}", fontsize=8, loc="right")
-
-
-def choose(violating: dict[str, list[int]]) -> list[tuple[str, int]]:
-    """A few violating rows, of every change in turn."""
-    turns = [(turn, name, row) for name, rows in violating.items() for turn, row in enumerate(rows)]
-    return [(name, row) for _, name, row in sorted(turns, key=lambda t: t[0])[:ROWS]]
 
 
 def violations(figure: Any, model: Subject, rows: list[tuple[str, int]]) -> None:
