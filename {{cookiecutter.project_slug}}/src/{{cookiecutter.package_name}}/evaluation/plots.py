@@ -25,28 +25,25 @@ Drawer = Callable[[Any], None]
 def draw_all(
     model: Subject, content: dict[str, Any], explanation: Any, folder: Path
 ) -> dict[str, Path]:
-    """Draws every plot of the report into the folder; files by method and what they show."""
-    files = pages.draw_all(drawers(model, content), folder)
-    if ROW_PLOTS:
-        files |= import_module(ROW_PLOTS.name).draw_all(model, content, explanation, folder)
-    return files
-
-
-def drawers(model: Subject, content: dict[str, Any]) -> dict[str, Drawer]:
-    """Drawers of the methods that have something to show; the name starts with the method."""
+    """Draws every plot of the report that has something to show into the folder; files by method
+    and what they show.
+    """
     data, answers, label = model.settings.data, model.answers(), model.test.label
     first, *_ = model.functions.plots(answers, label, data.labels).values()
-    plots: dict[str, Drawer] = {"M3": first}
+    drawers: dict[str, Drawer] = {"M3": first}
     if data.kind == "binary":
         stored = content["metrics"][content["candidate"]]["test"]
-        plots["M3 curves"] = partial(curves, answers=answers, label=label, stored=stored)
+        drawers["M3 curves"] = partial(curves, answers=answers, label=label, stored=stored)
     if len(data.labels) <= 2:  # of several classes no single number decides
-        plots["M4"] = partial(costs, model=model)
+        drawers["M4"] = partial(costs, model=model)
     for name, drawer in METHODS.items():
         verdict = content["methods"][name]
         if verdict["details"]:
-            plots[name] = partial(drawer, verdict=verdict, **verdict["details"])
-    return plots
+            drawers[name] = partial(drawer, verdict=verdict, **verdict["details"])
+    files = pages.draw_all(drawers, folder)
+    if ROW_PLOTS:
+        files |= import_module(ROW_PLOTS.name).draw_all(model, content, explanation, folder)
+    return files
 
 
 def curves(figure: Any, answers: Any, label: NDArray[Any], stored: dict[str, float]) -> None:
@@ -71,9 +68,8 @@ def costs(figure: Any, model: Subject) -> None:
     name, stored, places, moved = model.functions.at_other_rules(model.answers(), model.rule)
     means = [row_costs(data.kind, data.goal.costs, m, model.test.label).mean() for m in moved]
     axes.plot(places, means)
-    axes.axvline(stored, color=RED, ls="--", label=f"stored: {stored:.3g}")
+    axes.axvline(stored, color=RED, ls="--")
     axes.set(xlabel=name, ylabel="mean cost of an answer", ylim=(0, None))
-    axes.legend()
 
 
 def tall(figure: Any, names: list[str]) -> tuple[Any, list[str]]:
@@ -128,10 +124,8 @@ def violations(figure: Any, rates: dict[str, float], verdict: dict[str, Any], **
     """Share of violating rows per declared change, against the limit."""
     axes, names = tall(figure, list(rates))
     axes.barh(names, list(rates.values()))
-    axes.axvline(verdict["threshold"], color=RED, ls="--", label="limit")
-    axes.set_xlim(left=0)
-    axes.set_xlabel("share of rows that violate it")
-    axes.legend()
+    axes.axvline(verdict["threshold"], color=RED, ls="--")
+    axes.set(xlabel="share of rows that violate it, and its limit", xlim=(0, None))
 
 
 def reliability(figure: Any, diagram: dict[str, list[float]], **_: Any) -> None:

@@ -60,10 +60,10 @@ def explained(figure: Any, model: Subject, rows: NDArray[np.int64]) -> None:
     added, labels = attribution.explain(model, rows), model.settings.data.labels
     inputs = {name: values[rows] for name, values in model.test.inputs.items()}
     answers = model.functions.answered(model.answers(), labels)
-    for i, axes in enumerate(grid(figure, len(rows))):
+    for i, (row, axes) in enumerate(zip(rows, grid(figure, len(rows)), strict=True)):
         show.explained(axes, inputs, i, added, model.features)
-        truth = model.functions.text(model.test.label[rows[i]], labels)
-        axes.set_title(f"{truth}, said {answers[rows[i]]}", fontsize=8, loc="right")
+        truth = model.functions.text(model.test.label[row], labels)
+        axes.set_title(f"{truth}, said {answers[row]}", fontsize=8, loc="right")
 
 
 def violations(figure: Any, model: Subject, rows: list[tuple[str, int]]) -> None:

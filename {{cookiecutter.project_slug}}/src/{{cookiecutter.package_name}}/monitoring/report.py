@@ -80,7 +80,7 @@ def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> dict[str, 
         return {}
     reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)
     pairs = {f"predicted {n}": (v, window.answers[n]) for n, v in reference.answers.items()}
-    for test in sorted(report["tests"], key=lambda test: (test["p"], -test["effect"])):
+    for test in sorted(report["tests"], key=lambda test: test["p"]):
         name = test["name"].removeprefix("signal ")
         if name in reference.signals:
             pairs[name] = reference.signals[name], window.signals[name]

@@ -85,10 +85,7 @@ def test_shuffling_a_column_costs_twice_what_it_explains(examples: Any) -> None:
 def test_partial_dependence_is_the_model_where_columns_do_not_interact(examples: Any) -> None:
     rows = examples.rows[OF.names]
     sizes, ages, colours = (
-        show.partial_dependence(
-            rows, name, lambda r: outputs(encode(r, OF)), OF.categorical.get(name)
-        )[0]
-        for name in OF.names
+        show.partial_dependence(rows, name, outputs, OF)[0] for name in OF.names
     )
     assert len(sizes) == show.POINTS
     assert sizes.to_numpy() == pytest.approx(3 * sizes.index.to_numpy() + 4.7, rel=1e-4)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..types import Examples
 
 Numbers = NDArray[np.floating]
+Perturbation = Callable[[Inputs, int, Generator], Inputs]
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ def declare(data: Data) -> Behaviour:
         raise ValueError(
             f"task/behaviour.py names columns of {data.name} that do not exist: {sorted(unknown)}"
         )
-    width, label = features.high - features.low, data.labels[-1] if data.labels else None
+    label = data.labels[-1] if data.labels else None
     invariances: dict[str, Change] = {
         f"{name} swapped": partial(_recoded, features=features, names=[name], share=1)
         for name in expected.irrelevant
     }
     if features.numeric:
-        rounded = _numbers(features, lambda x: _rounded(x, 0.01 * width))
+        rounded = _numbers(features, lambda x: _rounded(x, 0.01 * np.ptp(features.ranges, axis=0)))
         invariances["numbers rounded to a hundredth of their range"] = rounded
     directions = {
         f"{name} higher by {step:g}": _rises(features, name, step, label)
@@ -77,7 +78,7 @@ def declare(data: Data) -> Behaviour:
     }
     return Behaviour(
         perturbations(features),
-        {"numeric": (features.low, features.high)} if features.numeric else {},
+        {"numeric": tuple(features.ranges)} if features.numeric else {},
         invariances,
         directions,
         lambda examples: slices(examples, features, data.labels, expected.bands),
@@ -91,7 +92,7 @@ def _numbers(features: Features, change: Callable[..., Numbers]) -> Callable[...
     """
 
     def changed(inputs: Inputs, *options: Any) -> Inputs:
-        moved = np.clip(change(inputs["numeric"], *options), features.low, features.high)
+        moved = np.clip(change(inputs["numeric"], *options), *features.ranges)
         return {**inputs, "numeric": (moved * (1 - inputs["missing"])).astype(np.float32)}
 
     return changed
@@ -107,11 +108,11 @@ def _rises(features: Features, name: str, step: float, label: str | None) -> Dir
     return Direction(lambda inputs, partner: inputs, lambda inputs, partner: more(inputs), label)
 
 
-def perturbations(features: Features) -> dict[str, Callable[[Inputs, int, Generator], Inputs]]:
+def perturbations(features: Features) -> dict[str, Perturbation]:
     """Changes at severity 1 to 5 in shares of each column's range; numbers stay inside it, as the
     server demands.
     """
-    width = features.high - features.low
+    width = np.ptp(features.ranges, axis=0)
     numeric: dict[str, Callable[[Numbers, int, Generator], Numbers]] = {
         "noise": lambda x, s, rng: x + rng.normal(0, 0.01 * s, x.shape) * width,
         "shift": lambda x, s, rng: x + 0.01 * s * width,  # an instrument that reads too high
@@ -122,7 +123,7 @@ def perturbations(features: Features) -> dict[str, Callable[[Inputs, int, Genera
             rng.random(x.shape) < 0.03 * s, x[rng.permutation(len(x))], x
         ),
     }
-    changes: dict[str, Callable[[Inputs, int, Generator], Inputs]] = {}
+    changes: dict[str, Perturbation] = {}
     if features.numeric:
         changes = {name: _numbers(features, change) for name, change in numeric.items()}
     if features.may_miss.any():

@@ -52,14 +52,9 @@ class Features(BaseModel):
         return [*self.numeric, *self.categorical]
 
     @property
-    def low(self) -> NDArray[np.float32]:
-        """Lowest value of each numeric column, [d]."""
-        return np.array([low for low, _ in self.numeric.values()], np.float32)
-
-    @property
-    def high(self) -> NDArray[np.float32]:
-        """Highest value of each numeric column, [d]."""
-        return np.array([high for _, high in self.numeric.values()], np.float32)
+    def ranges(self) -> NDArray[np.float32]:
+        """Lowest and highest value of each numeric column, [2, d]."""
+        return np.array([*self.numeric.values()], np.float32).reshape(-1, 2).T
 
     @property
     def may_miss(self) -> NDArray[np.bool_]:
@@ -206,7 +201,7 @@ def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]
     """
     found: dict[str, NDArray[Any]] = {}
     if features.numeric:
-        filled = np.where(inputs["missing"] > 0, features.low, inputs["numeric"])
+        filled = np.where(inputs["missing"] > 0, features.ranges[0], inputs["numeric"])
         found = dict(zip(features.numeric, filled.T, strict=True))
         found["missing values"] = inputs["missing"].sum(axis=1)
     for name, block in features.blocks.items():

@@ -3,7 +3,6 @@ columns do (E5).
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +15,14 @@ from .features import Features, encode, inputs_to_instances
 COLUMNS, HEIGHT = 2, 1.35  # examples beside each other in a figure, and inches of each
 LINES = 8  # of an example
 ROWS, REPEATS, POINTS = 1000, 5, 20  # rows of E5; shuffles of a column; values of a column
-Frame = Callable[[pd.DataFrame], Floats]
-"""Something [n, ...] of n raw rows."""
+Answer = Callable[[Inputs], Floats]
 
 
 def features(of: Features) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
     """The columns' names, and the number of the column that each element of an input belongs to."""
-    numeric, numbers = np.arange(len(of.numeric)), {}
-    if of.numeric:
-        numbers = {"numeric": numeric, "missing": numeric}
-    if of.categorical:
-        sizes = [len(values) for values in of.categorical.values()]
-        numbers["categorical"] = np.repeat(len(numeric) + np.arange(len(sizes)), sizes)
-    return of.names, numbers
+    numeric, sizes = np.arange(len(of.numeric)), [*map(len, of.categorical.values())]
+    categorical = np.repeat(np.arange(len(numeric), len(of.names)), sizes)
+    return of.names, {"numeric": numeric, "missing": numeric, "categorical": categorical}
 
 
 def reference(inputs: Inputs, of: Features) -> Inputs:
@@ -53,15 +47,13 @@ def example(axes: Any, inputs: Inputs, i: int, of: Features, before: Inputs | No
     """Writes the columns of example i, or those alone in which it differs from what it was `before`
     a change.
     """
-    after = row(inputs, i, of)
-    lines = [f"{name}: {value}" for name, value in after.items()]
+    text = row(inputs, i, of)
     if before is not None:
         old = row(before, i, of)
-        lines = [f"{name}: {old[name]} → {v}" for name, v in after.items() if old[name] != v]
-    if len(lines) > LINES:
-        lines = [*lines[:LINES], f"… {len(lines) - LINES} columns more"]
-    text = "\n".join(lines) or "differs too little to show"
-    axes.text(0.02, 0.98, text, va="top", fontsize=8, transform=axes.transAxes)
+        text = {name: f"{old[name]} → {v}" for name, v in text.items() if old[name] != v}
+    lines = [f"{name}: {value}" for name, value in text.items()]
+    more = [f"… {len(lines) - LINES} columns more"] if len(lines) > LINES else []
+    axes.text(0, 1, "\n".join(lines[:LINES] + more), va="top", fontsize=8)
     axes.set_axis_off()
 
 
@@ -91,42 +83,38 @@ def head(rows: pd.DataFrame, of: Features) -> pd.DataFrame:
 
 
 def column_plots(
-    examples: Examples,
-    outputs: Callable[[Inputs], Floats],
-    losses: Callable[[Inputs, NDArray[Any]], Floats],
-    of: Features,
+    examples: Examples, outputs: Answer, losses: Callable[[Inputs, Any], Floats], of: Features
 ) -> dict[str, Callable[[Any], None]]:
     """Drawers by name: permutation importance of all columns, partial dependence of the four most
     important ones. `outputs` are the answers as numbers [n, outputs].
     """
     rows, label = examples.rows[of.names][:ROWS], examples.label[:ROWS]
     falls = permutation_importance(rows, lambda changed: losses(encode(changed, of), label))
-    values = {name: of.categorical.get(name) for name in falls.nlargest(4).index}
     curves = {
-        name: partial_dependence(rows[:200], name, lambda changed: outputs(encode(changed, of)), v)
-        for name, v in values.items()
+        name: partial_dependence(rows[:200], name, outputs, of) for name in falls.nlargest(4).index
     }
     text = "fall of the score when the column is shuffled"
     return {
         "permutation importance": lambda figure: bars(figure.subplots(), falls, label=text),
-        "partial dependence": partial(draw_dependence, curves=curves),
+        "partial dependence": lambda figure: draw_dependence(figure, curves),
     }
 
 
-def permutation_importance(rows: pd.DataFrame, losses: Frame) -> "pd.Series[float]":
+def permutation_importance(
+    rows: pd.DataFrame, losses: Callable[[pd.DataFrame], Floats]
+) -> "pd.Series[float]":
     """Mean fall of the score by column when that one alone is shuffled (Breiman 2001,
     doi:10.1023/A:1010933404324).
     """
-    rng, clean, falls = np.random.default_rng(0), losses(rows).mean(), {}
-    for name in rows:
+    rng, falls = np.random.default_rng(0), {}
+    for name in rows.columns:
         shuffled = [rng.permutation(rows[name]) for _ in range(REPEATS)]
-        worse = [losses(rows.assign(**{str(name): values})).mean() for values in shuffled]
-        falls[name] = np.mean(worse) - clean
-    return pd.Series(falls)
+        falls[name] = np.mean([losses(rows.assign(**{name: values})) for values in shuffled])
+    return pd.Series(falls) - losses(rows).mean()
 
 
 def partial_dependence(
-    rows: pd.DataFrame, name: str, outputs: Frame, values: list[str] | None
+    rows: pd.DataFrame, name: str, outputs: Answer, of: Features
 ) -> pd.DataFrame:
     """The mean answer [values, outputs] when all rows have that value in a column.
 
@@ -134,8 +122,10 @@ def partial_dependence(
     95 %.
     """
     levels = np.linspace(0.05, 0.95, POINTS)
-    values = values or rows[name].quantile(levels, interpolation="nearest").unique().tolist()
-    means = [outputs(rows.assign(**{name: value})).mean(axis=0) for value in values]
+    values: Any = of.categorical.get(name)
+    if values is None:
+        values = rows[name].quantile(levels, interpolation="nearest").unique()
+    means = [outputs(encode(rows.assign(**{name: v}), of)).mean(axis=0) for v in values]
     return pd.DataFrame(means, index=values)
 
 
