@@ -127,9 +127,7 @@ def integrated_gradients(
         batch = tuple(torch.from_numpy(values[rows]) for values in inputs.values())
         classes = None if target is None else torch.from_numpy(target[rows])
         parts.append(
-            gradients.attribute(
-                batch, reference, classes, n_steps=STEPS, internal_batch_size=BATCH
-            )
+            gradients.attribute(batch, reference, classes, n_steps=STEPS, internal_batch_size=BATCH)
         )
     joined = (torch.cat(part).detach().float().numpy() for part in zip(*parts, strict=True))
     return dict(zip(inputs, joined, strict=True))

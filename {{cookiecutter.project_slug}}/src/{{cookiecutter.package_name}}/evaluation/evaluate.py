@@ -71,7 +71,11 @@ def metrics(model: Subject) -> Verdict:
 
 def robustness(model: Subject, declared: Behaviour) -> Verdict:
     """M7: the score under the declared perturbations, and of a network under attacks."""
-    limits, kind, test = model.settings.evaluation.perturbation, model.settings.data.kind, model.test
+    limits, kind, test = (
+        model.settings.evaluation.perturbation,
+        model.settings.data.kind,
+        model.test,
+    )
     network, attacks = getattr(model.candidate, "network", None), {}
     if network is not None and declared.ranges:
         for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():

@@ -116,7 +116,9 @@ def gauges(report: dict[str, Any]) -> list[tuple[str, str, float | None, dict[st
     rows: list[Any] = [(*gauge, value, {}) for gauge, value in values.items()]
     for test in report["tests"]:
         label = {"test": test["name"]}
-        rows.append(("model_drift_pvalue", "p-value adjusted over all tests", test["adjusted"], label))
+        rows.append(
+            ("model_drift_pvalue", "p-value adjusted over all tests", test["adjusted"], label)
+        )
         rows.append(("model_drift_effect", "effect size, 0 is equal", test["effect"], label))
     for name, share in numbers["label_shares"].items():
         rows.append(("model_label_share", "share of a predicted label", share, {"label": name}))

@@ -24,16 +24,14 @@ def folder(settings: Settings, name: str) -> Path:
     return settings.paths.state / "plots" / name
 
 
-def draw_all(
-    settings: Settings, raw: dict[str, Any], label: NDArray[Any], estimators: dict[str, Any]
-) -> None:
-    """Draws every model into its folder: raw outputs on n rows with their label [n], and the
-    estimator of some.
+def draw_all(settings: Settings, raw: dict[str, Any], label: NDArray[Any], classical: Any) -> None:
+    """Draws every model into its folder: raw outputs on n rows with their label [n], and what
+    weighs in the classical estimator.
     """
+    kind = kinds.of(settings.data.kind)
     for name, outputs in raw.items():
-        answers = kinds.of(settings.data.kind).decide(outputs, Rule())
-        drawers = kinds.of(settings.data.kind).plots(answers, label, settings.data.labels)
-        sizes = weights(estimators.get(name))
+        drawers = kind.plots(kind.decide(outputs, Rule()), label, settings.data.labels)
+        sizes = weights(classical) if name == "classical" else None
         if sizes is not None:
             of = Features.model_validate(settings.data.features)
             drawers["weights"] = partial(bars, sizes=sizes, of=of)
@@ -44,11 +42,9 @@ def weights(estimator: Any) -> NDArray[np.floating] | None:
     """What each input element [d] weighs: importance in trees, or mean size of its coefficients;
     None where unknown.
     """
-    if hasattr(estimator, "feature_importances_"):
-        return np.asarray(estimator.feature_importances_)
     if hasattr(estimator, "coef_"):
         return np.asarray(np.abs(np.atleast_2d(estimator.coef_)).mean(axis=0))
-    return None
+    return getattr(estimator, "feature_importances_", None)
 
 
 def bars(figure: Any, sizes: NDArray[np.floating], of: Features) -> None:

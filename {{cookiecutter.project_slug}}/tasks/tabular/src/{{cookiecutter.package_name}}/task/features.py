@@ -136,7 +136,9 @@ def encode(columns: Mapping[str, Sequence[Any]], features: Features) -> Inputs:
     is not optional, ValueError for one that should hold numbers.
     """
     inputs, some = Inputs(), columns[next(iter(columns))]
-    columns = dict.fromkeys(features.optional, [None] * len(some)) | {n: columns[n] for n in columns}
+    columns = dict.fromkeys(features.optional, [None] * len(some)) | {
+        n: columns[n] for n in columns
+    }
     if features.numeric:
         values = np.stack([_numbers(name, columns[name]) for name in features.numeric], axis=1)
         missing = np.isnan(values)
