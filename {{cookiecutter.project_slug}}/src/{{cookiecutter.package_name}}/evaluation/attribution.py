@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
@@ -49,8 +50,8 @@ class Attributions:
 
     def importance(self) -> dict[str, float]:
         """Mean size of what a feature added over all rows, the largest first."""
-        sizes = dict(zip(self.names, np.abs(self.by_feature).mean(axis=0).tolist(), strict=True))
-        return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+        sizes = pd.Series(np.abs(self.by_feature).mean(axis=0), self.names)
+        return dict(sizes.sort_values(ascending=False, kind="stable"))
 
     def record(self) -> dict[str, Any]:
         """What evaluation.json keeps."""

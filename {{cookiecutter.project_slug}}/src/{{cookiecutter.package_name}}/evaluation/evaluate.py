@@ -71,12 +71,9 @@ def metrics(model: Subject) -> Verdict:
 
 def robustness(model: Subject, declared: Behaviour) -> Verdict:
     """M7: the score under the declared perturbations, and of a network under attacks."""
-    limits, kind, test = (
-        model.settings.evaluation.perturbation,
-        model.settings.data.kind,
-        model.test,
-    )
-    network, attacks = getattr(model.candidate, "network", None), {}
+    limits, test = model.settings.evaluation.perturbation, model.test
+    kind, attacks = model.settings.data.kind, {}
+    network = getattr(model.candidate, "network", None)
     if network is not None and declared.ranges:
         for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
             options = declared.ranges, limits.epsilon, steps

@@ -49,10 +49,7 @@ def grid(figure: Any, count: int) -> list[Any]:
     """So many axes, as many beside each other as the task shows."""
     rows = -(-count // show.COLUMNS)
     figure.set_size_inches(5, rows * (show.HEIGHT + 0.45))
-    cells = figure.subplots(rows, show.COLUMNS, squeeze=False).ravel()
-    for axes in cells[count:]:
-        axes.remove()
-    return list(cells[:count])
+    return [figure.add_subplot(rows, show.COLUMNS, i + 1) for i in range(count)]
 
 
 def explained(figure: Any, model: Subject, rows: NDArray[np.int64]) -> None:
@@ -68,8 +65,9 @@ def explained(figure: Any, model: Subject, rows: NDArray[np.int64]) -> None:
 
 def violations(figure: Any, model: Subject, rows: list[tuple[str, int]]) -> None:
     """Rows before and after a change that should have been answered otherwise."""
+    changes = {name: changed(model, name) for name in dict(rows)}
     for axes, (name, row) in zip(grid(figure, len(rows)), rows, strict=True):
-        (before, after), answers = changed(model, name)
+        (before, after), answers = changes[name]
         show.example(axes, after, row, model.features, before)
         words = " → ".join(pages.cell(answer[row]) for answer in answers)
         axes.set_title(f"{textwrap.fill(name, 78 // show.COLUMNS)}\n{words}", fontsize=7)

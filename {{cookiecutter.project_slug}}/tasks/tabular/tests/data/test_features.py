@@ -100,11 +100,13 @@ def test_a_value_that_the_columns_forbid_is_refused_with_field_and_rule() -> Non
 
 @pytest.mark.row("S7")
 def test_what_no_column_can_hold_is_refused_with_the_field() -> None:
-    for value in (True, [1], {}, float("nan"), float("inf"), 10**400, "x" * 201):
+    values: list[Any] = [True, [1], {}, float("nan"), float("inf"), 10**400, "x" * 201]
+    for value in values:
         with pytest.raises(ValidationError) as error:
             features.Instance.model_validate({"age": value})
         assert error.value.errors()[0]["loc"][0] == "age" and error.value.error_count() == 1
-    for item in ({}, [], None, 5, "age", {"x" * 201: 1}):
+    items: list[Any] = [{}, [], None, 5, "age", {"x" * 201: 1}]
+    for item in items:
         with pytest.raises(ValidationError):
             features.Instance.model_validate(item)
 

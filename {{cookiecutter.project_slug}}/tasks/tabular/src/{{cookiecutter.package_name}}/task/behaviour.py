@@ -164,10 +164,8 @@ def slices(
     for name, values in features.categorical.items():
         masks |= {f"{name} {value}": examples.rows[name] == value for value in values}
     for name, cuts in bands.items():
-        values, ends = examples.rows[name], itertools.pairwise(cuts)
-        masks[f"{name} under {cuts[0]:g}"] = values < cuts[0]
+        values, ends = examples.rows[name], itertools.pairwise([-np.inf, *cuts, np.inf])
         masks |= {f"{name} from {a:g} to {b:g}": (values >= a) & (values < b) for a, b in ends}
-        masks[f"{name} from {cuts[-1]:g}"] = values >= cuts[-1]
     if features.optional:
         masks["a value missing"] = examples.rows[features.names].isna().any(axis=1)
     return {name: np.asarray(mask) for name, mask in masks.items()}
