@@ -116,7 +116,7 @@ def robustness(
     for i, (name, value) in enumerate(attacks.items(), 6):
         axes.plot(i, value / clean, "_", ms=10, mew=3, label=name)
     axes.set(xlabel="severity, and attacks behind it", ylabel="share of the clean score")
-    axes.set_ylim(max(-1, min(0, axes.get_ylim()[0])), 1.08)
+    axes.set(xticks=range(1, 6 + len(attacks)), ylim=(max(-1, min(0, axes.get_ylim()[0])), 1.08))
     figure.legend(fontsize=7, ncols=3, loc="outside lower center", frameon=False)
 
 
