@@ -160,12 +160,13 @@ def slices(
     """Subgroups [n]: each class, each category, each declared band of a number, and rows that lack
     a value.
     """
-    masks: dict[str, Any] = {f"class {name}": examples.label == i for i, name in enumerate(labels)}
-    for name, values in features.categorical.items():
-        masks |= {f"{name} {value}": examples.rows[name] == value for value in values}
+    rows = examples.rows
+    found: dict[str, Any] = {f"class {name}": examples.label == i for i, name in enumerate(labels)}
+    for name, texts in features.categorical.items():
+        found |= {f"{name} {text}": rows[name].to_numpy() == text for text in texts}
     for name, cuts in bands.items():
-        values, ends = examples.rows[name], itertools.pairwise([-np.inf, *cuts, np.inf])
-        masks |= {f"{name} from {a:g} to {b:g}": (values >= a) & (values < b) for a, b in ends}
+        values, ends = rows[name].to_numpy(), itertools.pairwise([-np.inf, *cuts, np.inf])
+        found |= {f"{name} from {a:g} to {b:g}": (values >= a) & (values < b) for a, b in ends}
     if features.optional:
-        masks["a value missing"] = examples.rows[features.names].isna().any(axis=1)
-    return {name: np.asarray(mask) for name, mask in masks.items()}
+        found["a value missing"] = rows[features.names].isna().any(axis=1).to_numpy()
+    return found

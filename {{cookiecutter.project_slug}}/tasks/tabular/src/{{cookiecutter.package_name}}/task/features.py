@@ -201,11 +201,11 @@ def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]
     best at an end. A category counts as its place in the list, a missing or unknown one as the
     place after the last.
     """
-    found: dict[str, NDArray[Any]] = {}
+    found: dict[str, NDArray[np.float64]] = {}
     if features.numeric:
         filled = np.where(inputs["missing"] > 0, features.ranges[0], inputs["numeric"])
-        found = dict(zip(features.numeric, filled.T, strict=True))
-        found["missing values"] = inputs["missing"].sum(axis=1)
+        found = dict(zip(features.numeric, filled.astype(np.float64).T, strict=True))
+        found["missing values"] = inputs["missing"].sum(axis=1, dtype=np.float64)
     for name, block in features.blocks.items():
-        found[name] = _indices(inputs["categorical"][:, block])
-    return {name: values.astype(np.float64) for name, values in found.items()}
+        found[name] = _indices(inputs["categorical"][:, block]).astype(np.float64)
+    return found
