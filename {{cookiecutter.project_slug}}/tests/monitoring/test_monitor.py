@@ -43,7 +43,7 @@ def test_a_clean_stream_raises_no_alarm(
     assert {"statistic", "p", "adjusted", "effect", "words"} <= report["tests"][0].keys()
 
 
-def test_a_spoiled_stream_raises_one_that_says_why(
+def test_a_spoiled_stream_raises_one_that_says_why_and_is_in_the_log(
     settings: Settings, ask: Stream, draw: Draw
 ) -> None:
     ask(draw(300, seed=2, noise=2))
@@ -51,6 +51,11 @@ def test_a_spoiled_stream_raises_one_that_says_why(
     assert (code, report["verdict"], report["alarm"]) == (3, "alarm", True)
     first = "probabilities" if settings.data.labels else "predicted values"
     assert any(reason.startswith(first) for reason in report["reasons"])
+    text = Path("logs/monitor.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    alarm = next(line for line in lines if line["message"] == "alarm")
+    assert alarm["severity"] == "WARNING" and alarm["reasons"]
+    assert lines[-1]["outcome"] == "ok"
 
 
 def test_only_the_newest_window_of_the_champion_counts(
@@ -133,15 +138,3 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(
     request.getfixturevalue("identity")
     with pytest.raises(ValueError, match="start `make serve`"):
         monitor.monitor(settings)
-
-
-def test_every_run_is_in_the_log(settings: Settings, ask: Stream, draw: Draw) -> None:
-    ask(draw(300, seed=2, noise=2))
-    run(settings)
-    lines = [
-        json.loads(line)
-        for line in Path("logs/monitor.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    alarm = next(line for line in lines if line["message"] == "alarm")
-    assert alarm["severity"] == "WARNING" and alarm["reasons"]
-    assert lines[-1]["outcome"] == "ok"

@@ -22,25 +22,19 @@ def report(verdict: str = "alarm", warnings: tuple[str, ...] = ()) -> dict[str, 
     }
 
 
-@pytest.mark.parametrize(
-    ("found", "code", "words"),
-    [
+def test_without_an_honest_alarm_nothing_is_trained(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routine, "retrain", lambda *words, **options: pytest.fail("retrained"))
+    cases = [
         (report("no alarm"), 0, "nothing to do"),
         (report("cannot tell"), 4, "cannot tell: it changed"),
         (report(warnings=("a flood",)), 4, "signs of abuse"),
-    ],
-)
-def test_without_an_honest_alarm_nothing_is_trained(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    found: dict[str, Any],
-    code: int,
-    words: str,
-) -> None:
-    monkeypatch.setattr(routine, "monitor", lambda settings: found)
-    monkeypatch.setattr(routine, "retrain", lambda *words, **options: pytest.fail("retrained"))
-    assert run(settings) == code
-    assert words in last_line()["outcome"]
+    ]
+    for found, code, words in cases:
+        monkeypatch.setattr(routine, "monitor", lambda settings, found=found: found)
+        assert run(settings) == code
+        assert words in last_line()["outcome"]
 
 
 def test_every_run_is_one_line_with_its_number(

@@ -139,7 +139,7 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
     del raw["network"]
     if BASELINE_PLOTS:
         baseline_plots = import_module(BASELINE_PLOTS.name)
-        baseline_plots.draw_all(settings, raw, val.label, {"classical": model[-1]})
+        baseline_plots.draw_all(settings, raw, val.label, model[-1])
     health = read_json(settings.paths.state / HEALTH)
     report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
     write_json(settings.paths.reports / "training.json", report)

@@ -58,8 +58,6 @@ class Kind(Protocol):
     ) -> dict[str, NDArray[Any]]: ...
 
     # evaluation
-    SCORE: str
-    LOSS: str
     ZERO_ONE: bool
     PROMISES: Literal["probabilities", "deviations"]
     SETS: str

@@ -170,7 +170,6 @@ def table(answers: Decisions, label: NDArray[Any], names: list[str]) -> dict[str
 
 # Evaluation
 
-SCORE, LOSS = "accuracy", "share wrong"  # 1 - mean of `row_losses`, and that mean
 ZERO_ONE = True  # a loss is 0 or 1
 PROMISES: Literal["probabilities", "deviations"] = "probabilities"
 SETS = "sets"

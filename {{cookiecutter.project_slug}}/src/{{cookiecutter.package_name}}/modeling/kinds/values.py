@@ -150,7 +150,6 @@ def table(answers: Estimates, label: NDArray[Any], names: list[str]) -> dict[str
 
 # Evaluation
 
-SCORE, LOSS = "R²", "share of the variance left"  # 1 - mean of `row_losses`, and that mean
 ZERO_ONE = False  # a loss is 0 or 1
 PROMISES: Literal["probabilities", "deviations"] = "deviations"
 SETS = "intervals"

@@ -175,15 +175,10 @@ class Features(BaseModel):
         return np.array([(low + high) / 2 for low, high in self.numbers.values()])
 
     @property
-    def low(self) -> NDArray[np.float32]:
-        """Lowest value of each element of "numeric", less the centre, [d]."""
-        lowest = np.array([low for low, _ in self.numbers.values()])
-        return np.asarray(lowest - self.centre, np.float32)
-
-    @property
-    def high(self) -> NDArray[np.float32]:
-        """Highest value of each element of "numeric", less the centre, [d]."""
-        return np.asarray(-self.low, np.float32)
+    def ranges(self) -> NDArray[np.float32]:
+        """Lowest and highest value of each element of "numeric", less the centre, [2, d]."""
+        ends = np.array([*self.numbers.values()]).reshape(-1, 2).T
+        return np.asarray(ends - self.centre, np.float32)
 
     @property
     def may_miss(self) -> NDArray[np.bool_]:
@@ -397,7 +392,7 @@ def from_tensors(
     """
     inputs = {name: values.astype(np.float32) for name, values in tensors.items()}
     if "numeric" in tensors:
-        numbers, width = tensors["numeric"], 2 * features.high.astype(np.float64)
+        numbers, width = tensors["numeric"], np.ptp(features.ranges, axis=0)
         if "numeric" in single and (np.abs(inputs["numeric"] - numbers) > COARSE * width).any():
             raise ValueError("numeric: a float32 would round these numbers: send FP64")
         inputs |= centred(np.where(tensors["missing"] > 0, np.nan, numbers), features)
