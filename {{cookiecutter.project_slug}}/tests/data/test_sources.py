@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def values(rows: pd.DataFrame) -> list[list[Any]]:
     return [
-        [None if value != value else value for value in row]
+        [None if pd.isna(value) else value for value in row]
         for row in rows.astype(object).to_numpy().tolist()
     ]
 
@@ -55,11 +55,82 @@ def test_other_forms_of_a_file_give_the_same_rows(folder: Path) -> None:
     ]
 
 
+LINES = CSV.splitlines()
+
+
+@pytest.mark.row("D2")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("\n".join([*LINES, "10,Bonn,3"]), "mine.csv, line 5: 3 fields where the header has 5"),
+        ("\n".join([*LINES, "10,a,1,2,3,4"]), "mine.csv, line 5: 6 fields where the header has 5"),
+        ('a,left\n"x\ny",1\n2\n', "mine.csv, line 4: 1 fields where the header has 2"),
+        ('a,left\n1,2\n"3,4\n5,6\n', "mine.csv, line 3: 1 fields where the header has 2"),
+        ("a,left,a\n1,2,3\n", "two columns called 'a'"),
+        ("", "mine.csv cannot be read: Empty"),
+        ("a;left\n1;2\n", "it has .'a;left'.; is data.source.separator right"),
+    ],
+)
+def test_no_field_is_shifted_dropped_or_made_up(content: str, words: str, folder: Path) -> None:
+    (folder / "mine.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=words) as caught:
+        sources.table("mine.csv", label="left")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_read_in_its_encoding_or_refused_with_the_setting(folder: Path) -> None:
+    text = "straße,left\nKöln,1\n"
+    (folder / "mine.csv").write_text(text, encoding="cp1252")
+    assert values(sources.table("mine.csv", "left", encoding="cp1252")) == [[0, "Köln", "1"]]
+    for encoding in ("utf-8", "nonsense"):
+        with pytest.raises(ValueError, match=f"not written in {encoding} .*data.source.encoding"):
+            sources.table("mine.csv", "left", encoding=encoding)
+    (folder / "mine.csv").write_text(text, encoding="utf-8-sig")
+    assert [*sources.table("mine.csv", "left").columns] == ["id", "straße", "label"]
+
+
+def test_only_the_empty_field_is_missing(folder: Path) -> None:
+    (folder / "mine.csv").write_text('a,left\nNA,None\n"",null\nnan,x\n', encoding="utf-8")
+    rows = values(sources.table("mine.csv", "left"))
+    assert [row[1:] for row in rows] == [["NA", "None"], [None, "null"], ["nan", "x"]]
+
+
+def test_long_whole_numbers_stay_exact_beside_missing_ones(folder: Path) -> None:
+    long = 9_007_199_254_740_993
+    rows = pd.DataFrame({"key": [long, long + 1], "code": pd.array([long, None], "Int64")})
+    rows.assign(left=[True, None]).to_parquet("mine.parquet")
+    read = sources.table("mine.parquet", "left", id="key")
+    texts = {name: sources.as_text(read[name]).tolist() for name in read}
+    assert texts["id"] == [str(long), str(long + 1)] and texts["code"][0] == str(long)
+    assert texts["label"][0] == "True" and pd.isna(texts["label"][1])
+
+
+@pytest.mark.parametrize(
+    ("text", "decimal", "thousands", "number"),
+    [
+        ("1.234,5", ",", ".", 1234.5),
+        ("-7,25", ",", "", -7.25),
+        ("1,234,567", ".", ",", 1234567),
+        ("1.5", ",", ".", None),
+        ("12.34,5", ",", ".", None),
+        ("nan", ".", "", None),
+        ("NA", ".", "", None),
+        (" 3e2 ", ".", "", 300),
+    ],
+)
+def test_numbers_are_read_with_their_signs(
+    text: str, decimal: str, thousands: str, number: float | None
+) -> None:
+    (value,) = module("data.schema").numbers(pd.Series([text]), decimal, thousands)
+    assert value == number if number is not None else pd.isna(value)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"path": "none.csv"}, "none.csv is no file"),
         ({"path": "mine.txt"}, "must end in .csv"),
+        ({"path": "mine.xlsx"}, "must end in .csv.* save it as CSV"),
         ({"label": "right"}, r"lacks the columns \['right'\]: it has \['key', 'city'"),
         ({"id": "nr"}, r"lacks the columns \['nr'\]"),
         ({"columns": ["age", "height"]}, r"lacks the columns \['height'\]"),
@@ -70,7 +141,8 @@ def test_other_forms_of_a_file_give_the_same_rows(folder: Path) -> None:
 def test_what_does_not_fit_is_said_in_one_line(
     change: dict[str, Any], words: str, folder: Path
 ) -> None:
-    (folder / "mine.txt").write_text(CSV, encoding="utf-8")
+    for name in ("mine.txt", "mine.xlsx"):
+        (folder / name).write_text(CSV, encoding="utf-8")
     with pytest.raises(ValueError, match=words) as caught:
         sources.table(**{"path": "mine.csv", "label": "left", **change})
     assert "\n" not in str(caught.value)

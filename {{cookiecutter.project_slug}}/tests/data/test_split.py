@@ -69,15 +69,13 @@ def test_shares_are_those_of_the_configuration(keys: pd.Series, project: Project
     assert (found != split.assign(keys, rule, seed=2)).mean() > 0.3
 
 
-def test_fractions_must_add_up_and_keys_be_there(keys: pd.Series, project: Project) -> None:
+def test_fractions_must_add_up(keys: pd.Series, project: Project) -> None:
     rule = project.settings().data.split
     wrong = rule.model_copy(
         update={"fractions": {"train": 0.9, "val": 0.2, "calibration": 0, "test": 0}}
     )
     with pytest.raises(ValueError, match="add up to 1"):
         split.assign(keys, wrong, seed=1)
-    with pytest.raises(ValueError, match="row 3 has no value"):
-        split.assign(keys.where(keys.index != 3), rule, seed=1)
 
 
 @pytest.mark.row("D7")
@@ -137,6 +135,7 @@ def test_by_time_the_newest_rows_are_the_test_split(as_date: bool, project: Proj
     time = pd.Timestamp("2024-01-01") + pd.to_timedelta(days, unit="D") if as_date else days
     store(project, rows.assign(time=time))
     loose = ["data.split.max_label_deviation=1", "data.split.max_near_duplicates=1"]
+    loose.append(f"data.allow_absent={project.settings().data.labels}")
     found = made(project, "data.split.time={column: time}", *loose)
     order = days.to_numpy()[rows["id"].map(found) == "test"]
     share = project.settings().data.split.fractions["test"]
@@ -145,6 +144,71 @@ def test_by_time_the_newest_rows_are_the_test_split(as_date: bool, project: Proj
     date = "'2024-02-20'" if as_date else "50"
     fixed = made(project, "data.split.time={" + f"column: time, test_from: {date}" + "}", *loose)
     assert {key for key, name in fixed.items() if name == "test"} == {*rows["id"][days >= 50]}
+
+
+@pytest.mark.row("D7")
+@pytest.mark.parametrize(
+    ("texts", "rule", "order"),
+    [
+        (["31/12/2022", "01/02/2023"], {"format": "%d/%m/%Y"}, [0, 1]),
+        (["999", "1000"], {}, [0, 1]),
+        (["2023-01-02", "2022-12-31T23:00"], {}, [1, 0]),
+        (["2024-01-01T10:00+05:00", "2024-01-01T09:00+01:00"], {}, [0, 1]),
+    ],
+)
+def test_text_is_ordered_as_time(texts: list[str], rule: dict[str, str], order: list[int]) -> None:
+    time = module("settings").Time(column="day", **rule)
+    assert split.times(pd.Series(texts), time).argsort().tolist() == order
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["2024-01-01", "31/12/2023"], "row 1 has '31/12/2023', .*data.split.time.format"),
+        (["soon", "later"], "row 0 has 'soon'"),
+        (["2024-01-01T10:00", "2024-01-01T09:00Z"], "some rows have a time zone"),
+    ],
+)
+def test_text_that_is_no_time_is_refused(texts: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        split.times(pd.Series(texts), module("settings").Time(column="day"))
+
+
+@pytest.mark.row("D7")
+def test_a_class_that_a_split_lacks_stops_the_pipeline(project: Project) -> None:
+    data = project.settings().data
+    if not data.labels:
+        pytest.skip("numbers have no classes")
+    assert (project.run("ingest"), project.run("validate")) == (0, 0)
+    rows = module("data.ingest").read(project.settings())
+    rare = (rows["label"] != data.labels[0]) | (
+        rows.index == (rows["label"] == data.labels[0]).argmax()
+    )
+    store(project, rows[rare].reset_index(drop=True))
+    loose = "data.split.max_label_deviation=1"
+    assert project.run("split", loose) == 1
+    report = module("provenance").read_json(project.settings().paths.reports / "splits.json")
+    assert f"class '{data.labels[0]}' has 1 rows, and none in" in report["faults"][0]
+    assert project.run("split", loose, f"data.allow_absent=['{data.labels[0]}']") == 0
+
+
+@pytest.mark.row("D7")
+def test_feedback_has_no_group_and_no_time(project: Project) -> None:
+    assert (project.run("ingest"), project.run("validate")) == (0, 0)
+    rows = module("data.ingest").read(project.settings())
+    known = rows.index < len(rows) - 20  # the others are feedback
+    store(
+        project,
+        rows.assign(
+            day=pd.Series(rows.index).where(known),
+            group=pd.Series(rows.index % 90).astype(str).where(known),
+        ),
+    )
+    words = ["data.split.time={column: day}", "data.split.key=group"]
+    found = made(
+        project, *words, "data.split.max_label_deviation=1", "data.split.max_near_duplicates=1"
+    )
+    assert {found[key] for key in rows["id"][~known]} == {"train", "val", "calibration"}
 
 
 def test_label_deviation_sees_a_lopsided_split(project: Project) -> None:

@@ -73,7 +73,7 @@ def collect(settings: Settings) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     steps = [_step("source", rows)]
     parts = [typed(part, settings.data) for part in [rows, *feedback_rows(settings.paths.feedback)]]
     rows = pd.concat(parts, ignore_index=True)
-    steps.append(_step("typed, and feedback added", rows))
+    steps.append(_step("feedback added", rows))
     rows["content"] = content_hash(rows)
     return rows, [*steps, _step("hashed", rows)]
 

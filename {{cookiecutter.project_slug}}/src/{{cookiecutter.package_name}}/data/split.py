@@ -56,6 +56,8 @@ def times(values: pd.Series, time: Time) -> pd.Series:
 
     Raises ValueError for what is neither a number nor a date of the format, or of ISO 8601.
     """
+    if pd.api.types.is_datetime64_any_dtype(values):
+        return pd.to_datetime(values, utc=True)
     if not pd.api.types.is_numeric_dtype(values) and time.format is None:
         converted = pd.to_numeric(values, errors="coerce")
         values = converted if converted.notna().equals(values.notna()) else values
