@@ -49,7 +49,7 @@ def methods(model: Subject, content: dict[str, Any]) -> dict[str, Drawer]:
     data, answers, label = model.settings.data, model.answers(), model.test.label
     first, *_ = model.functions.plots(answers, label, data.labels).values()
     drawers: dict[str, Drawer] = {"M3": first}
-    if data.kind == "binary":
+    if len(data.labels) == 2:
         drawers["M3 curves"] = partial(roc_and_precision, answers=answers, label=label)
     if len(data.labels) <= 2:  # of several classes no single number decides
         drawers["M4"] = partial(cost_curve, model=model)
