@@ -19,7 +19,7 @@ LABELS: dict[str, list[str]] = {
 every_kind = pytest.mark.parametrize("kind", KINDS, indirect=True)
 
 
-def having(*kinds: str) -> Any:
+def having(*kinds: str) -> pytest.MarkDecorator:
     """Runs a test for those of the kinds that this project has."""
     return pytest.mark.parametrize("kind", [kind for kind in kinds if kind in KINDS])
 

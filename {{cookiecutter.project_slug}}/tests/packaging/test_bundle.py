@@ -62,7 +62,7 @@ def test_the_bundle_answers_as_the_training_model_does(candidate: str, trained: 
     found = bundle.Bundle.load(trained.settings().paths.bundle)
     assert (
         found.card.candidate == candidate
-        and package.verdicts(found, trained.settings())[0]["number"] < 1e-4
+        and package.verdicts(found, trained.settings())[0].number < 1e-4
     )
     one = package.rows_of(
         module("data.datamodule").load(trained.settings(), "test").inputs, np.arange(1)

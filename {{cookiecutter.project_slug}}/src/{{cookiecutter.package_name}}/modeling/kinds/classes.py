@@ -340,7 +340,7 @@ def set_scores(raw: Floats, label: Labels, rule: Rule) -> Floats:
     return np.asarray(1 - softmax(raw, rule.temperature)[np.arange(len(label)), label])
 
 
-def coverage(answers: Decisions, label: Labels) -> tuple[Floats, Floats]:
+def coverage(answers: Decisions, label: Labels) -> tuple[Any, Any]:
     """Whether each set holds the truth [n], and how large it is [n]."""
     return answers.sets[np.arange(len(label)), label], answers.sets.sum(axis=1)
 

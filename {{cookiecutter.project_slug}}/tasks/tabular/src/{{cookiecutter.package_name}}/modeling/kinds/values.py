@@ -290,7 +290,7 @@ def set_scores(raw: Floats, label: Labels, rule: Rule) -> Floats:
     return np.asarray(np.abs(label - answers.value) / answers.deviation)
 
 
-def coverage(answers: Estimates, label: Labels) -> tuple[Floats, Floats]:
+def coverage(answers: Estimates, label: Labels) -> tuple[Any, Any]:
     """Whether each interval holds the truth [n], and how wide it is [n]."""
     low, high = answers.intervals.T
     return (low <= label) & (label <= high), high - low
