@@ -56,7 +56,8 @@ def losses(bundle: Bundle, test: Examples, scale: float) -> Floats:
     if {name: values.shape[1:] for name, values in inputs.items()} != shapes:
         raise ValueError("it takes other inputs than the present code makes")
     raw, rule = bundle.infer(inputs)["raw"], bundle.card.decision.without_costs()
-    return bundle.kind.row_losses(bundle.kind.decide(raw, rule), test.label, scale)
+    answers = bundle.kind.decide(raw, rule)
+    return np.asarray(bundle.kind.row_losses(answers, test.label, scale))
 
 
 def unseen(settings: Settings, bundle: Bundle, test: Examples) -> Flags:

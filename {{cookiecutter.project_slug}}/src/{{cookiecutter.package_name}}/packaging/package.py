@@ -93,7 +93,7 @@ def parity(bundle: Bundle, candidate: Candidate, test: Examples) -> float:
     """
     trained = bundle.decide(candidate.outputs(test.inputs).raw)
     packaged = bundle.decide(bundle.infer(test.inputs)["raw"])
-    return bundle.kind.difference(trained, packaged, bundle.card.label_scale)
+    return float(bundle.kind.difference(trained, packaged, bundle.card.label_scale))
 
 
 def latency_ratio(bundle: Bundle, example: Inputs) -> float:

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import Project
-from test_compare import call, losses, record
+from test_compare import call, losses, record  # type: ignore[import-not-found]
 
 
 @pytest.mark.row("E10")

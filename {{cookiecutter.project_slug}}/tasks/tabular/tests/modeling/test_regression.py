@@ -1,5 +1,8 @@
 """Answers on a scale."""
 
+import inspect
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,3 +66,19 @@ def test_a_label_that_is_a_value_is_finite_and_in_its_range(
     rule = kinds.of("regression").label_column(data.model_copy(update={"checks": limits}))
     rules = validate.pa.DataFrameSchema({"label": rule})
     assert validate.failures(rules, pd.DataFrame({"label": [3.0, value]})).empty == good
+
+
+def interface(kind: ModuleType) -> dict[str, list[str]]:
+    """What a kind's module gives to the stages: constants, and functions with their parameters."""
+    functions = dict(inspect.getmembers(kind, inspect.isfunction))
+    return {name: list(inspect.signature(f).parameters) for name, f in functions.items()} | {
+        name: [] for name in vars(kind) if name.isupper() and name != "TYPE_CHECKING"
+    }
+
+
+def test_every_kind_gives_the_same_functions() -> None:
+    classes, values = (interface(kinds.of(kind)) for kind in ("binary", "regression"))
+    own = {"softmax", "log_loss", "replace", "_binary_metrics", "finite"}  # of one kind alone
+    assert {k: v for k, v in classes.items() if k not in own} == {
+        k: v for k, v in values.items() if k not in own
+    }
