@@ -50,19 +50,14 @@ def register(settings: Settings, bundle: Bundle) -> "ModelVersion":
     import mlflow
     import numpy as np
     import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
 
     name, card = settings.tracking.registered_model, bundle.card
-    inputs, outputs = (
-        Schema([TensorSpec(np.dtype(t.dtype), t.shape, name) for name, t in tensors.items()])
-        for tensors in (card.inputs, card.outputs)
-    )
+    example = {n: np.zeros((1, *t.shape[1:]), t.dtype) for n, t in card.inputs.items()}
     with tracking.current(settings, "register") as run, mlflow.start_run(run_id=run.id):
         logged = mlflow.onnx.log_model(
             onnx.load(bundle.folder / MODEL),
             name="model",
-            signature=ModelSignature(inputs, outputs),
+            signature=mlflow.models.infer_signature(example, bundle.infer(example)),
             # Asked for, not guessed: that takes minutes.
             pip_requirements=[f"{name}=={number}" for name, number in card.dependencies.items()],
             metadata={"identity": bundle.identity},
