@@ -6,7 +6,9 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from harness import Project, module
+import torch
+import yaml
+from harness import ROOT, Project, module
 from sklearn import metrics as reference
 
 types, kinds, validate = (module(name) for name in ("types", "modeling.kinds", "data.validate"))
@@ -82,3 +84,26 @@ def test_every_kind_gives_the_same_functions() -> None:
     assert {k: v for k, v in classes.items() if k not in own} == {
         k: v for k, v in values.items() if k not in own
     }
+
+
+@pytest.mark.row("T6")
+def test_losses_find_value_and_deviation_and_refuse_classes() -> None:
+    losses, build = module("modeling.losses_of_values"), module("modeling.losses").build_loss
+    for name, pull in (("huber", -1), ("gaussian", -100)):
+        component = yaml.safe_load((ROOT / f"configs/loss/{name}.yaml").read_bytes())
+        loss = build(component, "regression", 2)
+        with pytest.raises(ValueError, match=r"no loss for kind binary \(it takes values"):
+            build(component, "binary", 2)
+        torch.manual_seed(0)
+        label, raw = 3 + 0.5 * torch.randn(4000), torch.zeros(2, requires_grad=True)
+        optimizer = torch.optim.Adam([raw], lr=0.05)
+        for _ in range(400):
+            optimizer.zero_grad()
+            loss(raw.expand(4000, 2), label).backward()
+            optimizer.step()
+        assert raw[0].item() == pytest.approx(3, abs=0.05)
+        assert raw[1].exp().item() == pytest.approx(0.5, abs=0.05)
+        one = torch.zeros(1, 2, requires_grad=True)  # of Huber an outlier pulls no harder
+        (gradient,) = torch.autograd.grad(loss(one, torch.tensor([100.0])), one)
+        assert float(gradient[0, 0]) == pytest.approx(pull)
+    assert isinstance(module("modeling.losses").default("regression"), losses.HuberWithDeviation)

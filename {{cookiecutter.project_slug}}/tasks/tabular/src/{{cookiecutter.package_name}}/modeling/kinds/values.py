@@ -96,7 +96,7 @@ def label_scale(labels: Labels) -> float:
 # Training
 
 
-LOSS_TARGET = f"{__name__.partition('.')[0]}.modeling.losses.HuberWithDeviation"
+LOSS_TARGET = f"{__name__.partition('.')[0]}.modeling.losses_of_values.HuberWithDeviation"
 
 
 def target(label: "Tensor") -> "Tensor":
