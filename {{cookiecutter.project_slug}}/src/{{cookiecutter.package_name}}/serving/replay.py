@@ -25,7 +25,7 @@ from .predictor import Champion, load_live
 BATCH = 50
 TOLERANCE = 1e-4  # of a probability, or of the labels' standard deviation
 Items = list[dict[str, Any]]
-Labels = list[Any]  # names of classes, or numbers
+Pairs = list[tuple[dict[str, Any], Any]]  # an item and its label: the name of a class, or a number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,41 +47,42 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     A value counts as right where the answered interval holds the truth.
     """
     champion, started = load_live(settings.paths.live), time.perf_counter()
-    items, labels = rows(settings, args.split, args.rows)
-    drawn = len(items)
+    drawn = pairs = rows(settings, args.split, args.rows)
     if args.corrupt:
-        items, labels = corrupt(settings, champion, items, labels, args.corrupt)
+        pairs = corrupt(settings, champion, drawn, args.corrupt)
     answers, different = [], ask(args.url, champion, champion.bundle.examples["instances"])[1]
     size = min(BATCH, settings.serving.max_instances)
-    for start in range(0, len(items), size):
-        answered, wrong = ask(args.url, champion, items[start : start + size])
+    for start in range(0, len(pairs), size):
+        items = [item for item, _ in pairs[start : start + size]]
+        answered, wrong = ask(args.url, champion, items)
         answers += answered
         different += wrong
-    pairs = list(zip(answers, labels, strict=True))
-    for answer, label in pairs if args.feedback else []:
-        post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
-    right = sum(champion.bundle.kind.is_right(*pair) for pair in pairs) / len(pairs)
+    right = 0
+    for answer, (_, label) in zip(answers, pairs, strict=True):
+        right += champion.bundle.kind.is_right(answer, label)
+        if args.feedback:
+            post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
     report = {
         **{name: getattr(args, name) for name in ("url", "split", "feedback")},
-        "rows": len(items),
+        "rows": len(pairs),
         "corruption": args.corrupt,
-        "left_out": drawn - len(items),
+        "left_out": len(drawn) - len(pairs),
         "different": different,
-        "right": right,
-        "abstained": sum(answer["abstain"] for answer in answers) / len(items),
+        "right": right / len(pairs),
+        "abstained": sum(answer["abstain"] for answer in answers) / len(pairs),
         "seconds": round(time.perf_counter() - started, 3),
         "provenance": stamp(settings, "serve", champion.bundle.identity),
     }
     write_json(settings.paths.reports / "replay.json", report)
-    what = f"{len(items)} rows of {args.split}"
+    what = f"{len(pairs)} rows of {args.split}"
     if args.corrupt:
         what += f" under {args.corrupt}, which made {report['left_out']} more invalid"
-    verdict = f"{right:.3f} right, {different} answers differ from the bundle's own"
+    verdict = f"{report['right']:.3f} right, {different} answers differ from the bundle's own"
     print(f"replay: {what}: {verdict}", file=sys.stderr)
     return 1 if different else 0
 
 
-def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
+def rows(settings: Settings, split: str, count: int) -> Pairs:
     """Request items and true labels of up to `count` rows, without repetition."""
     import pandas as pd
 
@@ -94,13 +95,11 @@ def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
         raise ValueError("--rows must be at least 1")
     table = pd.read_parquet(path)
     chosen = table.sample(min(count, len(table)), random_state=settings.seed).to_dict("records")
-    return [row_to_instance(row) for row in chosen], [row["label"] for row in chosen]
+    return [(row_to_instance(row), row["label"]) for row in chosen]
 
 
-def corrupt(
-    settings: Settings, champion: Champion, items: Items, labels: Labels, text: str
-) -> tuple[Items, Labels]:
-    """Items under a corruption of the perturbation test, NAME:SEVERITY, and their labels; invalid
+def corrupt(settings: Settings, champion: Champion, pairs: Pairs, text: str) -> Pairs:
+    """Items under a corruption of the perturbation test, NAME:SEVERITY, with their labels; invalid
     ones are left out.
     """
     from ..task.behaviour import declare
@@ -110,16 +109,16 @@ def corrupt(
     if name not in perturbations or severity not in tuple("12345"):
         names = ", ".join(perturbations)
         raise ValueError(f"--corrupt {text!r}: write NAME:SEVERITY, 1 to 5, with one of {names}")
-    inputs = champion.decode([Instance.model_validate(item) for item in items])
+    inputs = champion.decode([Instance.model_validate(item) for item, _ in pairs])
     changed = perturbations[name](inputs, int(severity), np.random.default_rng(settings.seed))
-    valid = []
-    for item, label in zip(inputs_to_instances(changed, champion.features), labels, strict=True):
+    items, valid = inputs_to_instances(changed, champion.features), []
+    for item, (_, label) in zip(items, pairs, strict=True):
         with suppress(ValueError):
             check_instance(Instance.model_validate(item), champion.features)
             valid.append((item, label))
     if not valid:
         raise ValueError(f"--corrupt {text!r} makes every row invalid: choose a lower severity")
-    return [item for item, _ in valid], [label for _, label in valid]
+    return valid
 
 
 def ask(url: str, champion: Champion, items: Items) -> tuple[Items, int]:
