@@ -61,3 +61,9 @@ def test_train_without_pipeline_is_hydras_own_command_line(trained: Project) -> 
         done = call("train", key.get(wrong, "optimizer=nonsense"), folder=trained.folder)
         assert done.returncode != 0
         assert "Traceback" not in done.stderr and wrong in done.stderr
+
+
+def test_what_was_renamed_names_its_successor(capsys: pytest.CaptureFixture[str]) -> None:
+    for old, new in module("settings").RENAMED.items():
+        assert module("__main__").main([old] if "=" not in old else ["pipeline", old]) == 2
+        assert capsys.readouterr().err == f"error: {old} is {new} now\n"

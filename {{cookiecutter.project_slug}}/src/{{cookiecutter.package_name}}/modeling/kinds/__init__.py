@@ -7,6 +7,7 @@ they import torch only where they train.
 """
 
 import importlib
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +27,7 @@ def installed() -> list[settings.Kind]:
     return [kind for kind, module in MODULES.items() if module in modules]
 
 
+@cache
 def of(kind: settings.Kind) -> Kind:
     """The module of a kind. Raises ValueError where this project was generated without it."""
     if kind not in installed():
