@@ -40,11 +40,6 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def is_for_people(record: logging.LogRecord) -> bool:
-    """The start and the end of a stage go to the file alone: the terminal has its own line."""
-    return "event" not in getattr(record, "fields", {})
-
-
 def get(stage: str, folder: Path = LOGS) -> logging.Logger:
     """The logger of a stage, set up on first use; its file rotates at 5 MB and keeps three older
     ones.
@@ -58,10 +53,10 @@ def get(stage: str, folder: Path = LOGS) -> logging.Logger:
         file.setFormatter(JsonFormatter())
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("  %(message)s"))
-        terminal.addFilter(is_for_people)
+        terminal.setLevel(logging.INFO)  # start and end are for the file alone
         logger.addHandler(file)
         logger.addHandler(terminal)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG)
         logger.propagate = False
     return logger
 
@@ -129,7 +124,7 @@ def stage(name: str) -> Iterator[logging.Logger]:
     terminal. It failed if it raised or logged an error.
     """
     logger, started, worst = get(name), time.perf_counter(), Worst()
-    logger.info("start", extra={"fields": {"event": "start"}})
+    logger.debug("start", extra={"fields": {"event": "start"}})
     logger.addHandler(worst)
     end: dict[str, Any] = {"event": "end"}
     try:
@@ -142,5 +137,5 @@ def stage(name: str) -> Iterator[logging.Logger]:
         logger.removeHandler(worst)
         seconds, outcome = time.perf_counter() - started, "failed" if worst.failed else "ok"
         fields = {**end, "outcome": outcome, "seconds": round(seconds, 2)}
-        logger.info(outcome, extra={"fields": fields})
+        logger.debug(outcome, extra={"fields": fields})
         print(f"{'✗' if worst.failed else '✔'} {name} {seconds:.1f} s", file=sys.stderr)

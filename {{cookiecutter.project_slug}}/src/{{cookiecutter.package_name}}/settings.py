@@ -77,6 +77,8 @@ METRICS: dict[Kind, list[str]] = {
 SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}
 """1 - mean loss per row."""
 LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle", "huber"}
+
+
 # What was called otherwise in an earlier version: a verb, a choice or a key, and its name today.
 RENAMED = {
     "augmentation=none": "augmentation=null",

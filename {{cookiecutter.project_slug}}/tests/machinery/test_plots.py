@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 from harness import Project, module
+from kinds import KINDS, having
 
 kinds, types, pages = (module(name) for name in ("modeling.kinds", "types", "pages"))
 
 
 @pytest.mark.row("M3", "E7")
-@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+@having(*KINDS)
 def test_every_kind_draws_its_answers_the_same_way_twice(kind: str) -> None:
     rng, columns = np.random.default_rng(0), 3 if kind == "multiclass" else 2
     raw, labels = rng.normal(size=(60, columns)), ["low", "middle", "high"][:columns]
@@ -19,7 +20,7 @@ def test_every_kind_draws_its_answers_the_same_way_twice(kind: str) -> None:
 
 
 @pytest.mark.row("M4")
-@pytest.mark.parametrize("kind", ["binary", "regression"])
+@having("binary", "regression")
 def test_the_stored_rule_is_among_the_others(kind: str) -> None:
     raw, rule = np.random.default_rng(0).normal(size=(60, 2)), types.Rule(threshold=0.3, shift=0.5)
     answers = kinds.of(kind).decide(raw, rule)

@@ -13,7 +13,7 @@ from harness import ROOT, module
 from torch import nn
 
 pytestmark = pytest.mark.row("T6")
-LOSSES = ["cross_entropy", "default", "focal", "gaussian", "huber", "label_smoothing"]
+LOSSES = ["cross_entropy", "default", "focal", "label_smoothing"]
 
 
 def choice(group: str, name: str, **changed: object) -> dict[str, Any]:
@@ -102,13 +102,6 @@ def test_every_scheduler_sets_the_rates_it_is_named_for(settings: Any) -> None:
 def test_every_loss_trains_what_it_is_for_and_refuses_the_other(name: str, settings: Any) -> None:
     component = choice("loss", name, **({"kind": "binary"} if name == "default" else {}))
     build = module("modeling.losses").build_loss
-    if name in ("gaussian", "huber"):
-        build(component, "regression", 2)
-        with pytest.raises(
-            ValueError, match=r"no loss for kind binary \(it takes values.*try `loss=default`"
-        ):
-            train(settings, loss=component)
-        return
     seen, _ = train(settings, loss=component)
     assert seen.losses[-1] < 0.9 * seen.losses[0]
     with pytest.raises(ValueError, match="no loss for kind regression"):
@@ -127,12 +120,6 @@ def test_losses_pull_in_the_direction_they_are_chosen_for(settings: Any) -> None
         plain
     )  # what is easy counts less
     assert pull(nn.CrossEntropyLoss(label_smoothing=0.1)) > 0  # too sure
-    raw, far = torch.zeros(1, 2, requires_grad=True), torch.tensor([100.0])
-    huber = torch.autograd.grad(losses.HuberWithDeviation()(raw, far), raw)[0][0, 0]
-    gaussian = torch.autograd.grad(losses.GaussianLoss()(raw, far), raw)[0][0, 0]
-    assert float(huber) == pytest.approx(-1) and float(gaussian) == pytest.approx(
-        -100
-    )  # an outlier pulls no harder
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def draw_all(
     data, answers, label = model.settings.data, model.answers(), model.test.label
     first, *_ = model.functions.plots(answers, label, data.labels).values()
     drawers: dict[str, Drawer] = {"M3": first}
-    if data.kind == "binary":
+    if len(data.labels) == 2:
         stored = content["metrics"][content["candidate"]]["test"]
         drawers["M3 curves"] = partial(curves, answers=answers, label=label, stored=stored)
     if len(data.labels) <= 2:  # of several classes no single number decides

@@ -207,7 +207,7 @@ class Sweep:
         kind = kinds.of(settings.data.kind)
         metrics = kind.metrics(kind.decide(raw, Rule()), val.label)
         record.metrics(metrics, "val.")
-        return metrics[self.metric]
+        return float(metrics[self.metric])
 
     def watch(self, trial: "Trial") -> "Callback":
         """Reports every epoch and ends the trial where the pruner, the time or the goal says so."""
