@@ -17,15 +17,13 @@ from filelock import FileLock
 from .. import logs, tracking
 from ..params import compose
 from ..provenance import data_version
-from ..settings import LOWER_IS_BETTER, Dimension, Settings, parse
+from ..settings import LEARNS, LOWER_IS_BETTER, Dimension, Settings, parse
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from optuna import Study, Trial
     from optuna.trial import BaseTrial, FrozenTrial
 
-# What a space may name: all else, scores do not depend on.
-LEARNS = ("augmentation", "loss", "model", "optimizer", "scheduler", "trainer", "training")
 DONE = ("COMPLETE", "PRUNED")
 
 
@@ -140,7 +138,6 @@ class Sweep:
         self.study.optimize(
             self.try_one,
             n_trials=2 * self.search.max_trials,  # where each of them fails
-            timeout=max(0.0, self.deadline - time.time()),
             catch=(Exception,),
             callbacks=[self.tell],
         )
@@ -172,26 +169,22 @@ class Sweep:
             reason = str(error) if state == "PRUNED" else f"{type(error).__name__}: {error}"
             trial.set_user_attr("reason", reason[:300])
             record.tags({"state": state, "reason": reason[:300]})
-            record.finish("FINISHED" if state == "PRUNED" else "FAILED")
+            if state == "PRUNED":
+                record.finish()
             raise
 
     def score(self, trial: "Trial", record: tracking.Run) -> float:
-        from ..data.datamodule import load
-        from ..modeling import kinds
         from ..modeling.candidates import NetworkCandidate
-        from ..training.fit import fit_network
-        from ..types import Rule
+        from ..training import fit
 
         settings = configured(with_values(self.overrides, trial.params))
         record.params(settings.model_dump(mode="json"))
-        settings = settings.below(self.settings.paths.state / "sweep" / record.key)
+        folder = settings.paths.state / "sweep" / record.key
         try:
-            network = fit_network(settings, record, callbacks=[self.watch(trial)])
+            network = fit.fit_network(settings.below(folder), record, callbacks=[self.watch(trial)])
         finally:
-            shutil.rmtree(settings.paths.state.parent, ignore_errors=True)
-        val = load(settings, "val")
-        kind, raw = kinds.of(settings.data.kind), NetworkCandidate(network).outputs(val.inputs).raw
-        metrics = kind.metrics(kind.decide(raw, Rule()), val.label)
+            shutil.rmtree(folder, ignore_errors=True)
+        metrics = fit.score(settings, NetworkCandidate(network), "val")
         record.metrics(metrics, "val.")
         return metrics[self.metric]
 
@@ -214,7 +207,7 @@ class Sweep:
             if time.time() > self.deadline:
                 raise TrialPruned("the time budget is spent")
 
-        return LambdaCallback(on_validation_end=after_epoch, on_train_batch_end=after_batch)
+        return LambdaCallback(on_train_epoch_end=after_epoch, on_train_batch_end=after_batch)
 
     def tell(self, study: "Study", trial: "FrozenTrial") -> None:
         """A line for each trial; ends the search at a budget or the goal."""

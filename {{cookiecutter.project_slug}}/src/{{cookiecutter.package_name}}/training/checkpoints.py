@@ -19,21 +19,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from .. import logs, tracking
 from ..provenance import read_json, sha256, stage_code, write_json
-from ..settings import Settings
+from ..settings import LEARNS, Settings
 
 BEST, CLAIM = "best.ckpt", "run.json"
-# Sections of the configuration that the weights follow from.
-SECTIONS = {
-    "seed",
-    "data",
-    "augmentation",
-    "model",
-    "optimizer",
-    "scheduler",
-    "loss",
-    "trainer",
-    "training",
-}
 
 
 def state_folder(settings: Settings) -> Path:
@@ -89,7 +77,7 @@ def fingerprint(settings: Settings) -> str:
     """SHA-256 over what the weights follow from: configuration, code, data and PyTorch. It is of
     this folder too, for Lightning's checkpoints name each other by path.
     """
-    values = settings.model_dump(mode="json", include=SECTIONS)
+    values = settings.model_dump(mode="json", include={"seed", "data", *LEARNS})
     splits = [sha256(path) for path in sorted(settings.paths.splits.glob("*.parquet"))]
     folder = str(state_folder(settings).resolve())
     content = [values, stage_code("train"), splits, torch.__version__, L.__version__, folder]

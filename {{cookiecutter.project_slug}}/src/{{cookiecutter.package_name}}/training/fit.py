@@ -18,10 +18,13 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from ..data.datamodule import DataModule, label_scale, load
+from ..modeling import kinds
+from ..modeling.candidates import Candidate
 from ..modeling.module import Module, build_network
 from ..provenance import write_json
 from ..settings import Settings
 from ..tracking import Run
+from ..types import Rule
 from . import checkpoints
 from .health import Health
 from .loggers import loggers
@@ -77,6 +80,13 @@ def fit_network(
     if run:
         write_json(settings.paths.state / HEALTH, health.report())
     return module.network.eval().cpu()
+
+
+def score(settings: Settings, model: Candidate, split: str) -> dict[str, float]:
+    """Every metric of a model's plain decisions on a split."""
+    kind, examples = kinds.of(settings.data.kind), load(settings, split)
+    answers = kind.decide(model.outputs(examples.inputs).raw, Rule())
+    return kind.metrics(answers, examples.label)
 
 
 def setup(settings: Settings) -> None:

@@ -112,7 +112,8 @@ class Health(Callback):
         self.epoch, self.rows, self.clock = {}, 0, time.perf_counter()
         self.before = weights(module)[-1].detach().clone()
 
-    on_train_start = on_train_epoch_start  # inside an epoch that a checkpoint goes on with
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.on_train_epoch_start(trainer, module)  # inside an epoch that a checkpoint goes on with
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
