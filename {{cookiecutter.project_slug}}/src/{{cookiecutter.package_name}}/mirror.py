@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Param
+from mlflow.entities import Param, RunTag
 
 from . import logs
 from .settings import Settings
@@ -52,14 +52,12 @@ def deliver(settings: Settings, must: bool = False) -> int:
 
 def mirror(local: MlflowClient, server: MlflowClient, experiment: str) -> int:
     """Copies what is marked, parents first, and returns the number of runs."""
-    runs = {}
-    for tag in (SENDING, UNSENT):
-        query = f"tags.`{tag}` = 'true'"
-        for marked in local.search_runs([experiment_id(local, experiment)], query):
-            runs[marked.info.run_id] = marked.info.start_time
-    for local_id in sorted(runs, key=lambda local_id: runs[local_id]):
+    home, order = experiment_id(local, experiment), ["start_time"]
+    runs = local.search_runs([home], max_results=50_000, order_by=order)
+    marked = [run.info.run_id for run in runs if {SENDING, UNSENT} & run.data.tags.keys()]
+    for local_id in marked:
         copy(local, server, experiment, local_id)
-    return len(runs)
+    return len(marked)
 
 
 def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: str) -> None:
@@ -84,9 +82,7 @@ def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: s
         home = experiment_id(server, experiment)
         target = server.create_run(home, info.start_time, wanted, info.run_name)
     target_id = target.info.run_id
-    # Those that are new or have changed, one by one: MLflow takes a hundred at once at most.
-    for name, text in wanted.items() - target.data.tags.items():
-        server.set_tag(target_id, name, text)
+    server.log_batch(target_id, tags=[RunTag(name, text) for name, text in wanted.items()])
     send_values(local, server, source, target_id)
     send_files(server, source, target_id, since)
     if info.status == "RUNNING":
@@ -101,14 +97,11 @@ def send_values(local: MlflowClient, server: MlflowClient, source: Any, target_i
 
     MLflow keeps values of equal name, step and time once, so all of them are sent each time.
     """
-    params = [Param(name, text) for name, text in source.data.params.items()]
-    for i in range(0, len(params), 100):
-        server.log_batch(target_id, params=params[i : i + 100])
     metrics = []
     for name in source.data.metrics:
         metrics += local.get_metric_history(source.info.run_id, name)
-    for i in range(0, len(metrics), 1000):
-        server.log_batch(target_id, metrics=metrics[i : i + 1000])
+    params = [Param(name, text) for name, text in source.data.params.items()]
+    server.log_batch(target_id, metrics=metrics, params=params)
 
 
 def send_files(server: MlflowClient, source: Any, target_id: str, since: float) -> None:

@@ -80,7 +80,7 @@ def test_two_runs_differ_in_inputs_and_score(
     assert report["verdict"].startswith("a is worse than b: accuracy -0.1000")
     assert "a is worse than b" in capsys.readouterr().out
     page = Path("reports/compare.html").read_text(encoding="utf-8")
-    assert "training.batch_size" in page and "A is worse than b" in page
+    assert "training.batch_size" in page and "a is worse than b" in page
     assert not re.search(r"(src|href)=|url\(|@import|<script", page)
 
 

@@ -177,26 +177,24 @@ def test_a_failing_trial_does_not_end_the_search_and_all_failing_do(ready: Proje
     assert states == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]  # only the complete ones count
 
 
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"model.widht": {"choices": [1]}}, r"model\.widht"),
+    ({"model.width": {"low": 9, "high": 3}}, "low <= high"),
+    ({"model.width": {"low": 0, "high": 9, "log": True}}, "low"),
+    ({"model.width": {"low": 1, "high": 9, "choices": [1]}}, "needs `choices`, or `low` and"),
+    ({"optimizer": {"choices": ["adamw", "nonsense"]}}, "nonsense"),
+    ({"training.batch_size": {"choices": [8, "many"]}}, r"training\.batch_size"),
+    ({"data.split.time": {"choices": [1]}}, "nothing that training depends on"),
+    ({}, "at least one key"),
+]
+
+
 @pytest.mark.row("T7")
-@pytest.mark.parametrize(
-    ("space", "message"),
-    [
-        ({"model.widht": {"choices": [1]}}, r"model\.widht"),
-        ({"model.width": {"low": 9, "high": 3}}, "low <= high"),
-        ({"model.width": {"low": 0, "high": 9, "log": True}}, "low"),
-        ({"model.width": {"low": 1, "high": 9, "choices": [1]}}, "needs `choices`, or `low` and"),
-        ({"optimizer": {"choices": ["adamw", "nonsense"]}}, "nonsense"),
-        ({"training.batch_size": {"choices": [8, "many"]}}, r"training\.batch_size"),
-        ({"data.split.time": {"choices": [1]}}, "nothing that training depends on"),
-        ({}, "at least one key"),
-    ],
-)
-def test_a_wrong_space_is_told_before_anything_runs(
-    space: Any, message: str, ready: Project
-) -> None:
-    asked = overrides(space=space)
-    with pytest.raises(ValueError, match=message):
-        sweep(asked)
+def test_a_wrong_space_is_told_before_anything_runs(ready: Project) -> None:
+    for space, message in WRONG:
+        asked = overrides(space=space)
+        with pytest.raises(ValueError, match=message):
+            sweep(asked)
     assert not Path("store/search.db").exists()
 
 

@@ -80,14 +80,14 @@ def refused_models(settings: Settings, client: "MlflowClient", before: float) ->
     needed = {d["previous"] for d in decisions}
     needed |= {d["version"] for d in decisions if d["action"] == "promote"}
     versions = client.search_model_versions(f"name = '{name}'")
-    aliases = client.get_registered_model(name).aliases.values() if versions else []
+    if versions:
+        needed |= {*client.get_registered_model(name).aliases.values()}
     return [
         v
         for v in versions
         if v.tags.get("decision", "").startswith(("refuse", "cannot tell"))
         and v.creation_timestamp < before
-        and v.version not in aliases
-        and registry.label(v) not in needed
+        and not {v.version, registry.label(v)} & needed
     ]
 
 
@@ -105,13 +105,13 @@ def old_runs(settings: Settings, client: "MlflowClient", before: float, newest: 
     """Ids of trainings, and of what lies below them, that ended before a time (ms) and that neither
     the registry nor the audit log nor reports/ names.
     """
-    experiment: Any = client.get_experiment_by_name(settings.tracking.experiment)
+    experiment = tracking.experiment_id(client, settings.tracking.experiment)
     versions = client.search_model_versions(f"name = '{settings.tracking.registered_model}'")
     needed = {v.run_id for v in versions} | {d["run_id"] for d in registry.decisions(settings)}
     report = settings.paths.reports / tracking.RUN_FILE
     if report.is_file():
         needed.add(read_json(report)["record"])
-    runs = client.search_runs([experiment.experiment_id], max_results=50_000)  # newest first
+    runs = client.search_runs([experiment], max_results=50_000)  # newest first
     parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
     kept = {*[run_id for run_id, parent in parents.items() if not parent][:newest]}
     for run in runs:

@@ -62,15 +62,16 @@ def find(settings: Settings, name: str) -> Any:
     training = tracking.client(settings).get_run(parent)
     tags, status = training.data.tags, training.info.status
     commit = tags.get("code.commit", "none")
-    problem = ""
-    if "candidate" not in tags or "restored" in tags:
-        problem = "only trainings record all of their inputs"
-    elif status != "FINISHED":
-        problem = f"it is {status}, and only a finished run can"
-    elif not git("rev-parse", "--verify", "--quiet", f"{commit}^0"):
-        problem = f"its commit {commit[:8]} is not in this repository: try `git fetch --all`"
-    if problem:
-        raise ValueError(f"run {name} cannot be reproduced: {problem}")
+    problems = {
+        "only trainings record all of their inputs": "candidate" not in tags or "restored" in tags,
+        f"it is {status}, and only a finished run can": status != "FINISHED",
+        f"its commit {commit[:8]} is not in this repository: try `git fetch --all`": not git(
+            "rev-parse", "--verify", "--quiet", f"{commit}^0"
+        ),
+    }
+    for problem, applies in problems.items():
+        if applies:
+            raise ValueError(f"run {name} cannot be reproduced: {problem}")
     return training
 
 
@@ -79,14 +80,14 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
     evaluated. Raises ValueError where DVC does not have the data.
     """
     client, settings, tags = tracking.client(tree.settings), tree.settings, training.data.tags
-    patch, composed = (client.download_artifacts(training.info.run_id, p) for p in (PATCH, CONFIG))
-    params = tree.project / PARAMS
-    paths = yaml.safe_load(params.read_text("utf-8"))["paths"]
-    config = yaml.safe_load(Path(composed).read_text("utf-8"))
-    config["paths"], config["tracking"]["uri"] = paths, f"sqlite:///{tree.project}/mlflow.db"
+    patch, config = (client.download_artifacts(training.info.run_id, p) for p in (PATCH, CONFIG))
+    params, paths = tree.project / PARAMS, settings.paths
+    values = yaml.safe_load(Path(config).read_text("utf-8"))
+    values["paths"] = yaml.safe_load(params.read_text("utf-8"))["paths"]
+    values["tracking"]["uri"] = f"sqlite:///{tree.project}/mlflow.db"
     run_git("apply", "--allow-empty", "--whitespace=nowarn", patch, cwd=tree.project)
-    params.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-    data, lock = [paths["raw"], paths["splits"]], (tree.project / "dvc.lock").read_text("utf-8")
+    params.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    data, lock = [str(paths.raw), str(paths.splits)], (tree.project / "dvc.lock").read_text("utf-8")
     if not all(tags[f"dvc.{path}"] in lock for path in data):
         raise ValueError("that run's data was not what its dvc.lock says: it is lost")
     if tree.call("dvc", "checkout", *data, accepted=(0, 1, 255)):
@@ -94,10 +95,9 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
     tree.call(settings.project.package, "train", "--pipeline")
     if any(name.startswith("test.") for name in recorded.metrics):
         tree.call(settings.project.package, "evaluate")
-    own = settings.tracking.model_copy(update=config["tracking"])
-    runs = read_json(tree.project / paths["reports"] / tracking.RUN_FILE)["runs"]
-    candidate = recorded.inputs["candidate"]
-    return read(settings.model_copy(update={"tracking": own}), runs[candidate])
+    runs = read_json(tree.project / paths.reports / tracking.RUN_FILE)["runs"]
+    again = settings.changed("tracking", uri=values["tracking"]["uri"])
+    return read(again, runs[recorded.inputs["candidate"]])
 
 
 def count_differences(recorded: dict[str, float], again: dict[str, float]) -> int:

@@ -94,8 +94,8 @@ def recipe(variants: Variants, shift: str = "", severity: int = 3, rank: int = 4
         return shifts[shift](inputs, severity, np.random.default_rng([settings.seed, seed]))
 
     costs = size(pretrained)
-    variants.notes.append(f"inputs changed: {shift}, severity {severity}, rank {rank}")
-    variants.add("pretrained", raw(pretrained), {"trained": 0, "KiB": costs["KiB"]}, change)
+    name = f"pretrained, on {shift} {severity}"
+    variants.add(name, raw(pretrained), {"trained": 0, "KiB": costs["KiB"]}, change)
     for name, network in networks.items():
         module = Shifted(settings, network, label_scale(settings))
         module.change = change

@@ -58,11 +58,10 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
         find(name)(variants, **options)
         content = {"recipe": name, "options": options, "overrides": overrides}
         path = settings.paths.reports / f"recipe-{name}.json"
-        write_json(path, content | {"rows": variants.rows, "notes": variants.notes})
+        write_json(path, content | {"rows": variants.rows})
         record.artifacts([path], "reports")
-        table = pages.table(relative(variants.rows))
+        table = pages.table(variants.rows)
         pages.print_table(f"recipe {name}", table.columns, table.rows)
-        print("\n".join(variants.notes))
     return 0
 
 
@@ -131,7 +130,6 @@ class Variants:
     record: tracking.Run
     folder: Path
     rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     def examples(self, split: str) -> Examples:
         from ..data.datamodule import load
@@ -219,16 +217,3 @@ def latency(outputs: Raw, inputs: Inputs) -> Row:
         times = timeit.repeat(lambda: outputs(batch), number=1, repeat=100)  # noqa: B023
         row[f"ms for {n}"] = 1000 * median(times)
     return row
-
-
-def relative(rows: list[Row]) -> list[Row]:
-    """For the terminal: each figure with its ratio to the plain run's."""
-    import pandas as pd
-
-    table = pd.DataFrame(rows).set_index("variant").apply(pd.to_numeric)
-    ratios = table / table.iloc[0]
-    cells: pd.DataFrame = table.map("{:.4g}".format) + ratios.map(" (x{:.2f})".format)
-    return [
-        {str(key): value for key, value in row.items()}
-        for row in cells.reset_index().to_dict("records")
-    ]

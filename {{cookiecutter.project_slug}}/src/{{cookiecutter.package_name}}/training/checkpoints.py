@@ -41,21 +41,15 @@ class Reseed(Callback):
 
 def callbacks(settings: Settings) -> list[Callback]:
     """Keep the best checkpoint, those of the last two epochs, and one inside of a long epoch."""
-    folder, interval = (
-        state_folder(settings),
-        timedelta(seconds=settings.training.checkpoint_seconds),
-    )
-
-    def checkpoint(name: str, **options: Any) -> ModelCheckpoint:
-        options |= {"auto_insert_metric_name": False, "enable_version_counter": False}
-        return ModelCheckpoint(folder, name, **options)
-
-    return [
-        Reseed(settings.seed),
-        checkpoint("best", monitor="val/loss"),
-        checkpoint("{epoch:04d}", monitor="epoch", mode="max", save_top_k=2),
-        checkpoint("inside", train_time_interval=interval),
-    ]
+    options: dict[str, dict[str, Any]] = {
+        "best": {"monitor": "val/loss"},
+        "{epoch:04d}": {"monitor": "epoch", "mode": "max", "save_top_k": 2},
+        "inside": {"train_time_interval": timedelta(seconds=settings.training.checkpoint_seconds)},
+    }
+    common: Any = {"auto_insert_metric_name": False, "enable_version_counter": False}
+    folder = state_folder(settings)
+    savers = [ModelCheckpoint(folder, name, **values, **common) for name, values in options.items()]
+    return [Reseed(settings.seed), *savers]
 
 
 def newest(folder: Path) -> Path | None:

@@ -1,6 +1,7 @@
 """Fits the network with Lightning: module, data, callbacks, trainer."""
 
 import logging
+import re
 import shutil
 import sys
 import warnings
@@ -8,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -22,7 +23,7 @@ from ..modeling import kinds
 from ..modeling.candidates import Candidate
 from ..modeling.module import Module, build_network
 from ..provenance import write_json
-from ..settings import Settings
+from ..settings import SCORE, Settings
 from ..tracking import Run
 from ..types import Rule
 from . import checkpoints
@@ -30,6 +31,15 @@ from .health import Health
 from .loggers import loggers
 
 HEALTH = "health.json"
+SHOWN = ("/loss", *SCORE.values())  # of the metrics, on the line of an epoch
+NOT_HERE = (  # warnings
+    ".*does not have many workers.*",  # batches are cut from tensors in memory
+    ".*number of training batches.*smaller than the logging interval.*",
+    "Checkpoint directory .* exists and is not empty.*",  # to resume from
+    ".*your dataloader is not resumable.*",  # it finds its place by the trainer
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    "Found .* in eval mode",  # layers that a recipe has frozen
+)
 HAS_PANEL = find_spec(f"{__package__}.panel") is not None  # a lean project has none
 
 
@@ -40,12 +50,10 @@ def build_module(settings: Settings) -> Module:
     if adapt is not None:  # it takes means and scales from the training data
         examples = load(settings, "train")
         adapt(examples.inputs, examples.label)
-    if settings.trainer.batches_per_step == 1:
-        return Module(settings, network, label_scale(settings))
-    chunked: Module = import_module(".throughput", __package__).ChunkModule(
-        settings, network, label_scale(settings)
-    )
-    return chunked
+    module: Any = Module
+    if settings.trainer.batches_per_step > 1:
+        module = import_module(".throughput", __package__).ChunkModule
+    return cast(Module, module(settings, network, label_scale(settings)))
 
 
 def fit_network(
@@ -101,13 +109,7 @@ def setup(settings: Settings) -> None:
 def quiet() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # batches are cut from tensors in memory
-        ".*number of training batches.*smaller than the logging interval.*",
-        "Checkpoint directory .* exists and is not empty.*",  # to resume from
-        ".*your dataloader is not resumable.*",  # it finds its place by the trainer
-        ".*isinstance\\(treespec, LeafSpec\\).*",
-    ):
+    for message in NOT_HERE:
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -115,17 +117,14 @@ class EpochLines(Callback):
     """One line per epoch, for terminals that cannot redraw a progress bar."""
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Module)
-        names = ("train/loss", "val/loss", module.score.replace("train", "val"))
-        values = trainer.callback_metrics
-        shown = " ".join(f"{name} {float(values[name]):.4f}" for name in names if name in values)
-        print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {shown}", file=sys.stderr)
+        values = trainer.callback_metrics.items()
+        line = " ".join(f"{name} {float(v):.4f}" for name, v in values if name.endswith(SHOWN))
+        print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {line}", file=sys.stderr)
 
 
 def standard_callbacks(settings: Settings, run: Run | None, with_logger: bool) -> list[Callback]:
     """Those of `training.callbacks`, and what the template is built on: checkpoints and records."""
-    components = [c for c in settings.training.callbacks.values() if c is not None]
-    callbacks: list[Callback] = [instantiate(component) for component in components]
+    callbacks: list[Callback] = [instantiate(c) for c in settings.training.callbacks.values() if c]
     if run and not bar(settings):
         callbacks.append(EpochLines())
     if with_logger:
@@ -170,8 +169,7 @@ def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None)
         text = f"{error}: mend that, and the same command goes on from here"
         raise OSError(f"{trainer.default_root_dir}: {text}") from error
     except RuntimeError as error:
-        names = ("DataLoader worker", "gloo", "NCCL", "peer")
-        if not any(name in str(error) for name in names):
+        if not re.search("DataLoader worker|gloo|NCCL|peer", str(error)):
             raise
         raise ValueError(
             "another process of this training has ended, or cannot be reached: the same command"
