@@ -19,7 +19,9 @@ from .settings import Settings
 from .store import client, connect, experiment_id, find_record, local_uri, mirrored
 
 # Tags of a local run: something was added; a copy has begun; when the last whole copy began (s).
-UNSENT, SENDING, SENT = "mirror.unsent", "mirror.sending", "mirror.sent"
+UNSENT = "mirror.unsent"
+SENDING = "mirror.sending"
+SENT = "mirror.sent"
 SLACK = 60.0  # seconds: a file is sent again rather than missed
 
 
@@ -52,7 +54,8 @@ def deliver(settings: Settings, must: bool = False) -> int:
 
 def mirror(local: MlflowClient, server: MlflowClient, experiment: str) -> int:
     """Copies what is marked, parents first, and returns the number of runs."""
-    home, order = experiment_id(local, experiment), ["start_time"]
+    home = experiment_id(local, experiment)
+    order = ["start_time"]
     runs = local.search_runs([home], max_results=50_000, order_by=order)
     marked = [run.info.run_id for run in runs if {SENDING, UNSENT} & run.data.tags.keys()]
     for local_id in marked:
@@ -68,7 +71,9 @@ def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: s
     if UNSENT in local.get_run(local_id).data.tags:
         local.delete_tag(local_id, UNSENT)
     source = local.get_run(local_id)
-    info, tags, since = source.info, source.data.tags, 0.0
+    info = source.info
+    tags = source.data.tags
+    since = 0.0
     wanted = {name: text for name, text in tags.items() if not name.startswith("mirror.")}
     if "record.parent" in tags:
         # Parents were copied before: they began earlier.

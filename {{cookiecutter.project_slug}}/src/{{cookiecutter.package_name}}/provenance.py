@@ -67,7 +67,8 @@ def data_version(settings: Settings) -> str:
 
 def stamp(settings: Settings, stage: str, bundle: str | None = None) -> dict[str, Any]:
     """What a report carries to prove that it speaks of the current code, data and bundle."""
-    code, data = stage_code(stage), data_version(settings)
+    code = stage_code(stage)
+    data = data_version(settings)
     return {"stage": stage, "code": code, "data": data, "bundle": bundle}
 
 
@@ -94,7 +95,8 @@ def installed() -> str:
 
 def environment() -> dict[str, str]:
     """Python and machine."""
-    lock, info = ROOT / "requirements.lock", Path("/proc/cpuinfo")
+    lock = ROOT / "requirements.lock"
+    info = Path("/proc/cpuinfo")
     names = re.findall("model name.*: (.+)", info.read_text("utf-8")) if info.is_file() else []
     cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
     count = cuda.device_count() if cuda else 0

@@ -31,7 +31,8 @@ from .store import find_record as find_record
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-RUN_FILE, PATCH = "run.json", "uncommitted.diff"
+RUN_FILE = "run.json"
+PATCH = "uncommitted.diff"
 
 
 @dataclass
@@ -222,7 +223,9 @@ def record_inputs(run: Run, settings: Settings) -> None:
     composed configuration.
     """
     run.params(settings.model_dump(mode="json"))
-    machine, packages, (patch, left_out) = environment(), installed(), uncommitted()
+    machine = environment()
+    packages = installed()
+    patch, left_out = uncommitted()
     tags = provenance_tags(settings) | {f"env.{name}": text for name, text in machine.items()}
     # `pipeline` leaves its overrides to the stages in OVERRIDES.
     tags["overrides"] = os.environ.get("OVERRIDES") or " ".join(w for w in sys.argv[1:] if "=" in w)
@@ -273,7 +276,8 @@ def current(settings: Settings, stage: str) -> Iterator[Run]:
 
 def from_tracker(settings: Settings, trained: dict[str, Any]) -> Run:
     """The server's run, where only that has it; else a new one."""
-    key, tracker = trained["record"], client(settings)
+    key = trained["record"]
+    tracker = client(settings)
     run_there = find_record(tracker, settings.tracking.experiment, key)
     if run_there:
         return Run(settings, tracker, run_there.info.run_id, key)

@@ -143,6 +143,7 @@ def test_a_wrong_value_is_refused_in_one_line(settings: Any) -> None:
     for group, name, changed, message in WRONG:
         component = choice(group, name, **changed)
         with pytest.raises(Exception, match=message) as caught:
-            train(settings, **{"optimizer": choice("optimizer", "adamw"), group: component})
+            asked: dict[str, Any] = {"optimizer": choice("optimizer", "adamw"), group: component}
+            train(settings, **asked)
         line = module("logs").explain(caught.value)
         assert line is not None and message in line.replace("\n", " ")

@@ -180,7 +180,7 @@ class NanFrom(nn.Module):
 
 @pytest.mark.row("T5")
 def test_a_loss_that_is_not_finite_ends_training_with_its_place(watch: Watch) -> None:
-    with pytest.raises(ValueError, match="in epoch 2, by step 32: try a tenth of optimizer.lr"):
+    with pytest.raises(ValueError, match=r"in epoch 2, by step 32: try a tenth of optimizer\.lr"):
         watch.fit(deep(nn.SiLU), loss=NanFrom(20))
     assert [row["sign"] for row in watch.health.report() if row["epoch"]] == ["not_finite"]
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 COMPOSES = True  # what stands first are runs, or overrides of configs/
 RESAMPLES = f"{__package__}.resamples"  # a lean project has none
 KEYS = ["id", "content", "label"]  # of a test row
+RESULT = (
+    "{difference:+z.4f} ({level:.0%} interval {low:+z.4f} to {high:+z.4f}), p = {p:.3g}, "
+    "effect size {effect:+z.2f}; {test}, n = {num}"
+)
 INPUTS = ("code.", "config ", "data.", "dvc.", "env.", "package ")
 SPLITS = ("train.", "val.", "calibration.", "test.", "held_out.")
 
@@ -71,7 +75,8 @@ def compare(args: argparse.Namespace) -> None:
     side = ["a"] * len(a) + ["b"] * len(b)
     inputs = pd.DataFrame([run.inputs for run in a + b]).fillna("none")
     metrics = pd.DataFrame([run.metrics for run in a + b]).dropna(axis=1)
-    alpha, metric = settings.evaluation.comparison.alpha, args.metric or settings.data.goal.metric
+    alpha = settings.evaluation.comparison.alpha
+    metric = args.metric or settings.data.goal.metric
     test = None
     try:
         if len(side) == 2:
@@ -126,9 +131,11 @@ def read(settings: Settings, name: str) -> Record:
     """A run with what it inherits: a baseline has inputs and losses from its training's run."""
     import pandas as pd
 
-    client, run = tracking.client(settings), find_run(settings, name)
+    client = tracking.client(settings)
+    run = find_run(settings, name)
     parent = run.data.tags.get("mlflow.parentRunId")
-    inputs, files = dict[str, str](), dict[str, Path]()
+    inputs = dict[str, str]()
+    files = dict[str, Path]()
     for one in [client.get_run(parent), run] if parent else [run]:
         inputs |= one.data.tags | {f"config {k}": v for k, v in one.data.params.items()}
         for part in ("code", "environment", "evaluation"):
@@ -139,7 +146,8 @@ def read(settings: Settings, name: str) -> Record:
         inputs["code.uncommitted"] = sha256(files["uncommitted.diff"])[:12]
         lines = files["packages.txt"].read_text(encoding="utf-8").splitlines()
         inputs |= dict(f"package {line}".split("==", 1) for line in lines)
-    losses, evaluation = None, {}
+    losses = None
+    evaluation = {}
     baseline = run.data.tags.get("candidate") if parent else None
     if "losses.parquet" in files:
         evaluation = read_json(files["evaluation.json"])
@@ -210,14 +218,13 @@ def loss_sign(metric: str) -> int:
 
 def in_words(test: "Paired", metric: str) -> str:
     """The answer about a; the test's losses turned into what the metric gains or loses."""
-    answer, sign = test.answer(test.alpha), loss_sign(metric)
+    answer = test.answer(test.alpha)
+    sign = loss_sign(metric)
     words = "a and b cannot be told apart" if answer == "cannot tell" else f"a is {answer} than b"
     low, high = sorted((sign * test.low, sign * test.high))
-    return (
-        f"{words}: {metric} {sign * test.difference:+z.4f} "
-        f"({1 - test.alpha:.0%} interval {low:+z.4f} to {high:+z.4f}), p = {test.p:.3g}, "
-        f"effect size {sign * test.effect:+z.2f}; {test.test}, n = {test.num}"
-    )
+    turned = {"difference": sign * test.difference, "effect": sign * test.effect}
+    values = asdict(test) | turned | {"low": low, "high": high, "level": 1 - test.alpha}
+    return f"{words}: {metric} {RESULT.format(**values)}"
 
 
 def publish(settings: Settings, content: dict[str, Any], tables: "dict[str, pd.DataFrame]") -> None:
@@ -231,6 +238,8 @@ def publish(settings: Settings, content: dict[str, Any], tables: "dict[str, pd.D
     print("\n".join(lines))
     rows = {title: frame.to_dict("index") for title, frame in tables.items()}
     write_json(settings.paths.reports / "compare.json", {**content, "tables": rows})
-    path, project = settings.paths.reports / "compare.html", settings.project
-    title, lead = f"Comparison in {project.name}", [pages.Text(line) for line in lines]
+    path = settings.paths.reports / "compare.html"
+    project = settings.project
+    title = f"Comparison in {project.name}"
+    lead = [pages.Text(line) for line in lines]
     pages.write(path, title, lead, sections, f"Owner {project.owner}")

@@ -42,7 +42,8 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
         overrides = [*args.overrides, *(word for word in overrides if word != "classical")]
         settings[side] = configured(overrides)
         check_trainable(settings[side])
-    first, names = settings["a"], METRICS[settings["a"].data.kind]
+    first = settings["a"]
+    names = METRICS[settings["a"].data.kind]
     if args.metric not in [None, *names]:
         raise ValueError(f"no metric {args.metric!r}: choose one of {', '.join(names)}")
     ids: dict[str, list[str]] = {"a": [], "b": []}
@@ -71,7 +72,8 @@ def cut(settings: Settings, folder: Path, seed: int) -> None:
     the share that `val` has beside `train`.
     """
     parts = [pd.read_parquet(settings.paths.splits / f"{name}.parquet") for name in POOL]
-    rows, split = pd.concat(parts, ignore_index=True), settings.data.split
+    rows = pd.concat(parts, ignore_index=True)
+    split = settings.data.split
     keys = near_key(rows, settings.data) if split.key == NEAR else rows[split.key]
     stopping = split.fractions["val"] / (split.fractions["train"] + split.fractions["val"])
     folder.mkdir(parents=True)

@@ -37,7 +37,8 @@ def with_values(overrides: list[str], values: dict[str, Any]) -> list[str]:
 
 def suggest(trial: "BaseTrial", key: str, one: Dimension) -> None:
     """Lets the sampler choose a value of a dimension."""
-    low, high = one.low, one.high
+    low = one.low
+    high = one.high
     if low is None or high is None:
         trial.suggest_categorical(key, one.choices or [])
     elif isinstance(low, int) and isinstance(high, int):
@@ -62,7 +63,8 @@ def open_study(settings: Settings, name: str, lower: bool) -> "Study":
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     assert settings.search is not None
-    address, folder = os.path.expandvars(settings.search.storage), settings.paths.state
+    address = os.path.expandvars(settings.search.storage)
+    folder = settings.paths.state
     if "$" in address:
         raise ValueError(f"search.storage needs an environment variable: set that of {address}")
     pruners: dict[str, optuna.pruners.BasePruner] = {
@@ -99,9 +101,12 @@ class Sweep:
         self, overrides: list[str], settings: Settings, name: str | None, until: float | None = None
     ) -> None:
         assert settings.search is not None
-        self.overrides, self.settings, self.search = overrides, settings, settings.search
+        self.overrides = overrides
+        self.settings = settings
+        self.search = settings.search
         self.deadline = until or time.time() + 60 * self.search.max_minutes
-        self.metric, mark = settings.data.goal.metric, fingerprint(settings)
+        self.metric = settings.data.goal.metric
+        mark = fingerprint(settings)
         self.lower = self.metric in LOWER_IS_BETTER
         self.name = name or f"{settings.project.name}-{settings.data.name}-{mark[:8]}"
         self.study = open_study(settings, self.name, self.lower)
@@ -194,7 +199,8 @@ class Sweep:
         from optuna import TrialPruned
 
         def after_epoch(trainer: Any, _: Any) -> None:
-            values, sign = trainer.callback_metrics, 1 if self.lower else -1
+            values = trainer.callback_metrics
+            sign = 1 if self.lower else -1
             # The loss stands in for a metric that training does not follow.
             value = values.get(f"val/{self.metric}", sign * values["val/loss"])
             trial.report(float(value), trainer.current_epoch)

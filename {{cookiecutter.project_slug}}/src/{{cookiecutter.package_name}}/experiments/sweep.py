@@ -60,7 +60,8 @@ def check(overrides: list[str], settings: Settings) -> None:
     from optuna.trial import FixedTrial
 
     params.check_trainable(settings)
-    space, names = settings.search.space, ", ".join(LEARNS)
+    space = settings.search.space
+    names = ", ".join(LEARNS)
     if not space:
         raise ValueError("search.space is empty: give at least one key of the configuration")
     ends = {key: one.choices or [one.low, one.high] for key, one in space.items()}
@@ -81,7 +82,8 @@ def search(sweep: Sweep, num_workers: int) -> None:
     """The search as a run of the tracker, with a report at its end."""
     with logs.stage("sweep") as log:
         log.info("study %s", sweep.name)
-        name, tags = f"sweep {sweep.name}", {"sweep.study": sweep.name}
+        name = f"sweep {sweep.name}"
+        tags = {"sweep.study": sweep.name}
         with tracking.start(sweep.settings, name, tags=tags, key=sweep.key) as record:
             if not record.resumed:
                 tracking.record_inputs(record, sweep.settings)
@@ -118,7 +120,8 @@ def report(sweep: Sweep, record: tracking.Run) -> None:
     """Table, reports/sweep.json, plots and the experiment file. Raises ValueError where no trial
     gave a result.
     """
-    reason, folder = sweep.finished() or "the workers have ended", sweep.settings.paths.reports
+    reason = sweep.finished() or "the workers have ended"
+    folder = sweep.settings.paths.reports
     trials = [row(trial) for trial in sweep.study.get_trials()]
     complete = [trial for trial in trials if trial["state"] == "COMPLETE"]
     if not complete:
@@ -136,7 +139,8 @@ def report(sweep: Sweep, record: tracking.Run) -> None:
     }
     write_json(folder / "sweep.json", content)
     draw(sweep, folder / "sweep")
-    number, score = complete[0]["number"], complete[0]["score"]
+    number = complete[0]["number"]
+    score = complete[0]["score"]
     record.metrics({f"best.{sweep.metric}": score})
     record.tags({"sweep.best": number, "sweep.stopped": reason})
     record.artifacts([folder / "sweep.json", folder / "sweep"], "sweep")

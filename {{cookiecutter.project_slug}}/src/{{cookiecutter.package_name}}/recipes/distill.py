@@ -23,11 +23,13 @@ def recipe(
 
     `student` is an override such as model.width=8; without it, half the width.
     """
-    small, teacher = smaller(variants.settings, student), trained(variants.settings)
+    small = smaller(variants.settings, student)
+    teacher = trained(variants.settings)
 
     def taught(settings: Settings) -> Module:
         module = Taught(settings, build_module(settings), teacher.eval())
-        module.temperature, module.share = temperature, share
+        module.temperature = temperature
+        module.share = share
         return module
 
     networks: dict[str, tuple[nn.Module, dict[str, Any]]] = {"teacher": (teacher, {})}

@@ -82,7 +82,8 @@ def recipe(variants: Variants, shift: str = "", severity: int = 3, rank: int = 4
     `shift` is the name of a declared perturbation; without it, the first. "trained" counts the
     numbers that were trained, "KiB" is what has to be stored for the result.
     """
-    settings, shifts = variants.settings, declare(variants.settings.data).perturbations
+    settings = variants.settings
+    shifts = declare(variants.settings.data).perturbations
     shift = shift or next(iter(shifts), "")
     if shift not in shifts:
         text = f"no perturbation {shift!r} in task/behaviour.py: choose shift=... of"
@@ -100,7 +101,8 @@ def recipe(variants: Variants, shift: str = "", severity: int = 3, rank: int = 4
         module = Shifted(settings, network, label_scale(settings))
         module.change = change
         network, seconds = variants.fit(name, settings, lambda _: module)  # noqa: B023
-        weights, file = trained_weights(network), variants.folder / f"{name}.safetensors"
+        weights = trained_weights(network)
+        file = variants.folder / f"{name}.safetensors"
         save_file(weights, file)
         row: Row = {"trained": sum(t.numel() for t in weights.values())}
         row |= {"KiB": file.stat().st_size / 1024, **seconds}

@@ -46,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     name, options, overrides = parse(args.overrides)
-    settings, tags = load(overrides), {"recipe": name}
+    settings = load(overrides)
+    tags = {"recipe": name}
     check_trainable(settings)
     with (
         logs.stage("recipe"),
@@ -93,7 +94,8 @@ def precision(variants: "Variants") -> None:
     """
     import torch
 
-    settings, names = variants.settings, ["32-true", "bf16-mixed"]
+    settings = variants.settings
+    names = ["32-true", "bf16-mixed"]
     if settings.trainer.accelerator != "cpu" and torch.cuda.is_available():
         names.append("16-mixed")
     if "fused" in settings.optimizer:  # Lightning does not clip what a fused optimizer unscales
@@ -106,7 +108,8 @@ def accumulation(variants: "Variants", parts: int = 4) -> None:
     """One optimizer step for several batches, where memory does not hold them as one. Scores differ
     a little: batch norm, dropout and augmentation see each part for itself.
     """
-    settings, size = variants.settings, variants.settings.training.batch_size
+    settings = variants.settings
+    size = variants.settings.training.batch_size
     if size % parts:
         text = f"a batch of {size} has no {parts} equal parts: choose parts=... or"
         raise ValueError(f"{text} training.batch_size=...")
@@ -158,7 +161,8 @@ class Variants:
 
     def start(self, name: str) -> tracking.Run:
         """The child run of a variant; again, to add to it."""
-        tags, key = {"recipe.variant": name}, f"{self.record.key}-{name}".replace(" ", "-")
+        tags = {"recipe.variant": name}
+        key = f"{self.record.key}-{name}".replace(" ", "-")
         return tracking.start(self.settings, name, self.record, tags, key)
 
     def add(
@@ -175,7 +179,8 @@ class Variants:
         from ..modeling import kinds
         from ..types import Rule
 
-        kind, metric = kinds.of(self.settings.data.kind), self.settings.data.goal.metric
+        kind = kinds.of(self.settings.data.kind)
+        metric = self.settings.data.goal.metric
         row: Row = {}
         for split in ("val", "test"):
             examples = self.examples(split)

@@ -21,7 +21,8 @@ from .. import logs, tracking
 from ..provenance import read_json, sha256, stage_code, write_json
 from ..settings import LEARNS, Settings
 
-BEST, CLAIM = "best.ckpt", "run.json"
+BEST = "best.ckpt"
+CLAIM = "run.json"
 
 
 def state_folder(settings: Settings) -> Path:
@@ -82,7 +83,8 @@ def claim(settings: Settings) -> str:
     """Key of the run to record in: that of the interrupted training that this one goes on with, or
     a new one.
     """
-    folder, current = state_folder(settings), fingerprint(settings)
+    folder = state_folder(settings)
+    current = fingerprint(settings)
     earlier = read_json(folder / CLAIM) if (folder / CLAIM).is_file() else {}
     if earlier.get("fingerprint") == current:
         return str(earlier["key"])

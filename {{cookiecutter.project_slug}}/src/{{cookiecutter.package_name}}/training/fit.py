@@ -76,7 +76,8 @@ def fit_network(
     if run and not resume:
         shutil.rmtree(folder, ignore_errors=True)
     health = Health(settings, run)
-    data, module = DataModule(settings), (build or build_module)(settings)
+    data = DataModule(settings)
+    module = (build or build_module)(settings)
     logger = loggers(settings, run) if run and not settings.trainer.fast_dev_run else []
     own = standard_callbacks(settings, run, with_logger=bool(logger))
     trainer = make_trainer(settings, logger, [health, *own, *callbacks])
@@ -92,7 +93,8 @@ def fit_network(
 
 def score(settings: Settings, model: Candidate, split: str) -> dict[str, float]:
     """Every metric of a model's plain decisions on a split."""
-    kind, examples = kinds.of(settings.data.kind), load(settings, split)
+    kind = kinds.of(settings.data.kind)
+    examples = load(settings, split)
     answers = kind.decide(model.outputs(examples.inputs).raw, Rule())
     return kind.metrics(answers, examples.label)
 
@@ -180,7 +182,8 @@ def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None)
 
 def check_overfit(history: list[dict[str, float]], score: str) -> None:
     """Raises ValueError where the errors on one batch did not fall by half."""
-    first, last = 1 - history[0][score], 1 - history[-1][score]
+    first = 1 - history[0][score]
+    last = 1 - history[-1][score]
     if not last < 0.5 * first:
         raise ValueError(
             f"the mean error went from {first:.3f} to {last:.3f} on one batch: the network cannot "
@@ -192,7 +195,8 @@ def save(module: Module, folder: Path, target: Path) -> None:
     """Loads the best checkpoint's weights; best and last go to the pipeline's output."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    last, best = checkpoints.newest(folder), folder / checkpoints.BEST
+    last = checkpoints.newest(folder)
+    best = folder / checkpoints.BEST
     if last is None or not best.is_file():
         raise ValueError(f"the checkpoints in {folder} were damaged: run the same command again")
     checkpoints.save(last, target / "last.ckpt")

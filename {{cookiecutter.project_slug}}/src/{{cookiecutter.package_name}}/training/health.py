@@ -95,7 +95,8 @@ class Health(Callback):
     """Warns of a sign when it first shows, and raises ValueError once a loss is not finite."""
 
     def __init__(self, settings: Settings, run: Run | None = None) -> None:
-        self.run, self.limits = run, settings.health.model_dump()
+        self.run = run
+        self.limits = settings.health.model_dump()
         self.history: list[Epoch] = []
         self.start_loss: float | None = None  # of the first step
         self.since: dict[str, int] = {}  # the epoch since when each sign shows
@@ -109,7 +110,9 @@ class Health(Callback):
         vars(self).update(state_dict)
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.epoch, self.rows, self.clock = {}, 0, time.perf_counter()
+        self.epoch = {}
+        self.rows = 0
+        self.clock = time.perf_counter()
         self.before = weights(module)[-1].detach().clone()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -168,7 +171,8 @@ class Health(Callback):
         if math.isfinite(float(trainer.strategy.reduce(value, reduce_op="mean"))):
             return
         epoch = trainer.current_epoch + 1
-        self.numbers, self.since = {"not_finite": 1.0}, {"not_finite": epoch}
+        self.numbers = {"not_finite": 1.0}
+        self.since = {"not_finite": epoch}
         self.record()
         where = f"in epoch {epoch}, by step {trainer.global_step}"
         raise ValueError(f"the loss is not finite {where}: try {SIGNS['not_finite'][1]}")
@@ -180,7 +184,8 @@ class Health(Callback):
             return
         constant = module.kind.constant_loss(module.loss, len(module.settings.data.labels))
         self.numbers = measure(self.history, self.start_loss or 0.0, constant)
-        before, signs = self.since, beyond(self.numbers, self.limits, ended)
+        before = self.since
+        signs = beyond(self.numbers, self.limits, ended)
         self.since = {sign: before.get(sign, len(self.history)) for sign in signs}
         for row in self.report() if trainer.is_global_zero else []:
             if row["sign"] in self.since.keys() - before.keys():
@@ -256,7 +261,9 @@ def measure(history: list[Epoch], start_loss: float, constant: float) -> Numbers
     answer that knows nothing.
     """
     epochs = pd.DataFrame(history).reindex(columns=MEASURED)  # not-a-number where not measured
-    loss, val, last = epochs["train/loss"], epochs["val/loss"], epochs.iloc[-1]
+    loss = epochs["train/loss"]
+    val = epochs["val/loss"]
+    last = epochs.iloc[-1]
     lowest = loss.cummin().shift()  # before each epoch
     gained = loss[0] - lowest
     lost = ((loss - lowest) / gained).clip(lower=0)

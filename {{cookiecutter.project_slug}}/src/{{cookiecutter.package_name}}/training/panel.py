@@ -51,7 +51,8 @@ class Panel(Callback):
     """
 
     def __init__(self, settings: Settings, run: Run) -> None:
-        self.settings, self.run = settings, run
+        self.settings = settings
+        self.run = run
         self.of = Features.model_validate(settings.data.features)
         self.inputs, self.label = examples(settings)
 
@@ -63,7 +64,8 @@ class Panel(Callback):
         }
         raw, _ = module(trainer.precision_plugin.convert_input(inputs))
         answers = kinds.of(self.settings.data.kind).decide(raw.float().cpu().numpy(), Rule())
-        kind, names = kinds.of(self.settings.data.kind), self.settings.data.labels
+        kind = kinds.of(self.settings.data.kind)
+        names = self.settings.data.labels
         table = pd.DataFrame(kind.table(answers, self.label, names))
         content = view.view(self.inputs, table, self.of)
         with tempfile.TemporaryDirectory() as folder:

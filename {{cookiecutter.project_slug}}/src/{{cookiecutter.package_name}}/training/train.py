@@ -81,7 +81,8 @@ def train(settings: Settings) -> Metrics:
     started = time.time()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is as good as Ctrl-C
     with logs.stage("train") as log, checkpoints.lock(settings):
-        key, tags = checkpoints.claim(settings), {"candidate": "network"}
+        key = checkpoints.claim(settings)
+        tags = {"candidate": "network"}
         with tracking.start(settings, "train", tags=tags, key=key) as record:
             if checkpoints.newest(checkpoints.state_folder(settings)) is None:
                 tracking.record_inputs(record, settings)
@@ -111,7 +112,8 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
 
     kind = kinds.of(settings.data.kind)
     splits = {name: load(settings, name) for name in ("train", "val")}
-    train, model = splits["train"], classical(settings.data.kind, settings.seed)
+    train = splits["train"]
+    model = classical(settings.data.kind, settings.seed)
     model.fit(baselines.flat(train.inputs), train.label)
     candidates.save(settings.paths.model, network, model)
     simple = baselines.simple_baselines(settings.data.kind)
