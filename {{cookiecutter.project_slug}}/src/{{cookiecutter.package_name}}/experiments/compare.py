@@ -11,9 +11,8 @@ Settings for both sides stand first: `compare trainer.max_epochs=9 --resamples 1
 """
 
 import argparse
-import importlib
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from ..evaluation.comparison import Paired
 
 COMPOSES = True  # what stands first are runs, or overrides of configs/
-RESAMPLES = f"{__package__}.resamples"  # a lean project has none
 KEYS = ["id", "content", "label"]  # of a test row
 RESULT = (
     "{difference:+z.4f} ({level:.0%} interval {low:+z.4f} to {high:+z.4f}), p = {p:.3g}, "
@@ -53,9 +51,7 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit 0 whatever the answer: this informs, `promote` decides."""
     with logs.stage("compare"):
         if args.resamples is not None or args.seeds is not None:
-            if find_spec(RESAMPLES) is None:
-                raise ValueError("training both sides again is in the profile `full`: compare runs")
-            args.a, args.b = importlib.import_module(RESAMPLES).train_both(args)
+            args.a, args.b = import_module(".resamples", __package__).train_both(args)
             args.overrides = []
         compare(args)
     return 0
