@@ -55,10 +55,11 @@ def deliver(settings: Settings, must: bool = False) -> int:
 def mirror(local: MlflowClient, server: MlflowClient, experiment: str) -> int:
     """Copies what is marked, parents first, and returns the number of runs."""
     home = experiment_id(local, experiment)
-    order = ["start_time"]
-    runs = local.search_runs([home], max_results=50_000, order_by=order)
-    marked = [run.info.run_id for run in runs if {SENDING, UNSENT} & run.data.tags.keys()]
-    for local_id in marked:
+    marked = {}
+    for tag in (SENDING, UNSENT):
+        for run in local.search_runs([home], f"tags.`{tag}` = 'true'"):
+            marked[run.info.run_id] = run.info.start_time
+    for local_id in sorted(marked, key=marked.__getitem__):
         copy(local, server, experiment, local_id)
     return len(marked)
 
