@@ -81,9 +81,10 @@ class Worktree:
         """
         output = self.main / self.settings.paths.logs / f"{self.job}-{self.time}.txt"
         output.parent.mkdir(exist_ok=True)
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # dvc.yaml calls plain `python`.
-        environment = os.environ | {"PYTHONPATH": str(self.project / "src"), "PATH": path}
+        environment = dict(os.environ)
+        folders = {"PYTHONPATH": self.project / "src", "PATH": Path(sys.executable).parent}
+        for name, folder in folders.items():  # dvc.yaml calls plain `python`
+            environment[name] = f"{folder}{os.pathsep}{environment.get(name, '')}"
         command = [sys.executable, "-m", module, *arguments]
         with output.open("a", encoding="utf-8") as file:
             code = _run(command, cwd=self.project, env=environment, stdout=file, stderr=file)

@@ -5,6 +5,7 @@ seed and epoch; inside of an epoch approximately: the numbers that dropout and a
 are other ones, and the means of that epoch leave out the batches before.
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -59,9 +60,12 @@ def newest(folder: Path) -> Path | None:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=False)
             return path
-        except (OSError, MemoryError):  # the machine's trouble, not the file's: nothing is removed
+        except MemoryError:
             raise
         except Exception as error:  # whatever a zip or a pickle has to say
+            # The machine's trouble is not the file's; PyTorch may call a file that was cut invalid.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             message = "%s is damaged (%s): going on from the checkpoint before it"
             logs.get("train").warning(message, path, str(error).splitlines()[0][:80])
             path.unlink()
