@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -191,10 +192,11 @@ def each_task() -> list[Any]:
 
 @pytest.fixture(scope="session", params=each_task())
 def trained(request: pytest.FixtureRequest, shared: Project, config: Path) -> Project:
-    """A project of each task after `make pipeline`, in one environment; each process that tests has its own."""
+    """A project of each task after `make pipeline`, in one environment; each process that tests has its own, and
+    makes it again when it comes back to the task, since tests change it.
+    """
     task: Task = request.param
-    folder = BUILD / f"{task.name}-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix=f"{task.name}-", dir=BUILD))
     project = bake_into(folder, config, task=task.name)
     project.env["VENV"] = shared.env["VENV"]
     project.run("git", "init", "--quiet")

@@ -7,15 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from harness import module
 from numpy.typing import NDArray
 
-KINDS = ("multiclass", "binary", "regression")
+KINDS = module("modeling.kinds").installed()  # an image project has no values
 LABELS: dict[str, list[str]] = {
     "multiclass": ["low", "middle", "high"],
     "binary": ["no", "yes"],
     "regression": [],
 }
 every_kind = pytest.mark.parametrize("kind", KINDS, indirect=True)
+
+
+def having(*kinds: str) -> pytest.MarkDecorator:
+    """Runs a test for those of the kinds that this project has."""
+    return pytest.mark.parametrize("kind", [kind for kind in kinds if kind in KINDS])
 
 
 def as_kind(raw: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def lines(name: str) -> list[dict[str, object]]:
     ]
 
 
-def test_a_stage_logs_its_start_end_and_time(
+def test_a_stage_logs_its_start_end_time_and_error(
     fresh: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with module("logs").stage(fresh) as log:
@@ -32,9 +32,6 @@ def test_a_stage_logs_its_start_end_and_time(
     assert (start["event"], message["rows"], end["outcome"]) == ("start", 3, "ok")
     assert message["severity"] == "INFO" and str(message["time"]).endswith("+00:00")
     assert f"✔ {fresh}" in capsys.readouterr().err
-
-
-def test_a_failed_stage_logs_its_error(fresh: str) -> None:
     with pytest.raises(ValueError, match="broken"), module("logs").stage(fresh):
         raise ValueError("broken")
     assert lines(fresh)[-1]["outcome"] == "failed" and "broken" in str(lines(fresh)[-1]["error"])
@@ -52,11 +49,8 @@ def test_mistakes_are_explained_in_one_line_and_bugs_are_not(tmp_path: Path) -> 
     assert explain(ValueError("write a number")) == "write a number"
     assert explain(FileNotFoundError("no file")) == "no file"
     assert explain(ZeroDivisionError("a bug")) is None
-
-
-def test_a_wrong_message_is_one_line_without_the_whole_input() -> None:
     with pytest.raises(ValueError) as caught:
         module("settings").Rate.model_validate({"max_violations": 2, "tolerance": 0, "typo": 1})
-    told = module("logs").explain(caught.value)
-    assert told.splitlines()[0].startswith("max_violations: ") and "typo: " in told
-    assert "pydantic" not in told and "input" not in told.splitlines()[0]
+    text = explain(caught.value)
+    assert text.splitlines()[0].startswith("max_violations: ") and "typo: " in text
+    assert "pydantic" not in text and "input" not in text.splitlines()[0]

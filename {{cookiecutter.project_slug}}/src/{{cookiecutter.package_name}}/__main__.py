@@ -123,12 +123,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     os.environ.update({**QUIET, **os.environ})  # nothing phones home
     from .logs import explain
-    from .settings import refuse_renamed
 
     if "LOCAL_RANK" in os.environ and verb not in VERBS:
         verb, rest = "train", [verb, *rest]  # Lightning starts its other processes without the verb
     try:
-        refuse_renamed([verb, *rest])
         if verb not in VERBS or not is_here(verb):
             verbs = ", ".join(filter(is_here, VERBS))
             raise ValueError(f"unknown verb {verb!r}; choose one of {verbs}")

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from . import pages
-from .packaging.bundle import Bundle, load_live
+from .packaging.bundle import Bundle
 from .provenance import read_json, source_code, stamp
 from .settings import Settings
 
-DESIGN, NOT_APPLICABLE = Path("docs/design.md"), Path("not_applicable.yaml")
+DESIGN = Path("docs/design.md")
 TESTS = ("tests.json", "machinery.json")  # what `make test` and `make test-machinery` leave
 NO_ROW = "no test of it ran on this code: run `make test` or `make test-machinery`"
 
@@ -44,11 +44,11 @@ def project_now(settings: Settings) -> Project:
 
 def at(content: Any, key: str) -> Any:
     """Value at a dotted key, list items by number; None where it is missing."""
-    for name in key.split("."):
-        try:
-            content = content[int(name)] if isinstance(content, list) else content[name]
-        except (LookupError, TypeError, ValueError):
-            return None
+    try:
+        for name in key.split("."):
+            content = content[int(name) if isinstance(content, list) else name]
+    except (LookupError, TypeError):
+        return None
     return content
 
 
@@ -64,20 +64,19 @@ def met(value: Any, wanted: Any) -> bool:
     return bool(wanted.get("min", -inf) <= size <= wanted.get("max", inf))
 
 
-def check_pipeline(project: Project) -> None:
-    """Raises ValueError where code, data, configuration or an output changed since."""
-    if project.changed:
-        raise ValueError(f"stale since {', '.join(project.changed)} changed: run `make pipeline`")
-
-
-def prove_report(row: str, proof: dict[str, Any], project: Project) -> str:
-    path = project.settings.paths.reports / proof["report"]
+def prove_report(proof: dict[str, Any], project: Project) -> str:
+    """Names the report. Raises ValueError where it says otherwise, or does not speak of the present
+    code, data, configuration and bundle.
+    """
+    paths = project.settings.paths
+    path = paths.reports / proof["report"]
     if not path.is_file():
         raise ValueError(f"there is no {path}: run {proof.get('command', '`make pipeline`')}")
-    check_pipeline(project)
+    if project.changed:
+        raise ValueError(f"stale since {', '.join(project.changed)} changed: run `make pipeline`")
     content = read_json(path)
     if made := content.get("provenance"):
-        bundle = made["bundle"] and Bundle.load(project.settings.paths.bundle).identity
+        bundle = made["bundle"] and Bundle.load(paths.bundle).identity
         if made != stamp(project.settings, made["stage"], bundle):
             raise ValueError(f"the code, data or bundle that {path} speaks of changed since")
     for key, wanted in proof["expect"].items():
@@ -86,51 +85,25 @@ def prove_report(row: str, proof: dict[str, Any], project: Project) -> str:
     return f"{path} ({', '.join(proof['expect'])})"
 
 
-def prove_tests(row: str, proof: dict[str, Any], project: Project) -> str:
+def prove_tests(row: str, project: Project) -> str:
+    """Counts the row's tests. Raises ValueError where one failed or none ran on this code."""
     outcomes: dict[str, str] = {}
     for path in [project.settings.paths.reports / name for name in TESTS]:
-        record: dict[str, Any] = read_json(path) if path.is_file() else {"code": None}
-        if record["code"] == project.code:
+        record = read_json(path) if path.is_file() else {}
+        if record.get("code") == project.code:
             outcomes |= record["rows"].get(row, {})
-    for name, outcome in outcomes.items():
-        if outcome != "passed":
-            raise ValueError(f"did not pass: {name}")
-    if not outcomes:
-        raise ValueError(NO_ROW)
+    failed = [name for name, outcome in outcomes.items() if outcome != "passed"]
+    if failed or not outcomes:
+        raise ValueError(f"did not pass: {failed[0]}" if failed else NO_ROW)
     return f"{len(outcomes)} tests passed"
-
-
-def prove_bundle(row: str, proof: dict[str, Any], project: Project) -> str:
-    check_pipeline(project)
-    folder = Bundle.load(project.settings.paths.bundle).folder
-    return f"{folder}, {len(list(folder.iterdir()))} files match their hashes"
-
-
-def prove_champion(row: str, proof: dict[str, Any], project: Project) -> str:
-    paths = project.settings.paths
-    version, champion = load_live(paths.live)
-    if champion.identity != Bundle.load(paths.bundle).identity:
-        raise ValueError("the champion in live/ is not the current bundle: run `make pipeline`")
-    for record in map(json.loads, paths.audit.read_text(encoding="utf-8").splitlines()):
-        if record["identity"] == champion.identity and record["action"] in ("promote", "rollback"):
-            return f"{paths.audit} says why {version} is champion"
-    raise ValueError(f"{paths.audit} does not say why {version} is champion")
-
-
-PROVERS = {
-    "report": prove_report,
-    "tests": prove_tests,
-    "bundle": prove_bundle,
-    "champion": prove_champion,
-}
 
 
 def answer(section: str, data: str) -> str:
     """The first words of the section's answer in docs/design.md; empty where it is missing or about
     other data.
     """
-    text = DESIGN.read_text(encoding="utf-8") if DESIGN.is_file() else ""
-    if f"Answers for the data set: {data}" not in text.splitlines():
+    text = DESIGN.read_text(encoding="utf-8")
+    if f"Answers for the data set: {data}\n" not in text:
         return ""
     content = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     lines = [line for line in content.splitlines() if not line.startswith(">")]
@@ -151,7 +124,8 @@ def judge(row: str, entry: dict[str, Any], project: Project) -> tuple[str, str]:
         return "not yet", f"missing: {entry['missing']}"
     try:
         for proof in entry["proof"]:
-            proofs.append(PROVERS[next(iter(proof))](row, proof, project))
+            tests = "tests" in proof
+            proofs.append(prove_tests(row, project) if tests else prove_report(proof, project))
     except (ValueError, OSError, KeyError) as error:
         return "not yet", str(error)
     return "proven", "; ".join(proofs)
@@ -159,20 +133,20 @@ def judge(row: str, entry: dict[str, Any], project: Project) -> tuple[str, str]:
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
     """Exit code 0: this reports, it does not judge."""
-    project, excused, found = project_now(settings), {}, {}
-    if NOT_APPLICABLE.is_file():
-        excused = yaml.safe_load(NOT_APPLICABLE.read_text(encoding="utf-8"))
-    entries = yaml.safe_load(Path("checklist.yaml").read_text(encoding="utf-8"))
+    entries, excuses = (
+        yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        for name in ("checklist.yaml", "not_applicable.yaml")
+    )
+    project, results = project_now(settings), {}
     for row, entry in entries.items():
-        status, proof = judge(row, entry, project)
-        if row in excused and status != "not applicable":
-            status, proof = "not applicable", excused[row]
-        found[row] = {"status": status, "proof": proof}
+        excuse = row in excuses and ("not applicable", excuses[row])
+        results[row] = excuse or judge(row, entry, project)
     if args.json:
-        print(json.dumps(found, indent=2))
+        records = {row: {"status": pair[0], "proof": pair[1]} for row, pair in results.items()}
+        print(json.dumps(records, indent=2))
         return 0
-    rows = [[row, entries[row]["title"], *judged.values()] for row, judged in found.items()]
+    rows = [[row, entries[row]["title"], *pair] for row, pair in results.items()]
     pages.print_table("", ["row", "what", "status", "proof, or what is missing"], rows)
-    counts = Counter(judged["status"] for judged in found.values())
+    counts = Counter(status for status, _ in results.values())
     print(", ".join(f"{num} {status}" for status, num in counts.items()))
     return 0

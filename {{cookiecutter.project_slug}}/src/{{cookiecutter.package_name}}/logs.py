@@ -37,11 +37,6 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def is_for_people(record: logging.LogRecord) -> bool:
-    """The start and the end of a stage go to the file alone: the terminal has its own line."""
-    return "event" not in getattr(record, "fields", {})
-
-
 def get(stage: str, folder: Path = LOGS) -> logging.Logger:
     """The logger of a stage, set up on first use; its file rotates at 5 MB and keeps three older
     ones.
@@ -55,10 +50,10 @@ def get(stage: str, folder: Path = LOGS) -> logging.Logger:
         file.setFormatter(JsonFormatter())
         terminal = logging.StreamHandler(sys.stderr)
         terminal.setFormatter(logging.Formatter("  %(message)s"))
-        terminal.addFilter(is_for_people)
+        terminal.setLevel(logging.INFO)  # start and end are for the file alone
         logger.addHandler(file)
         logger.addHandler(terminal)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG)
         logger.propagate = False
     return logger
 
@@ -101,7 +96,7 @@ def stage(name: str) -> Iterator[logging.Logger]:
     terminal.
     """
     logger, started = get(name), time.perf_counter()
-    logger.info("start", extra={"fields": {"event": "start"}})
+    logger.debug("start", extra={"fields": {"event": "start"}})
     end = {"event": "end", "outcome": "ok"}
     try:
         yield logger
@@ -110,5 +105,5 @@ def stage(name: str) -> Iterator[logging.Logger]:
         raise
     finally:
         seconds = time.perf_counter() - started
-        logger.info(end["outcome"], extra={"fields": {**end, "seconds": round(seconds, 2)}})
+        logger.debug(end["outcome"], extra={"fields": {**end, "seconds": round(seconds, 2)}})
     print(f"✔ {name} {seconds:.1f} s", file=sys.stderr)

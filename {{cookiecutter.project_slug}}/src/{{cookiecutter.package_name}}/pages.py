@@ -71,10 +71,6 @@ class Picture:
     png: bytes
     caption: str
 
-    @property
-    def base64(self) -> str:
-        return base64.b64encode(self.png).decode()
-
 
 @dataclass(frozen=True)
 class Section:
@@ -84,20 +80,31 @@ class Section:
 
 
 def write(
-    path: Path, title: str, lead: Sequence[Text], sections: Iterable[Section], footer: str = ""
+    path: Path,
+    title: str,
+    lead: Sequence[Text] = (),
+    sections: Iterable[Section] = (),
+    footer: str = "",
+    template: str = "page.html.j2",
+    **values: Any,
 ) -> None:
     """Writes one self-contained page, whole or not at all: no script, no file or address beside
-    it. Everything is escaped.
+    it. Everything is escaped. A template of its own gets further values.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader(__package__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
-        title=title, lead=lead, sections=list(sections), footer=footer, tones=TONES
-    )
+    environment.filters["base64"] = lambda png: base64.b64encode(png).decode()
+    environment.filters["cell"] = cell
+    environment.globals["tones"] = TONES
+    values |= {"title": title, "lead": lead, "sections": list(sections), "footer": footer}
+    page = environment.get_template(template).render(values)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(page + "\n", encoding="utf-8")
@@ -138,3 +145,12 @@ def draw(drawer: Callable[[Any], None]) -> bytes:
         figure.savefig(buffer, dpi=130, metadata={"Software": None})  # no version of the library
         plt.close(figure)
     return buffer.getvalue()
+
+
+def draw_all(drawers: dict[str, Callable[[Any], None]], folder: Path) -> dict[str, Path]:
+    """Draws into one PNG each in the folder; the files by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / f"{name.replace(' ', '_')}.png" for name in drawers}
+    for name, file in files.items():
+        file.write_bytes(draw(drawers[name]))
+    return files

@@ -77,18 +77,6 @@ METRICS: dict[Kind, list[str]] = {
 SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}
 """1 - mean loss per row."""
 LOWER_IS_BETTER = {"log_loss", "fpr", "fnr", "mse", "rmse", "mae", "mape", "msle", "huber"}
-# What was called otherwise in an earlier version: a verb, a choice or a key, and its name today.
-RENAMED = {
-    "augmentation=none": "augmentation=null",
-    "bench": "one of `make bench-train` and the others of the template",
-    "health.unfinished": "no sign of its own",
-    "health.waiting_for_data": "no sign of its own",
-    "logger.extra": "logger.<name>, a mapping of loggers,",
-    "logger=mlflow": "logger=null",
-    "training.early_stopping_patience": "training.callbacks.early_stopping.patience",
-}
-for _section in ["paths", "training", "health", "evaluation", "packaging", "serving", "monitoring"]:
-    RENAMED[f"{_section}=default"] = "a section of configs/config.yaml, without other choices,"
 
 
 class Project(Strict):
@@ -450,14 +438,6 @@ class Settings(Strict):
     def below(self, folder: Path) -> "Settings":
         """The same for a training that writes into a folder of its own."""
         return self.changed("paths", **{n: folder / n for n in ("model", "reports", "state")})
-
-
-def refuse_renamed(words: list[str]) -> None:
-    """Raises ValueError that names what took the place of a verb, a choice or a key."""
-    for word in words:
-        for name in (word, word.partition("=")[0]):
-            if name in RENAMED:
-                raise ValueError(f"{name} is {RENAMED[name]} now")
 
 
 def problems(error: ValidationError) -> list[str]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd  # which the server does not have
 
 Floats = NDArray[np.floating]
+Flags = NDArray[np.bool_]
+Labels = NDArray[Any]
+"""[n]: an index of a class, or a value."""
 Inputs = dict[str, NDArray[Any]]
 """Model inputs by name, each [n, ...]."""
 Change = Callable[[Inputs], Inputs]
@@ -28,7 +31,7 @@ class Examples:
     """
 
     inputs: Inputs
-    label: NDArray[Any]
+    label: Labels
     rows: "pd.DataFrame"
 
     def __len__(self) -> int:
@@ -57,7 +60,7 @@ class Rule(Strict):
         """The rule that answers what is most probable, by which models are compared."""
         return self.model_copy(update={"threshold": None, "costs": None, "shift": 0.0})
 
-    def unsure(self, confidence: Floats) -> NDArray[np.bool_]:
+    def unsure(self, confidence: Floats) -> Flags:
         """[n]: whether a person should decide."""
         return confidence < (-np.inf if self.abstain_below is None else self.abstain_below)
 
@@ -71,8 +74,8 @@ class Decisions:
     probabilities: Floats
     label: NDArray[np.int64]
     confidence: Floats
-    abstain: NDArray[np.bool_]
-    sets: NDArray[np.bool_]
+    abstain: Flags
+    sets: Flags
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Estimates:
     value: Floats
     deviation: Floats
     confidence: Floats
-    abstain: NDArray[np.bool_]
+    abstain: Flags
     intervals: Floats
 
 
@@ -120,5 +123,5 @@ class Behaviour:
     ranges: dict[str, tuple[Any, Any]]
     invariances: dict[str, Change]
     directions: dict[str, Direction]
-    slices: Callable[[Examples], dict[str, NDArray[np.bool_]]]
+    slices: Callable[[Examples], dict[str, Flags]]
     columns: Callable[[Examples], dict[str, NDArray[Any]]]

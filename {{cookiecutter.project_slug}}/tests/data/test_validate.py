@@ -1,4 +1,3 @@
-import numpy as np
 import pandas as pd
 import pytest
 from faults import again, break_row, store
@@ -82,19 +81,3 @@ def test_a_contradiction_is_one_label_too_many_for_equal_rows(project: Project) 
     judged = {c["check"]: c for c in module("data.checks").judge(keys, columns, data)}
     assert judged["equal rows with different labels"]["rows"] == [3]
     assert judged["duplicate rows"]["rows"] == [1, 3, 4]
-
-
-@pytest.mark.row("D5")
-@pytest.mark.parametrize(
-    ("value", "good"),
-    [(1.0, True), (None, True), (np.inf, False), (-1.0, False), (501.0, False), ("x", False)],
-)
-def test_a_label_that_is_a_value_is_finite_and_in_its_range(
-    value: object, good: bool, project: Project
-) -> None:
-    kinds = pytest.importorskip(f"{module('modeling').__name__}.kinds.values")
-    data = project.settings().data
-    limits = data.checks.model_copy(update={"label_range": (0.0, 500.0)})
-    rule = kinds.label_column(data.model_copy(update={"checks": limits}))
-    rules = validate.pa.DataFrameSchema({"label": rule})
-    assert validate.failures(rules, pd.DataFrame({"label": [3.0, value]})).empty == good

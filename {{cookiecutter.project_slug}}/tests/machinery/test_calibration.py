@@ -62,16 +62,6 @@ def test_a_small_validation_set_without_errors_is_not_taken_for_certainty() -> N
 
 
 @pytest.mark.row("M10")
-def test_temperature_of_values_is_the_scale_of_their_errors(rng: np.random.Generator) -> None:
-    label = rng.normal(0, 7, 5000)
-    assert calibration.fit_temperature("regression", np.zeros((5000, 1)), label) == pytest.approx(
-        7, rel=0.05
-    )
-    raw = np.stack([np.zeros(5000), np.full(5000, np.log(2.0))], axis=1)
-    assert calibration.fit_temperature("regression", raw, label) == pytest.approx(3.5, rel=0.05)
-
-
-@pytest.mark.row("M10")
 def test_calibration_error_is_that_of_torchmetrics_and_sklearn(rng: np.random.Generator) -> None:
     logits = rng.normal(size=(500, 4)) * 2
     label = drawn(logits, rng)
@@ -160,19 +150,3 @@ def test_an_over_confident_head_is_refused(
             verdict.details["overconfidence"] > LIMITS.max_overconfidence
             and "times too large" in verdict.why
         )
-
-
-@pytest.mark.row("M10")
-@pytest.mark.parametrize("columns", [1, 2])
-@pytest.mark.parametrize(("factor", "outcome"), [(1.0, "pass"), (0.25, "fail"), (4.0, "fail")])
-def test_deviations_that_promise_too_much_or_too_little_are_refused(
-    columns: int, factor: float, outcome: str, rng: np.random.Generator
-) -> None:
-    raw = np.zeros((132, columns))
-    label = rng.normal(0, 3, 132)
-    assert (
-        calibration.judge(
-            "regression", raw, label, Rule(temperature=3 * factor), LIMITS, 3.0
-        ).outcome
-        == outcome
-    )

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import yaml
 from harness import ROOT, module
+from kinds import having
 from scipy import stats
 
 confidence, conformal = module("evaluation.confidence"), module("evaluation.conformal")
@@ -64,7 +65,7 @@ def test_the_conformal_quantile_is_an_order_statistic() -> None:
 
 
 @pytest.mark.row("M11")
-@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+@having("multiclass", "regression")
 def test_sets_and_intervals_cover_fresh_data_as_promised(
     kind: str, rng: np.random.Generator
 ) -> None:
@@ -141,31 +142,3 @@ def test_too_few_errors_say_nothing_and_none_are_best() -> None:
     assert confidence.judge("binary", raw, label, Rule(), LIMITS, 1.0, 50).outcome == "pass"
     label[40] = 0
     assert confidence.judge("binary", raw, label, Rule(), LIMITS, 1.0, 50).outcome == "cannot tell"
-
-
-@pytest.mark.row("M11")
-@pytest.mark.parametrize(
-    ("shape", "outcome"), [("good", "pass"), ("shuffled", "fail"), ("equal", "pass")]
-)
-def test_deviations_must_keep_what_they_promise(
-    shape: str, outcome: str, rng: np.random.Generator
-) -> None:
-    spread = np.full(132, 1.0) if shape == "equal" else np.exp(0.5 * rng.normal(size=132))
-    label = spread * rng.normal(size=132)
-    shown = rng.permutation(spread) if shape == "shuffled" else spread
-    raw = np.stack([np.zeros(132), np.log(shown)], axis=1)
-    verdict = confidence.judge(
-        "regression", raw, label, Rule(conformal_quantile=2.5), LIMITS, 1.0, 44
-    )
-    assert verdict.outcome == outcome
-
-
-@pytest.mark.row("M11")
-def test_a_model_without_deviations_is_judged_by_its_intervals(rng: np.random.Generator) -> None:
-    raw, label = np.zeros((132, 1)), rng.normal(size=132)
-    rule = confidence.fit("regression", Rule(), (raw, label), (raw, label), LIMITS, 1.0)
-    assert rule.abstain_below is None
-    verdict = confidence.judge("regression", raw, label, rule, LIMITS, 1.0, 132)
-    assert (verdict.outcome, verdict.number) == ("pass", None) and "not applicable" in verdict.why
-    narrow = rule.model_copy(update={"conformal_quantile": 1.0})
-    assert confidence.judge("regression", raw, label, narrow, LIMITS, 1.0, 132).outcome == "fail"

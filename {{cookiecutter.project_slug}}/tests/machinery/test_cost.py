@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import yaml
 from harness import ROOT, module
+from kinds import having
 
 cost = module("evaluation.cost")
 kinds, types = module("modeling.kinds"), module("types")
@@ -52,26 +53,6 @@ def test_of_equally_cheap_thresholds_the_one_nearest_to_bayes_is_taken() -> None
 
 
 @pytest.mark.row("M4")
-def test_values_shift_by_the_quantile_of_what_they_miss(rng: np.random.Generator) -> None:
-    label = rng.normal(50, 10, 20000)
-    raw = np.full((20000, 1), 50.0)
-    found = cost.fit("regression", {"under": 3.0, "over": 1.0}, raw, label, 10.0)
-    assert found["shift"] == pytest.approx(0.6745, abs=0.03)  # the normal quantile at 3 / 4
-    assert "shift" not in cost.fit("regression", None, raw, label, 10.0)
-    assert cost.fit("regression", {"under": 2.0, "over": 2.0}, raw, label, 10.0)["shift"] == 0.0
-    means = {
-        shift: cost.row_costs(
-            "regression",
-            {"under": 3.0, "over": 1.0},
-            kinds.of("regression").decide(raw, types.Rule(temperature=10.0, shift=shift)),
-            label,
-        ).mean()
-        for shift in (0.0, found["shift"], 1.5)
-    }
-    assert min(means, key=lambda shift: means[shift]) == found["shift"]
-
-
-@pytest.mark.row("M4")
 def test_costs_of_answers_are_looked_up_and_set_against_the_cheapest_constant_answer() -> None:
     costs = [[0, 2, 5], [1, 0, 5], [9, 9, 0]]
     label = np.array([0, 0, 1, 2])
@@ -80,15 +61,11 @@ def test_costs_of_answers_are_looked_up_and_set_against_the_cheapest_constant_an
     assert cost.row_costs("multiclass", costs, answers, label).tolist() == [0, 2, 0, 0]
     assert cost.constant_cost("multiclass", costs, label, 3) == (0, 2.5)
     assert cost.judge("multiclass", costs, answers, label, LIMITS).number == pytest.approx(0.2)
-    assert cost.constant_cost("regression", None, np.array([1.0, 2.0, 9.0]), 0) == (
-        2.0,
-        pytest.approx(8 / 3),
-    )
 
 
 @pytest.mark.row("M4")
 @pytest.mark.parametrize(("skill", "outcome"), [(1.0, "pass"), (0.0, "fail")])
-@pytest.mark.parametrize("kind", ["binary", "regression"])
+@having("binary", "regression")
 def test_answers_that_save_no_cost_are_refused(
     kind: str, skill: float, outcome: str, rng: np.random.Generator
 ) -> None:

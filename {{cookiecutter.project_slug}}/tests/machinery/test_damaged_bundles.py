@@ -24,7 +24,7 @@ def test_a_model_that_answers_differently_fails_its_parity(
             k: v + np.eye(1, v.shape[1], dtype=np.float32) for k, v in infer(self, inputs).items()
         },
     )
-    assert package.verdicts(found, trained.settings())[0]["outcome"] == "fail"
+    assert package.verdicts(found, trained.settings())[0].outcome == "fail"
 
 
 def test_packaging_again_gives_the_same_identity(trained: Project) -> None:

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 from harness import Project, module
+from kinds import KINDS, having
 
 kinds, types, pages = (module(name) for name in ("modeling.kinds", "types", "pages"))
 
 
 @pytest.mark.row("M3", "E7")
-@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+@having(*KINDS)
 def test_every_kind_draws_its_answers_the_same_way_twice(kind: str) -> None:
     rng, columns = np.random.default_rng(0), 3 if kind == "multiclass" else 2
     raw, labels = rng.normal(size=(60, columns)), ["low", "middle", "high"][:columns]
@@ -19,7 +20,7 @@ def test_every_kind_draws_its_answers_the_same_way_twice(kind: str) -> None:
 
 
 @pytest.mark.row("M4")
-@pytest.mark.parametrize("kind", ["binary", "regression"])
+@having("binary", "regression")
 def test_the_stored_rule_is_among_the_others(kind: str) -> None:
     raw, rule = np.random.default_rng(0).normal(size=(60, 2)), types.Rule(threshold=0.3, shift=0.5)
     answers = kinds.of(kind).decide(raw, rule)
@@ -28,21 +29,13 @@ def test_the_stored_rule_is_among_the_others(kind: str) -> None:
     assert not kinds.of(kind).differs(same, answers, 1e-9).any()
 
 
-def test_examples_of_violations_are_taken_from_every_change_in_turn() -> None:
-    row_plots = module("evaluation.row_plots")
-    chosen = row_plots.choose({"a": list(range(20)), "b": [7], "none": []})
-    assert chosen[:3] == [("a", 0), ("b", 7), ("a", 1)] and len(chosen) == row_plots.ROWS
-
-
 @pytest.mark.row("M9")
 def test_a_wrong_direction_is_told_with_both_answers(trained: Project) -> None:
     evaluate, row_plots = module("evaluation.evaluate"), module("evaluation.row_plots")
     model, _, _ = evaluate.choose(trained.settings())
-    for name in model.declared.directions:
-        before, after, words = row_plots.misdirected(model, name, np.array([1]))
-        assert " → " in words and before.keys() == after.keys()
-    for name in model.declared.invariances:
-        assert " → " in row_plots.altered(model, name, np.array([1]))[2]
+    for name in (*model.declared.directions, *model.declared.invariances):
+        (before, after), answers = row_plots.changed(model, name)
+        assert before.keys() == after.keys() and [len(a) for a in answers] == [len(model.test)] * 2
 
 
 @pytest.mark.row("M5", "E7")

@@ -12,7 +12,7 @@ from harness import NONE, Project, module
 champions, promote, registry, rollback = (
     module(f"packaging.{n}") for n in ("champion", "promote", "registry", "rollback")
 )
-tracking = module("tracking")
+tracking, Verdict = module("tracking"), module("evaluation.verdict").Verdict
 
 
 def evaluation(**outcomes: str) -> dict[str, Any]:
@@ -26,11 +26,12 @@ def evaluation(**outcomes: str) -> dict[str, Any]:
     return {"methods": {m: {"method": m, "outcome": o, **rows} for m, o in outcomes.items()}}
 
 
-def against(outcome: str) -> dict[str, Any]:
-    return {**evaluation(M6=outcome)["methods"]["M6"], "title": "Against the champion"}
+def against(outcome: Any) -> Any:
+    return Verdict("M6", "Against the champion", outcome, None, None, "w")
 
 
-PACKAGED = {"verdicts": [{"name": "parity", "outcome": "pass", "number": 0.0, "threshold": 1.0}]}
+def packaged(outcome: str) -> dict[str, Any]:
+    return {"verdicts": [{**evaluation(P2=outcome)["methods"]["P2"], "title": "parity"}]}
 
 
 @pytest.mark.row("P3", "M6")
@@ -55,7 +56,7 @@ def test_the_gate_decides(
     outcomes: dict[str, str], champion: str | None, override: str | None, code: int, said: str
 ) -> None:
     rows = promote.gate(
-        evaluation(**outcomes), PACKAGED, [against(champion)] if champion else [], None
+        evaluation(**outcomes), packaged("pass"), [against(champion)] if champion else [], None
     )
     decision = promote.decide(rows, champion is not None, override)
     assert promote.EXIT[decision.action] == code and said in decision.why[0]
@@ -65,17 +66,14 @@ def test_the_gate_decides(
 
 @pytest.mark.row("P3")
 def test_what_was_rolled_back_and_a_failed_bundle_are_rows_of_the_gate() -> None:
-    packaged = {
-        "verdicts": [{"name": "parity", "outcome": "fail", "number": 2.0, "threshold": 1.0}]
-    }
-    rows = promote.gate(evaluation(M6="pass"), packaged, [], "rolled back at noon")
+    rows = promote.gate(evaluation(M6="pass"), packaged("fail"), [], "rolled back at noon")
     assert [(r["method"], r["outcome"]) for r in rows] == [
         ("M6", "pass"),
         ("P2", "fail"),
         ("P3", "fail"),
     ]
     assert promote.decide(rows, False, None).why == [
-        "P2 parity: 2, limit 1",
+        "P2 parity: w",
         "P3 Rollback: rolled back at noon",
     ]
 
@@ -138,7 +136,7 @@ class Registry:
     def promote(self, candidate: Any) -> int:
         """Decides as `promote` does, and moves the aliases as it does."""
         verdicts = self.ask(candidate)
-        rows = promote.gate(evaluation(M6="pass"), PACKAGED, [v.record() for v in verdicts], None)
+        rows = promote.gate(evaluation(M6="pass"), packaged("pass"), verdicts, None)
         decision = promote.decide(rows, "champion" in self.aliases, None)
         if decision.action == "promote":
             best = champions.best_after(self.settings, candidate, verdicts)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.row("O3", "O5")
 
 
 def card(*labels: str) -> Card:
-    return Card.model_construct(kind="multiclass" if labels else "regression", labels=list(labels))
+    return Card.model_construct(kind="multiclass", labels=list(labels))
 
 
 def measure(rows: list[Row], of: Card, confidence: float) -> SimpleNamespace:
@@ -57,22 +57,6 @@ def test_errors_count_where_there_is_feedback() -> None:
     assert found.abstention_rate == 0.25
     assert found.mean_confidence == found.estimated_accuracy == 0.625
     assert found.label_shares == {"a": 0.5, "b": 0.5, "c": 0.0}
-
-
-def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
-    rows = [
-        value(10, 8),
-        value(10, 11),
-        value(10, 11.5),
-        value(10, 7),
-        value(10),
-        value(10, abstain=True),
-    ]
-    found = measure(rows, card(), 0.95)
-    assert (found.rows, found.labelled, found.errors, found.error_rate) == (6, 4, 2, 0.5)
-    assert found.mean_absolute_error == (2 + 1 + 1.5 + 3) / 4 and found.mean_deviation == 1.5
-    assert found.abstention_rate == pytest.approx(1 / 6) and found.label_shares == {}
-    assert found.mean_confidence is None and found.estimated_accuracy is None
 
 
 def test_nothing_is_claimed_of_no_rows() -> None:

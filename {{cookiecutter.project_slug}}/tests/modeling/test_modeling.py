@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from harness import module
+from kinds import KINDS, having
 from sklearn import metrics as reference
 
 types, kinds, losses, schedules = (
@@ -58,29 +59,8 @@ def test_binary_metrics_are_those_at_the_stored_threshold() -> None:
     assert found == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.row("M3")
-def test_regression_metrics_agree_with_scikit_learn() -> None:
-    rng = np.random.default_rng(1)
-    label, value = rng.gamma(3, 20, (2, 200))
-    answers = kinds.of("regression").decide(value[:, None], types.Rule())
-    found = kinds.of("regression").metrics(answers, label.astype(np.float32))
-    error = np.abs(value - label)
-    wanted = {
-        "mse": reference.mean_squared_error(label, value),
-        "rmse": reference.root_mean_squared_error(label, value),
-        "mae": reference.mean_absolute_error(label, value),
-        "r2": reference.r2_score(label, value),
-        "msle": reference.mean_squared_log_error(label, value),
-        "mape": reference.mean_absolute_percentage_error(label, value),
-        "huber": np.where(error < 1, 0.5 * error**2, error - 0.5).mean(),
-    }
-    assert found == pytest.approx(wanted, rel=1e-4)
-    below = kinds.of("regression").decide(value[:, None] - 500, types.Rule())
-    assert "msle" not in kinds.of("regression").metrics(below, label)
-
-
 @pytest.mark.row("M1", "M3")
-@pytest.mark.parametrize("kind", ["multiclass", "binary", "regression"])
+@having(*KINDS)
 def test_settings_and_metrics_know_the_same_names(kind: str) -> None:
     settings = module("settings")
     k = {"multiclass": 4, "binary": 2, "regression": 1}[kind]
@@ -123,42 +103,10 @@ def test_costs_move_the_answer_to_the_class_of_least_expected_cost() -> None:
     assert kinds.of("binary").decide(two, types.Rule(threshold=0.21)).label.tolist() == [0]
 
 
-def test_estimates_have_intervals_as_wide_as_their_deviation_says() -> None:
-    raw = np.array([[10.0, np.log(2.0)], [20.0, np.log(4.0)]])
-    rule = types.Rule(temperature=1.5, conformal_quantile=2.0, shift=1.0, abstain_below=-5.0)
-    found = kinds.of("regression").decide(raw, rule)
-    assert found.deviation.tolist() == pytest.approx(
-        [3, 6]
-    ) and found.value.tolist() == pytest.approx([13, 26])
-    assert found.intervals == pytest.approx(np.array([[4.0, 16.0], [8.0, 32.0]]))
-    assert found.abstain.tolist() == [False, True]
-    assert kinds.of("regression").decide(raw[:, :1], rule).deviation.tolist() == [1.5, 1.5]
-
-
 def test_row_losses_are_one_minus_the_score() -> None:
-    rng = np.random.default_rng(3)
-    label, value = rng.normal(size=(2, 500))
-    answers = kinds.of("regression").decide(value[:, None], types.Rule())
-    found = 1 - kinds.of("regression").row_losses(answers, label, label.std()).mean()
-    assert found == pytest.approx(reference.r2_score(label, value))
     answers, label = classes(3)
     assert 1 - kinds.of("multiclass").row_losses(answers, label, 1.0).mean() == pytest.approx(
         reference.accuracy_score(label, answers.label)
-    )
-
-
-@pytest.mark.row("T6")
-@pytest.mark.parametrize("name", ["HuberWithDeviation", "GaussianLoss"])
-def test_losses_of_values_find_value_and_deviation(name: str) -> None:
-    torch.manual_seed(0)
-    label, raw = 3 + 0.5 * torch.randn(4000), torch.zeros(2, requires_grad=True)
-    optimizer = torch.optim.Adam([raw], lr=0.05)
-    for _ in range(400):
-        optimizer.zero_grad()
-        getattr(losses, name)()(raw.expand(4000, 2), label).backward()
-        optimizer.step()
-    assert raw[0].item() == pytest.approx(3, abs=0.05) and raw[1].exp().item() == pytest.approx(
-        0.5, abs=0.05
     )
 
 

@@ -22,50 +22,21 @@ def report(verdict: str = "alarm", warnings: tuple[str, ...] = ()) -> dict[str, 
     }
 
 
-@pytest.mark.parametrize(
-    ("found", "code", "words"),
-    [
+def test_without_an_honest_alarm_nothing_is_trained(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routine, "retrain", lambda *words, **options: pytest.fail("retrained"))
+    for found, code, words in (
         (report("no alarm"), 0, "nothing to do"),
         (report("cannot tell"), 4, "cannot tell: it changed"),
         (report(warnings=("a flood",)), 4, "signs of abuse"),
-    ],
-)
-def test_without_an_honest_alarm_nothing_is_trained(
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
-    found: dict[str, Any],
-    code: int,
-    words: str,
-) -> None:
-    monkeypatch.setattr(routine, "monitor", lambda settings: found)
-    monkeypatch.setattr(routine, "retrain", lambda *words, **options: pytest.fail("retrained"))
-    assert run(settings) == code
-    assert words in last_line()["outcome"]
+    ):
+        monkeypatch.setattr(routine, "monitor", lambda settings, found=found: found)
+        assert run(settings) == code
+        assert words in last_line()["outcome"]
 
 
-def test_every_run_is_one_line_with_its_number(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(routine, "monitor", lambda settings: report("no alarm"))
-    run(settings)
-    run(settings)
-    line = last_line()
-    assert line["scheduled"] == "2030-01-01T04:15:00+00:00"
-    assert line["start"] <= line["end"] and line["run"] == 2 and line["error"] is None
-    assert len(Path("logs/routine.jsonl").read_text(encoding="utf-8").splitlines()) == 2
-
-
-def test_no_store_is_one_line(
-    settings: Settings, identity: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(settings) == 1
-    assert last_line()["error"].startswith(
-        "no predictions in store/predictions.db: start `make serve`"
-    )
-    assert "Traceback" not in capsys.readouterr().err
-
-
-def test_two_routines_never_run_at_once(
+def test_every_run_is_one_line_and_never_two_at_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routine, "monitor", lambda settings: report("no alarm"))
@@ -73,5 +44,16 @@ def test_two_routines_never_run_at_once(
     with FileLock(settings.paths.state / "routine.lock"):
         assert run(settings) == 1
     assert "another routine is running" in last_line()["error"]
-    assert run(settings) == 0
-    assert last_line()["run"] == 1
+    assert run(settings) == run(settings) == 0
+    line = last_line()
+    assert line["scheduled"] == "2030-01-01T04:15:00+00:00"
+    assert line["start"] <= line["end"] and line["error"] is None
+    assert len(Path("logs/routine.jsonl").read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_no_store_is_one_line(
+    settings: Settings, identity: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(settings) == 1
+    assert last_line()["error"].startswith("no predictions in store/predictions.db: start `make")
+    assert "Traceback" not in capsys.readouterr().err

@@ -40,34 +40,31 @@ def test_a_bundle_holds_all_that_serving_needs_and_nothing_that_runs_on_load(
 
 
 @pytest.mark.row("P1")
-@pytest.mark.parametrize("name", ["model.onnx", "bundle.json"])
-def test_a_changed_or_missing_file_is_refused_by_name(name: str, trained: Project) -> None:
+def test_a_changed_or_missing_file_is_refused_by_name(trained: Project) -> None:
     folder = trained.settings().paths.bundle
-    content = (folder / name).read_bytes()
-    (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ValueError, match=name):
-        bundle.Bundle.load(folder)
-    (folder / name).unlink()
-    with pytest.raises(ValueError, match=name):
-        bundle.Bundle.load(folder)
+    for name in ("model.onnx", "bundle.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(ValueError, match=name):
+            bundle.Bundle.load(folder)
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match=name):
+            bundle.Bundle.load(folder)
+        (folder / name).write_bytes(content)
 
 
 @pytest.mark.row("P2")
-@pytest.mark.parametrize("candidate", ["network", "classical"])
-def test_the_bundle_answers_as_the_training_model_does(candidate: str, trained: Project) -> None:
+def test_the_bundle_answers_as_the_training_model_does(trained: Project) -> None:
     path = trained.settings().paths.reports / "evaluation.json"
-    content = module("provenance").read_json(path)
-    module("provenance").write_json(path, {**content, "candidate": candidate})
-    assert trained.run("package") == 0
-    found = bundle.Bundle.load(trained.settings().paths.bundle)
-    assert (
-        found.card.candidate == candidate
-        and package.verdicts(found, trained.settings())[0]["number"] < 1e-4
-    )
-    one = package.rows_of(
-        module("data.datamodule").load(trained.settings(), "test").inputs, np.arange(1)
-    )
-    assert found.infer(one)["raw"].shape == (1, found.card.outputs["raw"].shape[1])
+    content, test = json.loads(path.read_bytes()), module("data.datamodule")
+    one = package.rows_of(test.load(trained.settings(), "test").inputs, np.arange(1))
+    for candidate in ("network", "classical"):
+        module("provenance").write_json(path, {**content, "candidate": candidate})
+        assert trained.run("package") == 0
+        made = bundle.Bundle.load(trained.settings().paths.bundle)
+        assert made.card.candidate == candidate
+        assert package.verdicts(made, trained.settings())[0].number < 1e-4
+        assert made.infer(one)["raw"].shape == (1, made.card.outputs["raw"].shape[1])
 
 
 def alias(trained: Project, name: str) -> str | None:
@@ -165,18 +162,13 @@ def row(outcome: str) -> dict[str, Any]:
 
 
 @pytest.mark.row("P3", "M6")
-@pytest.mark.parametrize(
-    ("outcome", "champion", "override", "action", "words"),
-    [
+def test_the_gate_decides() -> None:
+    for outcome, champion, override, action, words in (
         ("pass", True, None, "promote", "all gates passed"),
         ("cannot tell", False, None, "promote", "no champion yet"),
         ("cannot tell", True, None, "cannot tell", "M6 t: w"),
         ("fail", True, None, "refuse", "M6 t: w"),
         ("fail", True, "a reason", "promote", "override: a reason"),
-    ],
-)
-def test_the_gate_decides(
-    outcome: str, champion: bool, override: str | None, action: str, words: str
-) -> None:
-    decision = promote.decide([row("not applicable"), row(outcome)], champion, override)
-    assert decision.action == action and words in decision.why[0]
+    ):
+        decision = promote.decide([row("not applicable"), row(outcome)], champion, override)
+        assert decision.action == action and words in decision.why[0]

@@ -99,10 +99,6 @@ def test_every_scheduler_sets_the_rates_it_is_named_for(settings: Any) -> None:
 
 def test_every_loss_trains_what_it_is_for_and_refuses_the_other(settings: Any) -> None:
     build = module("modeling.losses").build_loss
-    for name in ("gaussian", "huber"):
-        build(choice("loss", name), "regression", 2)
-        with pytest.raises(ValueError, match=r"no loss for kind binary \(it takes values.*default"):
-            train(settings, loss=choice("loss", name))
     for name in ("cross_entropy", "default", "focal", "label_smoothing"):
         component = choice("loss", name, **({"kind": "binary"} if name == "default" else {}))
         seen, _ = train(settings, loss=component)
@@ -123,12 +119,6 @@ def test_losses_pull_in_the_direction_they_are_chosen_for(settings: Any) -> None
         plain
     )  # what is easy counts less
     assert pull(nn.CrossEntropyLoss(label_smoothing=0.1)) > 0  # too sure
-    raw, far = torch.zeros(1, 2, requires_grad=True), torch.tensor([100.0])
-    huber = torch.autograd.grad(losses.HuberWithDeviation()(raw, far), raw)[0][0, 0]
-    gaussian = torch.autograd.grad(losses.GaussianLoss()(raw, far), raw)[0][0, 0]
-    assert float(huber) == pytest.approx(-1) and float(gaussian) == pytest.approx(
-        -100
-    )  # an outlier pulls no harder
 
 
 WRONG: list[tuple[str, str, dict[str, object], str]] = [

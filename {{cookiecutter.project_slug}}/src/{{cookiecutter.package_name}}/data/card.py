@@ -6,9 +6,7 @@ would leave the working tree changed after every new snapshot.
 """
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ..provenance import data_version, read_json
 from ..settings import Settings
@@ -31,37 +29,29 @@ def unanswered(settings: Settings) -> list[str]:
     return [name for name, text in sections if not re.search(r"^[^>\s]", text, re.M)]
 
 
-def table(head: str, rows: Iterable[tuple[Any, ...]]) -> str:
-    """A table of Markdown; `head` is its first line."""
-    lines = [head, re.sub("[^|]+", "---", head)]
-    for row in rows:
-        cells = ["" if cell is None else str(cell).replace("|", "\\|") for cell in row]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def write(settings: Settings) -> None:
     """reports/data_card.md from the answers, the manifest, and the two reports."""
+    from jinja2 import Template
+
     reports, raw = settings.paths.reports, settings.paths.raw
     valid, splits = read_json(reports / "validation.json"), read_json(reports / "splits.json")
     ((name, file),) = read_json(raw / MANIFEST)["files"].items()
-    facts = [
-        ("data set", settings.data.name),
-        ("source", f"`{settings.data.source['_target_']}`"),
-        ("version", f"`{data_version(settings)}`"),
-        (f"SHA-256 of {name}", f"`{file['sha256']}`"),
-        ("rows", valid["rows"]),
-        ("bytes", file["bytes"]),
-        ("test rows with a near-duplicate in train", splits["near_duplicates"]["rows"]),
-        *[(check["check"], check["found"]) for check in valid["checks"][1:]],
-    ]
-    columns = [(column, *numbers.values()) for column, numbers in valid["columns"].items()]
-    parts = [
-        answers() or "# Data card",
-        "## Statistics\n\nWritten by the pipeline from this snapshot.",
-        table("| fact | value |", facts),
-        table("| label | rows or value |", valid["labels"].items()),
-        table("| column | type | missing | lowest | highest |", columns),
-        table("| split | rows |", splits["rows"].items()),
-    ]
-    (reports / "data_card.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    facts = {
+        "data set": settings.data.name,
+        "source": f"`{settings.data.source['_target_']}`",
+        "version": f"`{data_version(settings)}`",
+        f"SHA-256 of {name}": f"`{file['sha256']}`",
+        "rows": valid["rows"],
+        "bytes": file["bytes"],
+        "test rows with a near-duplicate in train": splits["near_duplicates"]["rows"],
+        **{check["check"]: check["found"] for check in valid["checks"][1:]},
+    }
+    template = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
+    card = Template(template, trim_blocks=True).render(
+        answers=answers(),
+        facts=facts,
+        labels=valid["labels"],
+        columns=valid["columns"],
+        splits=splits["rows"],
+    )
+    (reports / "data_card.md").write_text(card, encoding="utf-8")

@@ -46,7 +46,7 @@ def _sample(settings: Settings, path: Path) -> pd.DataFrame:
 def label_scale(settings: Settings) -> float:
     """Standard deviation of the training labels, the unit of losses of values; 1 for classes."""
     label = pd.read_parquet(split_path(settings, "train"), columns=["label"])["label"]
-    return kinds.of(settings.data.kind).label_scale(label.to_numpy())
+    return float(kinds.of(settings.data.kind).label_scale(label.to_numpy()))
 
 
 class DataModule(L.LightningDataModule):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from captum.attr import FeatureAblation, IntegratedGradients
+from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +26,8 @@ Groups = tuple[list[str], dict[str, NDArray[np.int64]]]
 """Names of the features, and for each input an array like one example: the number of the feature of
 each element.
 """
+Target = NDArray[np.int64] | None
+"""The class of each row whose odds are explained; None for values."""
 ROWS = 1000
 STEPS = 24  # of the path from reference to example; completeness is checked, see `gap`
 
@@ -47,8 +50,8 @@ class Attributions:
 
     def importance(self) -> dict[str, float]:
         """Mean size of what a feature added over all rows, the largest first."""
-        sizes = dict(zip(self.names, np.abs(self.by_feature).mean(axis=0).tolist(), strict=True))
-        return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+        sizes = pd.Series(np.abs(self.by_feature).mean(axis=0), self.names)
+        return dict(sizes.sort_values(ascending=False, kind="stable"))
 
     def record(self) -> dict[str, Any]:
         """What evaluation.json keeps."""
@@ -70,54 +73,20 @@ def explain(model: Subject, rows: Any = slice(ROWS)) -> Attributions:
     return attribute(model.candidate, inputs, chosen, base, show.features(model.features))
 
 
-class Output(torch.nn.Module):
-    """Raw outputs of a candidate as what is explained: log odds [n, k], or values [n, 1]."""
-
-    def __init__(self, candidate: Candidate, names: list[str], odds: bool) -> None:
-        super().__init__()
-        self.candidate, self.names, self.odds = candidate, names, odds
-
-    def forward(self, *values: Tensor) -> Tensor:
-        inputs = dict(zip(self.names, values, strict=True))
-        if isinstance(self.candidate, NetworkCandidate):
-            raw = self.candidate.network(**inputs)[0]
-        else:
-            arrays = {name: value.numpy() for name, value in inputs.items()}
-            raw = torch.from_numpy(self.candidate.outputs(arrays).raw)
-        return log_odds(raw) if self.odds else raw[:, :1]
-
-
 def attribute(
-    candidate: Candidate,
-    inputs: Inputs,
-    target: NDArray[np.int64] | None,
-    base: Inputs,
-    groups: Groups,
+    candidate: Candidate, inputs: Inputs, target: Target, base: Inputs, groups: Groups
 ) -> Attributions:
     """Attributions for n rows and the classes [n] whose odds are explained; `base` is the reference
     [1, ...].
     """
-    names = list(inputs)
-    output = Output(candidate, names, odds=target is not None)
-    reference = tuple(torch.from_numpy(base[name]) for name in names)
-    masks = tuple(torch.from_numpy(groups[1][name][None]) for name in names)
-    rows = len(inputs[names[0]])
-    classes = torch.zeros(rows, dtype=torch.int64) if target is None else torch.from_numpy(target)
-    gradients = isinstance(candidate, NetworkCandidate)
-    parts, gaps = [], []
-    for some in torch.split(torch.arange(rows), BATCH):
-        batch, wanted = tuple(torch.from_numpy(inputs[n])[some] for n in names), classes[some]
-        if gradients:
-            values = integrated_gradients(output, batch, reference, wanted)
-        else:
-            values = ablation(output, batch, reference, wanted, masks)
-        with torch.no_grad():
-            moved = output(*batch).gather(1, wanted[:, None])[:, 0] - output(*reference)[0, wanted]
-        gaps.append(moved.numpy() - sum(v.flatten(1).sum(dim=1).numpy() for v in values))
-        parts.append(values)
-    whole = {n: torch.cat(v).numpy() for n, v in zip(names, zip(*parts, strict=True), strict=True)}
-    method = "integrated gradients" if gradients else "feature ablation"
-    return Attributions(method, groups[0], whole, by_feature(whole, groups), np.concatenate(gaps))
+    if isinstance(candidate, NetworkCandidate):
+        method = "integrated gradients"
+        values = integrated_gradients(candidate.network, inputs, target, base)
+    else:
+        method, values = "feature ablation", ablation(candidate, inputs, target, base, groups)
+    sums = by_feature(values, groups)
+    moved = explained(candidate, inputs, target) - explained(candidate, base, target)
+    return Attributions(method, groups[0], values, sums, moved - sums.sum(axis=1))
 
 
 def log_odds(raw: Tensor) -> Tensor:
@@ -133,28 +102,48 @@ def by_feature(values: Inputs, groups: Groups) -> Floats:
     return np.asarray(sum(parts))
 
 
+def explained(candidate: Candidate, inputs: Inputs, target: Target) -> Floats:
+    """What is explained [n]: the log odds of the target class, or the value."""
+    raw = candidate.outputs(inputs).raw
+    if target is None:
+        return raw[:, 0]
+    return np.asarray(log_odds(torch.from_numpy(raw)).numpy()[np.arange(len(raw)), target])
+
+
 def integrated_gradients(
-    output: Output, batch: Any, reference: Any, target: Tensor
-) -> list[Tensor]:
+    network: torch.nn.Module, inputs: Inputs, target: Target, base: Inputs
+) -> Inputs:
     """(x - base) times the mean gradient on the way from base to x (Sundararajan et al. 2017,
-    arXiv:1703.01365).
+    arXiv:1703.01365), by input [n, ...].
     """
-    size = max(BATCH, len(target))
-    found = IntegratedGradients(output).attribute(
-        batch, reference, target, n_steps=STEPS, internal_batch_size=size
-    )
-    return [values.detach().float() for values in found]
+
+    def output(*values: Tensor) -> Tensor:
+        raw: Tensor = network(**dict(zip(inputs, values, strict=True)))[0]
+        return raw[:, 0] if target is None else log_odds(raw)
+
+    gradients, parts = IntegratedGradients(output), []
+    reference = tuple(torch.from_numpy(base[name]) for name in inputs)
+    for start in range(0, len(next(iter(inputs.values()))), BATCH):
+        rows = slice(start, start + BATCH)
+        batch = tuple(torch.from_numpy(values[rows]) for values in inputs.values())
+        classes = None if target is None else torch.from_numpy(target[rows])
+        parts.append(
+            gradients.attribute(batch, reference, classes, n_steps=STEPS, internal_batch_size=BATCH)
+        )
+    joined = (torch.cat(part).detach().float().numpy() for part in zip(*parts, strict=True))
+    return dict(zip(inputs, joined, strict=True))
 
 
 def ablation(
-    output: Output, batch: Any, reference: Any, target: Tensor, masks: Any
-) -> list[Tensor]:
+    candidate: Candidate, inputs: Inputs, target: Target, base: Inputs, groups: Groups
+) -> Inputs:
     """Fall of the output when a feature takes its value in the reference, shared out among the
     feature's elements.
     """
-    together = max(1, 8 * BATCH // len(target))
-    falls = FeatureAblation(output).attribute(
-        batch, reference, target, feature_mask=masks, perturbations_per_eval=together
-    )
-    sizes = torch.bincount(torch.cat([mask.flatten() for mask in masks]))
-    return [values / sizes[mask] for values, mask in zip(falls, masks, strict=True)]
+    (names, members), whole, falls = groups, explained(candidate, inputs, target), []
+    for j in range(len(names)):
+        without = {name: np.where(members[name] == j, base[name], v) for name, v in inputs.items()}
+        falls.append(whole - explained(candidate, without, target))
+    sizes = np.bincount(np.concatenate([members[name].ravel() for name in inputs]))
+    shares = np.stack(falls, axis=1) / sizes
+    return {name: shares[:, members[name]] for name in inputs}

@@ -91,7 +91,7 @@ def fit(
     data (raw, label).
     """
     functions, below = kinds.of(kind), None
-    if functions.tells_confidence(val[0]):  # else it is as sure of every row
+    if val[0].shape[1] > 1:  # else it is as sure of every row
         answers = functions.decide(val[0], rule)
         losses = functions.row_losses(answers, val[1], scale)
         below = abstention_threshold(answers.confidence, losses, settings.target_error)
@@ -167,7 +167,7 @@ def judge(
     number: float | None = round(area["ratio"], 4)
     limit: float | None
     outcome: Outcome
-    if not functions.tells_confidence(raw):
+    if raw.shape[1] == 1:
         outcome, number, limit = "pass", None, None
         why = "confidence is not applicable: the model gives no deviation"
     elif functions.PROMISES == "deviations":

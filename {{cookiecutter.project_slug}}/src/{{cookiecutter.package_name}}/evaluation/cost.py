@@ -28,7 +28,7 @@ def fit(
     if isinstance(costs, dict):
         answers: Any = kinds.of(kind).decide(raw, Rule(temperature=temperature))
         return {"shift": shift((label - answers.value) / answers.deviation, costs)}
-    if kind == "binary" and costs is not None:
+    if costs is not None and len(costs) == 2:
         positive = softmax(raw, temperature)[:, 1]
         return {"threshold": threshold(positive, label, np.array(costs, float)), "costs": costs}
     return {"costs": costs}

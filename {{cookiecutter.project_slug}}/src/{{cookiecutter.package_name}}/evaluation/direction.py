@@ -48,7 +48,7 @@ def levels(
     """
     named = direction.label is not None and bool(labels)
     column = labels.index(str(direction.label)) if named else label
-    return kinds.of(kind).levels(answers, column)
+    return np.asarray(kinds.of(kind).levels(answers, column))
 
 
 def misdirected(

@@ -4,9 +4,7 @@ stands there.
 
 import argparse
 import shutil
-import statistics
 import time
-import timeit
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -17,7 +15,7 @@ from ..modeling import baselines, kinds
 from ..modeling.candidates import load as load_candidates
 from ..provenance import stamp, write_json
 from ..settings import LOWER_IS_BETTER, Settings
-from ..types import Answers, Behaviour, Examples, Floats, Rule
+from ..types import Behaviour, Floats, Rule
 from . import calibration, comparison, confidence, cost, direction, perturbation, slices, subject
 from .subject import Subject
 from .verdict import Verdict, outcome
@@ -31,10 +29,9 @@ def judge(model: Subject, losses: Losses) -> list[Verdict]:
     """One verdict per method, from the model and from all models' losses on the test rows."""
     data, limits, scale = model.settings.data, model.settings.evaluation, model.scale
     kind, test, declared, answer = data.kind, model.test, model.declared, model.answer
-    raw, rule, name = model.raw["test"], model.rule, model.candidate.name
-    altered = direction.altered(
-        kind, answer, test.inputs, declared.invariances, limits.invariance.tolerance * scale
-    )
+    raw, name, rows = model.raw["test"], model.candidate.name, len(model.splits["calibration"])
+    tolerances = limits.invariance.tolerance * scale, limits.direction.tolerance * scale
+    altered = direction.altered(kind, answer, test.inputs, declared.invariances, tolerances[0])
     misdirected = direction.misdirected(
         kind,
         answer,
@@ -42,9 +39,11 @@ def judge(model: Subject, losses: Losses) -> list[Verdict]:
         test.label,
         declared.directions,
         data.labels,
-        limits.direction.tolerance * scale,
+        tolerances[1],
         model.generator(),
     )
+    subgroups = declared.slices(test), declared.columns(test), model.embedding
+    stored = kind, raw, test.label, model.rule
     return [
         metrics(model),
         cost.judge(kind, data.goal.costs, model.answers(), test.label, limits.cost),
@@ -52,17 +51,9 @@ def judge(model: Subject, losses: Losses) -> list[Verdict]:
         robustness(model, declared),
         direction.judge("M8", altered, limits.invariance, limits.examples),
         direction.judge("M9", misdirected, limits.direction, limits.examples),
-        calibration.judge(kind, raw, test.label, rule, limits.calibration, scale),
-        confidence.judge(
-            kind, raw, test.label, rule, limits.confidence, scale, len(model.splits["calibration"])
-        ),
-        slices.judge(
-            losses[name],
-            declared.slices(test),
-            declared.columns(test),
-            model.embedding,
-            limits.slices,
-        ),
+        calibration.judge(*stored, limits.calibration, scale),
+        confidence.judge(*stored, limits.confidence, scale, rows),
+        slices.judge(losses[name], *subgroups, limits.slices),
     ]
 
 
@@ -80,37 +71,17 @@ def metrics(model: Subject) -> Verdict:
 
 def robustness(model: Subject, declared: Behaviour) -> Verdict:
     """M7: the score under the declared perturbations, and of a network under attacks."""
-    limits, test, attacks = model.settings.evaluation.perturbation, model.test, {}
+    limits, test = model.settings.evaluation.perturbation, model.test
+    kind, attacks = model.settings.data.kind, {}
     network = getattr(model.candidate, "network", None)
-    for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
-        if network is not None and declared.ranges:
-            moved = perturbation.attack(
-                network,
-                model.settings.data.kind,
-                test.inputs,
-                test.label,
-                declared.ranges,
-                limits.epsilon,
-                steps,
-            )
+    if network is not None and declared.ranges:
+        for name, steps in {"FGSM": 1, "PGD": limits.steps}.items():
+            options = declared.ranges, limits.epsilon, steps
+            moved = perturbation.attack(network, kind, test.inputs, test.label, *options)
             attacks[name] = model.score(moved)
     changes, rng = declared.perturbations, model.generator()
     curves = perturbation.curves(model.score, test.inputs, changes, rng)
     return perturbation.judge(model.score(test.inputs), curves, attacks, limits)
-
-
-def simple_answers(
-    splits: dict[str, Examples], settings: Settings
-) -> dict[str, dict[str, Answers]]:
-    """Answers of the baselines that need no stored model, by baseline and split."""
-    kind, train, answers = settings.data.kind, splits["train"], {}
-    for name, baseline in baselines.simple_baselines(kind).items():
-        model = baseline.fit(train.inputs, train.label)
-        answers[name] = {
-            split: kinds.of(kind).decide(model.predict(examples.inputs), Rule())
-            for split, examples in splits.items()
-        }
-    return answers
 
 
 def choose(settings: Settings) -> tuple[Subject, dict[str, Any], Losses]:
@@ -126,27 +97,17 @@ def choose(settings: Settings) -> tuple[Subject, dict[str, Any], Losses]:
     operations = {name: m.candidate.operations(test.inputs) for name, m in models.items()}
     losses = {name: m.losses(test.inputs, test.label) for name, m in models.items()}
     name, why = comparison.select(losses, operations, kind, settings.evaluation.comparison.alpha)
-    answers = {n: {split: m.answers(split) for split in splits} for n, m in models.items()}
-    for simple, by_split in simple_answers(splits, settings).items():
-        answers[simple] = by_split
-        losses[simple] = functions.row_losses(by_split["test"], test.label, scale)
-    scores: dict[str, dict[str, dict[str, float]]] = {n: {} for n in answers}
-    for n, by_split in answers.items():
-        for split, given in by_split.items():
-            scores[n][split] = functions.metrics(given, splits[split].label)
+    answers = {(n, split): m.answers(split) for n, m in models.items() for split in splits}
+    for simple, baseline in baselines.simple_baselines(kind).items():
+        fitted = baseline.fit(splits["train"].inputs, splits["train"].label)
+        for split, examples in splits.items():
+            answers[simple, split] = functions.decide(fitted.predict(examples.inputs), Rule())
+        losses[simple] = functions.row_losses(answers[simple, "test"], test.label, scale)
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for (n, split), given in answers.items():
+        scores.setdefault(n, {})[split] = functions.metrics(given, splits[split].label)
     said = {"candidate": name, "selection": why, "metrics": scores, "operations": operations}
     return models[name], said, losses
-
-
-def overall(verdicts: list[Verdict]) -> str:
-    outcomes = [verdict.outcome for verdict in verdicts]
-    worst = [word for word in ("fail", "cannot tell") if word in outcomes]
-    return worst[0] if worst else "pass"
-
-
-def explain(model: Subject) -> Any:
-    """M5: attributions of the test rows; None in the lean profile."""
-    return import_module(ATTRIBUTION.name).explain(model) if ATTRIBUTION else None
 
 
 def content(
@@ -154,10 +115,12 @@ def content(
 ) -> dict[str, Any]:
     """reports/evaluation.json: without times, so that the same model gives the same bytes."""
     confusion = model.functions.confusion(model.answers(), model.test.label)
+    outcomes = [verdict.outcome for verdict in verdicts]
+    worst = [outcome for outcome in ("fail", "cannot tell") if outcome in outcomes]
     record = {
         "provenance": stamp(model.settings, "evaluate"),
         "kind": model.settings.data.kind,
-        "verdict": overall(verdicts),
+        "verdict": [*worst, "pass"][0],
         "methods": {v.method: v.record() for v in verdicts},
         "decision": model.rule.model_dump(),
         "label_scale": model.scale,
@@ -167,31 +130,20 @@ def content(
     return record | ({"explanation": explanation.record()} if explanation else {})
 
 
-def timing(model: Subject, total: float) -> dict[str, float]:
-    """Seconds that the methods took, also as a multiple of those that plain answers on the test
-    rows take.
-    """
-    times = timeit.repeat(lambda: model.candidate.outputs(model.test.inputs), number=1, repeat=5)
-    inference = statistics.median(times)
-    return {"inference": inference, "total": total, "multiple": total / inference}
-
-
-def record(settings: Settings, content: dict[str, Any], spent: dict[str, Any]) -> None:
+def record(settings: Settings, content: dict[str, Any], seconds: float) -> None:
     """To the tracking run."""
-    reports = settings.paths.reports
+    numbers = {
+        f"{name}.{verdict['title'].lower()}": verdict["number"]
+        for name, verdict in content["methods"].items()
+        if verdict["number"] is not None
+    }
+    files = ("evaluation.json", "evaluation.html", "losses.parquet", "plots")
     with tracking.current(settings, "evaluate") as run:
         run.metrics(tracking.flatten(content["metrics"][content["candidate"]]))
-        numbers = {
-            f"{name}.{verdict['title'].lower()}": verdict["number"]
-            for name, verdict in content["methods"].items()
-            if verdict["number"] is not None
-        }
         run.metrics(numbers, "gate.")
-        times = {"seconds": spent["total"], "multiple": spent["multiple"]}
-        run.metrics(times, "evaluation.")
+        run.metrics({"seconds": seconds}, "evaluation.")
         run.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
-        files = ("evaluation.json", "evaluation.html", "losses.parquet", "plots")
-        run.artifacts([reports / name for name in files], "evaluation")
+        run.artifacts([settings.paths.reports / name for name in files], "evaluation")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -204,16 +156,18 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         reports = settings.paths.reports
         model, models, losses = choose(settings)
         started = time.perf_counter()
-        verdicts, explanation = judge(model, losses), explain(model)
-        spent = timing(model, time.perf_counter() - started)
+        verdicts = judge(model, losses)
+        # M5: attributions of the test rows.
+        explanation = import_module(ATTRIBUTION.name).explain(model) if ATTRIBUTION else None
+        seconds = time.perf_counter() - started
         made = content(model, models, verdicts, explanation)
         shutil.rmtree(reports / "plots", ignore_errors=True)
         files = plots.draw_all(model, made, explanation, reports / "plots")
         write_json(reports / "evaluation.json", made)
         rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
         rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
-        report.write(made, spent, files, settings, reports / "evaluation.html")
-        record(settings, made, spent)
-        report.print_gate(made, spent)
+        report.write(made, seconds, files, settings, reports / "evaluation.html")
+        record(settings, made, seconds)
+        report.print_gate(made, seconds)
         log.info("%s; verdict: %s", made["selection"], made["verdict"])
     return 0

@@ -10,105 +10,79 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import pages
 from ..task import show
 from ..types import Inputs
 from . import attribution
 from .direction import levels, partners
 from .subject import Subject
 
-RED = "#dc2626"
-ROWS = 6  # in a figure
+ROWS, EACH = 6, 2  # in a figure, and of those violations of the same change
 
 
-def drawers(
-    model: Subject, content: dict[str, Any], explanation: attribution.Attributions
-) -> dict[str, Any]:
-    """Drawers by method and what they show."""
-    made = {"M5": partial(show.importance, added=explanation, of=model.features)}
-    hardness = model.functions.hardness(model.answers(), model.test.label)
-    order = np.argsort(hardness, kind="stable")
-    made["M5 hardest"] = partial(explained, model=model, rows=order[::-1][:ROWS])
-    made["M5 easiest"] = partial(explained, model=model, rows=order[:ROWS])
+def draw_all(
+    model: Subject, content: dict[str, Any], explanation: Any, folder: Path
+) -> dict[str, Path]:
+    """Draws into the folder, and writes the first raw rows where the task has them as a table."""
+    order = np.argsort(model.functions.hardness(model.answers(), model.test.label), kind="stable")
+    drawers: dict[str, Any] = {
+        "M5": partial(show.importance, added=explanation, of=model.features),
+        "M5 hardest": partial(explained, model=model, rows=order[::-1][:ROWS]),
+        "M5 easiest": partial(explained, model=model, rows=order[:ROWS]),
+    }
     for method in ("M8", "M9"):
-        rows = choose(content["methods"][method]["details"].get("violating_rows", {}))
+        violating = content["methods"][method]["details"].get("violating_rows", {})
+        rows = [(name, row) for name, rows in violating.items() for row in rows[:EACH]]
         if rows:
-            made[f"{method} examples"] = partial(violations, model=model, rows=rows)
-    columns = show.column_plots(
-        model.test, model.outputs, model.losses, model.features, model.generator()
-    )
-    return made | {f"E5 {name}": drawer for name, drawer in columns.items()}
-
-
-def tables(model: Subject, folder: Path) -> dict[str, Path]:
-    """The first raw rows as a file, where the task shows them as a table."""
-    head, path = show.head(model.splits["train"].rows, model.features), folder / "E5_first_rows.csv"
-    if head is None:
-        return {}
-    head.to_csv(path, index=False)
-    return {"E5 first rows": path}
+            drawers[f"{method} examples"] = partial(violations, model=model, rows=rows[:ROWS])
+    columns = show.column_plots(model.test, model.outputs, model.losses, model.features)
+    drawers |= {f"E5 {name}": drawer for name, drawer in columns.items()}
+    files = pages.draw_all(drawers, folder)
+    head = show.head(model.splits["train"].rows, model.features)
+    if head is not None:
+        files["E5 first rows"] = folder / "E5_first_rows.csv"
+        head.to_csv(files["E5 first rows"], index=False)
+    return files
 
 
 def grid(figure: Any, count: int) -> list[Any]:
     """So many axes, as many beside each other as the task shows."""
     rows = -(-count // show.COLUMNS)
-    figure.set_size_inches(5, rows * (show.HEIGHT + 0.45) + 0.1)
-    cells = list(figure.subplots(rows, show.COLUMNS, squeeze=False).flat)
-    for axes in cells[count:]:
-        axes.set_axis_off()
-    return cells[:count]
-
-
-def take(inputs: Inputs, rows: Any) -> Inputs:
-    return {name: values[rows] for name, values in inputs.items()}
+    figure.set_size_inches(5, rows * (show.HEIGHT + 0.45))
+    return [figure.add_subplot(rows, show.COLUMNS, i + 1) for i in range(count)]
 
 
 def explained(figure: Any, model: Subject, rows: NDArray[np.int64]) -> None:
-    """Test rows with what each feature added to their answer; wrong classes in red."""
+    """Test rows with what each feature added to their answer."""
     added, labels = attribution.explain(model, rows), model.settings.data.labels
-    inputs, answers = (
-        take(model.test.inputs, rows),
-        model.functions.answered(model.answers(), labels),
-    )
-    for i, axes in enumerate(grid(figure, len(rows))):
-        row = rows[i]
+    inputs = {name: values[rows] for name, values in model.test.inputs.items()}
+    answers = model.functions.answered(model.answers(), labels)
+    for i, (row, axes) in enumerate(zip(rows, grid(figure, len(rows)), strict=True)):
         show.explained(axes, inputs, i, added, model.features)
-        truth, answer = model.functions.text(model.test.label[row], labels), answers[row]
-        colour = RED if labels and truth != answer else "black"
-        axes.set_title(f"{truth}, said {answer}", fontsize=8, loc="right", color=colour)
-
-
-def choose(violating: dict[str, list[int]]) -> list[tuple[str, int]]:
-    """A few violating rows, of every change in turn."""
-    turns = [(turn, name, row) for name, rows in violating.items() for turn, row in enumerate(rows)]
-    return [(name, row) for _, name, row in sorted(turns, key=lambda t: t[0])[:ROWS]]
+        truth = model.functions.text(model.test.label[row], labels)
+        axes.set_title(f"{truth}, said {answers[row]}", fontsize=8, loc="right")
 
 
 def violations(figure: Any, model: Subject, rows: list[tuple[str, int]]) -> None:
     """Rows before and after a change that should have been answered otherwise."""
+    changes = {name: changed(model, name) for name in dict(rows)}
     for axes, (name, row) in zip(grid(figure, len(rows)), rows, strict=True):
-        change = altered if name in model.declared.invariances else misdirected
-        before, after, words = change(model, name, np.array([row]))
-        show.example(axes, after, 0, model.features, before)
+        (before, after), answers = changes[name]
+        show.example(axes, after, row, model.features, before)
+        words = " → ".join(pages.cell(answer[row]) for answer in answers)
         axes.set_title(f"{textwrap.fill(name, 78 // show.COLUMNS)}\n{words}", fontsize=7)
 
 
-def altered(model: Subject, name: str, row: Any) -> tuple[Inputs, Inputs, str]:
-    """A row before and after a harmless change that altered its answer (M8)."""
-    before = take(model.test.inputs, row)
-    after = model.declared.invariances[name](before)
-    labels = model.settings.data.labels
-    answers = [model.functions.answered(model.answer(x), labels)[0] for x in (before, after)]
-    return before, after, " → ".join(answers)
-
-
-def misdirected(model: Subject, name: str, row: Any) -> tuple[Inputs, Inputs, str]:
-    """A row whose answer fell though it must not (M9), with the partner that the method drew: the
-    value, or the probability of the class.
+def changed(model: Subject, name: str) -> tuple[tuple[Inputs, Inputs], list[Any]]:
+    """All test rows before and after a declared change, and both answers: of a direction (M9) the
+    value, or the probability of the class, with the partners that the method drew.
     """
-    data, test, change = model.settings.data, model.test, model.declared.directions[name]
-    partner = partners(test.label, model.generator())[row]
-    inputs, others = take(test.inputs, row), take(test.inputs, partner)
-    pair = change.less(inputs, others), change.more(inputs, others)
+    data, test = model.settings.data, model.test
+    if name in model.declared.invariances:
+        pair = test.inputs, model.declared.invariances[name](test.inputs)
+        return pair, [model.functions.answered(model.answer(x), data.labels) for x in pair]
+    change, partner = model.declared.directions[name], partners(test.label, model.generator())
+    others = {key: values[partner] for key, values in test.inputs.items()}
+    pair = change.less(test.inputs, others), change.more(test.inputs, others)
     label = test.label[partner]
-    both = [levels(data.kind, model.answer(x), change, label, data.labels)[0] for x in pair]
-    return *pair, f"{both[0]:.4g} → {both[1]:.4g}"
+    return pair, [levels(data.kind, model.answer(x), change, label, data.labels) for x in pair]

@@ -51,20 +51,22 @@ class Subject:
         return np.random.default_rng(self.settings.seed)
 
     def answers(self, split: str = "test") -> Answers:
-        return self.functions.decide(self.raw[split], self.rule)
+        answers: Answers = self.functions.decide(self.raw[split], self.rule)
+        return answers
 
     def answer(self, inputs: Inputs) -> Answers:
         """The most probable answers: costs move them on purpose."""
-        raw = self.candidate.outputs(inputs).raw
-        return self.functions.decide(raw, self.rule.without_costs())
+        raw, rule = self.candidate.outputs(inputs).raw, self.rule.without_costs()
+        answers: Answers = self.functions.decide(raw, rule)
+        return answers
 
     def outputs(self, inputs: Inputs) -> Floats:
         """The same as numbers [n, outputs]."""
-        return self.functions.outputs(self.answer(inputs))
+        return np.asarray(self.functions.outputs(self.answer(inputs)))
 
     def losses(self, inputs: Inputs, label: NDArray[Any]) -> Floats:
         """Loss [n] of the most probable answers."""
-        return self.functions.row_losses(self.answer(inputs), label, self.scale)
+        return np.asarray(self.functions.row_losses(self.answer(inputs), label, self.scale))
 
     def score(self, inputs: Inputs) -> float:
         """Accuracy or R² for changed inputs of the test rows."""

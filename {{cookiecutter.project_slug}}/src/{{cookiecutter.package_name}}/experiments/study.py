@@ -191,7 +191,7 @@ class Sweep:
             shutil.rmtree(folder, ignore_errors=True)
         metrics = fit.score(settings, NetworkCandidate(network), "val")
         record.metrics(metrics, "val.")
-        return metrics[self.metric]
+        return float(metrics[self.metric])
 
     def watch(self, trial: "Trial") -> "Callback":
         """Reports every epoch and ends the trial where the pruner, the time or the goal says so."""

@@ -71,12 +71,11 @@ def judge(settings: Settings, rows: list[Row], bundle: Bundle, version: str) -> 
     if len(rows) >= limits.min_rows:
         reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)
         tests = drift.compare(reference, window, bundle.card.labels, limits, settings.seed)
-    reasons, verdict = alarms(tests, numbers, limits.max_error_rate), "alarm"
+    reasons = alarms(tests, numbers, limits.max_error_rate)
+    verdict = "alarm" if reasons else "no alarm"
     if not reasons and not tests:
         verdict = "cannot tell"
         reasons = [f"{len(rows)} predictions of version {version}, {limits.min_rows} are needed"]
-    elif not reasons:
-        verdict = "no alarm"
     abuse = importlib.import_module(ABUSE.name) if ABUSE else None
     duplicates = abuse.duplicate_share(rows) if abuse else None
     times = [datetime.fromtimestamp(row["time"], UTC).isoformat(timespec="seconds") for row in rows]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .. import pages
 from ..packaging.bundle import Bundle
@@ -25,124 +26,99 @@ NUMBERS = {  # of the quality: the gauge of Prometheus, and what it is
     "mean_deviation": ("model_deviation_mean", "mean predicted standard deviation"),
     "duplicate_share": ("model_duplicate_share", "share of requests that repeat an earlier one"),
 }
-HOLM = (
-    "An alarm is an adjusted p of at most {alpha}: where nothing has changed, a run raises one "
-    "with at most that chance, over all tests together (Holm's correction)."
-)
 
 
 def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bundle) -> None:
     """One self-contained page."""
-    window, origin = report["window"], report["provenance"]
-    reasons = [*report["reasons"], *(f"Warning: {text}" for text in report["warnings"])]
-    advice = "Nothing differs from the reference by more than chance explains."
-    if reasons:
-        advice = "What to do: docs/runbook.md. `make routine` retrains through the same gates."
-    seen = f"{window['rows']} newest predictions, {window['from']} to {window['to']}. "
-    lines = [*reasons, advice, f"{seen}Report of {report['time']}."]
-    first, *lines = lines
-    lead = [pages.Text(first, report["verdict"]), *(pages.Text(line) for line in lines)]
-    tests = pages.table(map(effect, report["tests"]), HOLM.format(**report), stack=True)
-    if not report["tests"]:
-        tests = pages.table([{"too few predictions": window["rows"], "needed": window["min_rows"]}])
-    sections = [
-        pages.Section("How well it does", [quality(report)]),
-        pages.Section("Has the stream changed?", [tests]),
-        pages.Section("Requests beside the reference", plots(report, rows, bundle)),
-        pages.Section("Versions", [versions(report)]),
-    ]
-    footer = f"bundle {report['identity']} · data {origin['data']} · code {origin['code']}"
-    title = f"Monitor: {bundle.card.name}, version {report['version']}"
-    pages.write(path, title, lead, sections, footer)
+    pages.write(
+        path,
+        f"Monitor: {bundle.card.name}, version {report['version']}",
+        template="monitoring/report.html.j2",
+        report=report,
+        quality=quality(report),
+        tests=tests(report),
+        pictures=plots(report, rows, bundle),
+        versions=versions(report),
+    )
 
 
 def quality(report: dict[str, Any]) -> pages.Table:
     """The numbers that there are."""
-    numbers, limit = report["quality"], report["max_error_rate"]
+    found = report["quality"]
+    rows = {words: found[name] for name, (_, words) in NUMBERS.items()}
+    rows["lowest and highest likely error rate"] = found["error_interval"]
+    return pages.table({"number": k, "found": v} for k, v in rows.items() if v is not None)
+
+
+def tests(report: dict[str, Any]) -> pages.Table:
+    """Every test for reading."""
     rows = [
-        {"number": words, "found": numbers[name]}
-        for name, (_, words) in NUMBERS.items()
-        if numbers[name] is not None
-    ]
-    caption = "There was no feedback in this window."
-    if numbers["error_interval"]:
-        low, high = numbers["error_interval"]
-        caption = f"The error rate lies in [{low:.3f}, {high:.3f}]; its limit is {limit:g}."
-    return pages.table(rows, caption)
-
-
-def effect(test: dict[str, Any]) -> dict[str, Any]:
-    """A test for reading."""
-    return {
-        "test": test["name"],
-        "verdict": "alarm" if test["alarm"] else "no alarm",
-        "in words": test["words"],
-        "effect": f"{test['effect_name']} {test['effect']:.2f}",
-        "p": test["p"],
-        "adjusted p": test["adjusted"],
-        "detail": test["detail"],
-    }
-
-
-def versions(report: dict[str, Any]) -> pages.Table:
-    """The numbers that the kind of the model has."""
-    columns = [name for name in NUMBERS if report["quality"][name] is not None]
-    rows = [
-        {"version": name, **{c: numbers.get(c) for c in ("request_share", "error_rate", *columns)}}
-        for name, numbers in report["versions"].items()
+        {
+            "test": test["name"],
+            "verdict": "alarm" if test["alarm"] else "no alarm",
+            "in words": test["words"],
+            "effect": f"{test['effect_name']} {test['effect']:.2f}",
+            "p": test["p"],
+            "adjusted p": test["adjusted"],
+            "detail": test["detail"],
+        }
+        for test in report["tests"]
     ]
     return pages.table(rows, stack=True)
 
 
-def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> list[pages.Picture]:
-    """Distributions of answers, and of the signals that changed most."""
+def versions(report: dict[str, Any]) -> pages.Table:
+    """The numbers of each version that the kind of the model has."""
+    frame = pd.DataFrame(report["versions"]).T.rename_axis("version").reset_index()
+    frame = frame.filter(["version", "request_share", *NUMBERS]).dropna(axis=1, how="all")
+    return pages.table(frame.to_dict("records"), stack=True)
+
+
+def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> dict[str, bytes]:
+    """Distributions of answers, and of the signals that changed most: PNG by name."""
     if not rows:
-        return []
-    sides = reference_sample(bundle), stored_sample(rows, bundle.card)
-    pairs = {f"predicted {n}": [s.answers[n] for s in sides] for n in sides[0].answers}
-    for test in sorted(report["tests"], key=lambda test: (test["p"], -test["effect"])):
+        return {}
+    reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)
+    pairs = {f"predicted {n}": (v, window.answers[n]) for n, v in reference.answers.items()}
+    for test in sorted(report["tests"], key=lambda test: test["p"]):
         name = test["name"].removeprefix("signal ")
-        if name in sides[0].signals:
-            pairs[name] = [side.signals[name] for side in sides]
-    pictures = []
-    for name, values in list(pairs.items())[:MAX_HISTOGRAMS]:
+        if name in reference.signals:
+            pairs[name] = reference.signals[name], window.signals[name]
+    pictures = {}
+    for name, pair in [*pairs.items()][:MAX_HISTOGRAMS]:
         labels = bundle.card.labels if name == "predicted label" else []
-        drawer = partial(histogram, sides=values, labels=labels)
-        pictures.append(pages.Picture(pages.draw(drawer), f"Distribution of {name}"))
+        pictures[name] = pages.draw(partial(histogram, sides=pair, labels=labels))
     return pictures
 
 
-def histogram(figure: Any, sides: list[Floats], labels: list[str]) -> None:
+def histogram(figure: Any, sides: tuple[Floats, Floats], labels: list[str]) -> None:
     """Shares of the reference and of the requests; of probabilities [n, k] the largest ones."""
     values = [np.atleast_2d(side.T).max(axis=0) for side in sides]
     values = [side[~np.isnan(side)] for side in values]
-    bins = np.histogram_bin_edges(np.concatenate(values), 20)
-    axes = figure.subplots()
-    if labels:
-        bins = np.arange(len(labels) + 1) - 0.5
-        axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) < 12 else 90)
-    weights = [np.full(len(side), 1 / max(1, len(side))) for side in values]
+    weights = [np.ones(len(side)) / len(side) for side in values]
+    axes, bins = figure.subplots(), np.arange(len(labels) + 1) - 0.5 if labels else 20
     axes.hist(values, bins, weights=weights, label=("reference", "requests"))
     axes.set_ylabel("share of rows")
+    if labels:
+        axes.set_xticks(range(len(labels)), labels)
     axes.legend(frameon=False)
 
 
-Gauged = tuple[str, str, float | None, dict[str, str]]
-
-
-def gauges(report: dict[str, Any]) -> list[Gauged]:
+def gauges(report: dict[str, Any]) -> list[tuple[str, str, float | None, dict[str, str]]]:
     """(name, help, value or None, labels) of every number that Prometheus gets."""
     numbers, conclusive = report["quality"], report["verdict"] != "cannot tell"
-    rows: list[Gauged] = [
-        ("model_drift_alarm", "1 where the newest run raised an alarm", report["alarm"], {}),
-        ("model_monitor_conclusive", "0 where there were too few predictions", conclusive, {}),
-        ("model_monitor_warnings", "signs of abuse in the window", len(report["warnings"]), {}),
-    ]
-    rows += [(*gauge, numbers[name], {}) for name, gauge in NUMBERS.items()]
-    adjusted = "p-value after Holm's correction over all tests"
+    values = {
+        ("model_drift_alarm", "1 where the newest run raised an alarm"): report["alarm"],
+        ("model_monitor_conclusive", "0 where there were too few predictions"): conclusive,
+        ("model_monitor_warnings", "signs of abuse in the window"): len(report["warnings"]),
+        **{gauge: numbers[name] for name, gauge in NUMBERS.items()},
+    }
+    rows: list[Any] = [(*gauge, value, {}) for gauge, value in values.items()]
     for test in report["tests"]:
         label = {"test": test["name"]}
-        rows.append(("model_drift_pvalue", adjusted, test["adjusted"], label))
+        rows.append(
+            ("model_drift_pvalue", "p-value adjusted over all tests", test["adjusted"], label)
+        )
         rows.append(("model_drift_effect", "effect size, 0 is equal", test["effect"], label))
     for name, share in numbers["label_shares"].items():
         rows.append(("model_label_share", "share of a predicted label", share, {"label": name}))
@@ -158,7 +134,7 @@ def prometheus(path: Path, report: dict[str, Any]) -> None:
         if value is not None:
             if name not in by_name:
                 by_name[name] = Gauge(name, words, ["version", *labels], registry=registry)
-            by_name[name].labels(version=report["version"], **labels).set(float(value))
+            by_name[name].labels(version=report["version"], **labels).set(value)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_to_textfile(str(path), registry)
 
@@ -166,9 +142,6 @@ def prometheus(path: Path, report: dict[str, Any]) -> None:
 def show(report: dict[str, Any]) -> None:
     """The report on the terminal."""
     title = f"Requests to {report['version']} against the reference"
-    tables = pages.table(map(effect, report["tests"]), title), quality(report)
-    for table in tables:
-        pages.print_table(table.caption, table.columns, table.rows)
-    print(report["verdict"])
-    for line in [*report["reasons"], *(f"warning: {text}" for text in report["warnings"])]:
-        print(f"  {line}")
+    for table in (tests(report), quality(report)):
+        pages.print_table(title, table.columns, table.rows)
+    print(report["verdict"], *report["reasons"], *report["warnings"], sep="\n  ")

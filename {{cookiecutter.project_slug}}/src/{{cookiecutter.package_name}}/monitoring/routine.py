@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .. import logs
-from ..provenance import read_json, write_json
 from ..settings import Settings
 from .monitor import monitor
 from .retrain import Outcome, retrain
@@ -36,16 +35,13 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     from filelock import FileLock, Timeout
 
     start, state = datetime.now(UTC).isoformat(timespec="seconds"), settings.paths.state
-    fields: dict[str, Any] = {"scheduled": args.scheduled or start, "start": start, "run": None}
+    fields = {"scheduled": args.scheduled or start, "start": start}
     state.mkdir(parents=True, exist_ok=True)
     # `finally` is to be done on SIGTERM too.
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     outcome = Outcome(FAILED, "failed", error="interrupted")
     try:
         with FileLock(state / "routine.lock", timeout=0):
-            count = state / "routine-runs.json"
-            fields["run"] = 1 + (read_json(count)["runs"] if count.is_file() else 0)
-            write_json(count, {"runs": fields["run"]})
             outcome = routine(settings, args.force)
     except Timeout:
         error = "another routine is running: wait for it to end"

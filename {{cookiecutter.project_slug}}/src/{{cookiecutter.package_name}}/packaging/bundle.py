@@ -98,7 +98,8 @@ class Bundle:
 
     def decide(self, raw: NDArray[np.floating]) -> Answers:
         """Answers for raw outputs [n, k] by the rule that was fitted with the model."""
-        return self.kind.decide(raw, self.card.decision)
+        answers: Answers = self.kind.decide(raw, self.card.decision)
+        return answers
 
     @property
     def kind(self) -> kinds.Kind:

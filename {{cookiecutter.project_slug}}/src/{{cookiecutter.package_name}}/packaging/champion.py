@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from ..data.datamodule import label_scale, load
 from ..data.split import NAMES, NEAR, assign
@@ -16,7 +15,7 @@ from ..evaluation.verdict import Verdict
 from ..settings import SCORE, Data, Settings
 from ..task.features import Features, encode
 from ..task.schema import near_key
-from ..types import Examples, Floats
+from ..types import Examples, Flags, Floats
 from . import registry
 from .bundle import Bundle
 
@@ -28,13 +27,12 @@ WORDS = {"pass": "not worse than", "fail": "worse than", "cannot tell": "may be 
 
 def references(settings: Settings) -> "dict[str, ModelVersion]":
     """The champion, and the best model where that is another one; empty before the first."""
-    champion = registry.by_alias(settings, registry.CHAMPION)
-    if champion is None:
-        return {}
-    best = registry.by_alias(settings, registry.BEST)
-    if best is None or best.version == champion.version:
-        return {registry.CHAMPION: champion}
-    return {registry.CHAMPION: champion, registry.BEST: best}
+    versions: dict[str, ModelVersion] = {}
+    for alias in (registry.CHAMPION, registry.BEST):
+        version = registry.by_alias(settings, alias)
+        if version and version.version not in [v.version for v in versions.values()]:
+            versions[alias] = version
+    return versions
 
 
 def best_after(
@@ -50,21 +48,19 @@ def best_after(
 
 
 def losses(bundle: Bundle, test: Examples, scale: float) -> Floats:
-    """Loss per test row [n]. Raises ValueError where the rows do not give the inputs that the model
-    takes.
+    """Loss per test row [n]. Raises ValueError or KeyError where the rows do not give the inputs
+    that the model takes.
     """
-    try:
-        inputs = encode(test.rows, Features.model_validate(bundle.card.features))
-    except KeyError as error:
-        raise ValueError(f"the rows have no column {error}") from None
+    inputs = encode(test.rows, Features.model_validate(bundle.card.features))
     shapes = {name: tuple(t.shape[1:]) for name, t in bundle.card.inputs.items()}
     if {name: values.shape[1:] for name, values in inputs.items()} != shapes:
         raise ValueError("it takes other inputs than the present code makes")
     raw, rule = bundle.infer(inputs)["raw"], bundle.card.decision.without_costs()
-    return bundle.kind.row_losses(bundle.kind.decide(raw, rule), test.label, scale)
+    answers = bundle.kind.decide(raw, rule)
+    return np.asarray(bundle.kind.row_losses(answers, test.label, scale))
 
 
-def unseen(settings: Settings, bundle: Bundle, test: Examples) -> NDArray[np.bool_]:
+def unseen(settings: Settings, bundle: Bundle, test: Examples) -> Flags:
     """Which test rows [n] were test rows of that bundle too: with another seed or other shares it
     learned from some.
 
@@ -81,15 +77,11 @@ def unseen(settings: Settings, bundle: Bundle, test: Examples) -> NDArray[np.boo
     return np.asarray(assign(keys, data.split, config["seed"]) == NAMES.index("test"))
 
 
-def compare(
-    settings: Settings, bundle: Bundle, version: "ModelVersion", role: str
-) -> tuple[comparison.Paired, NDArray[np.bool_]]:
-    """Losses beside those of a promoted version, and the test rows [n] that are new to both.
+def compare(settings: Settings, bundle: Bundle, other: Bundle) -> tuple[comparison.Paired, Flags]:
+    """Losses beside those of a promoted bundle, and the test rows [n] that are new to both.
     Raises ValueError where the two cannot be asked the same question.
     """
-    folder = settings.paths.state / role
-    shutil.rmtree(folder, ignore_errors=True)
-    other, card = registry.download(settings, version, folder), bundle.card
+    card = bundle.card
     if other.card.kind != card.kind:
         raise ValueError(f"it is a {other.card.kind} model, this one {card.kind}")
     if other.card.labels != card.labels:
@@ -107,18 +99,19 @@ def against(settings: Settings, bundle: Bundle, role: str, version: "ModelVersio
     row, in the mean.
     """
     margin, title = settings.evaluation.comparison.margin, f"Against the {role}"
-    name = f"version {registry.label(version)}"
+    name, folder = f"version {registry.label(version)}", settings.paths.state / role
     try:
-        result, new = compare(settings, bundle, version, role)
+        shutil.rmtree(folder, ignore_errors=True)
+        other = registry.download(settings, version, folder)
+        result, new = compare(settings, bundle, other)
     except (KeyError, ValueError) as error:  # of an older template, other columns, or damaged
         why = f"{name} cannot be compared: {' '.join(str(error).split())}"
         return Verdict("M6", title, "cannot tell", None, margin, why)
     outcome = comparison.non_inferior(result, margin)
-    rows = f"on {new.sum()} test rows"
+    why = f"{WORDS[outcome]} {name} on {new.sum()} test rows"
     if not new.all():
-        rows += f", those of {len(new)} that are new to both"
-    numbers = f"{SCORE[settings.data.kind]} {-result.difference:+z.4f} (interval "
-    numbers += f"{-result.high:+z.4f} to {-result.low:+z.4f}, margin {margin:g})"
-    why = f"{WORDS[outcome]} {name} {rows}: {numbers}"
+        why += f", those of {len(new)} that are new to both"
+    why += f": {SCORE[settings.data.kind]} {-result.difference:+z.4f} (interval "
+    why += f"{-result.high:+z.4f} to {-result.low:+z.4f}, margin {margin:g})"
     details = {"difference": result.difference}
     return Verdict("M6", title, outcome, result.high, margin, why, details)

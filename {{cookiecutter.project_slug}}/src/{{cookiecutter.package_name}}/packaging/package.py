@@ -1,7 +1,6 @@
 """Exports the candidate that goes to the gate as a bundle; measures parity, size and latency."""
 
 import argparse
-import json
 import shutil
 import statistics
 import timeit
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import logs, tracking
 from ..data.datamodule import load
+from ..evaluation.verdict import Verdict, outcome
 from ..modeling import kinds
 from ..modeling.candidates import Candidate
 from ..modeling.candidates import load as load_candidates
@@ -28,18 +28,45 @@ from .export import export, rows_of
 SERVED_WITH = ("numpy", "onnxruntime", "pydantic")
 
 
-def card(
-    settings: Settings, evaluation: dict[str, Any], example: Inputs, outputs: dict[str, Tensor]
-) -> Card:
-    """What the model is, takes and answers."""
-    made, data = stamp(settings, "package"), settings.data
-    return Card(
+def tensor(values: NDArray[Any]) -> Tensor:
+    """Type and shape, with -1 for the number of rows."""
+    return Tensor(dtype=str(values.dtype), shape=[-1, *values.shape[1:]])
+
+
+def reference(candidate: Candidate, card: Card, settings: Settings) -> Inputs:
+    """Answers and signals on rows that the model was not fitted to, for the drift monitor."""
+    parts = [load(settings, "val"), load(settings, "calibration")]
+    label = np.concatenate([part.label for part in parts])
+    order = np.random.default_rng(settings.seed).permutation(len(label))
+    rows = np.sort(order[: settings.packaging.reference_rows])
+    inputs = {k: np.concatenate([part.inputs[k] for part in parts])[rows] for k in card.inputs}
+    outputs, kind = candidate.outputs(inputs), kinds.of(card.kind)
+    columns = signals(inputs, Features.model_validate(card.features))
+    arrays = {
+        "signals": np.stack(list(columns.values()), axis=1).astype(np.float32),
+        "signal_names": np.array(list(columns)),
+        "labels": label[rows],
+        **kind.reference(kind.decide(outputs.raw, card.decision)),
+    }
+    return arrays if outputs.embedding is None else {**arrays, "embedding": outputs.embedding}
+
+
+def build(settings: Settings, folder: Path) -> None:
+    """Writes all files of the bundle but its manifest."""
+    report, data = settings.paths.reports / "evaluation.json", settings.data
+    evaluation, test = read_json(report), load(settings, "test")
+    candidate = load_candidates(settings)[evaluation["candidate"]]
+    export(candidate, test.inputs, folder / MODEL)
+    sample = candidate.outputs(rows_of(test.inputs, np.arange(8)))
+    outputs = {"raw": sample.raw, "embedding": sample.embedding}
+    made = stamp(settings, "package")
+    card = Card(
         name=settings.project.name,
         kind=data.kind,
         task=data.name,
         labels=data.labels,
-        inputs={name: tensor(values) for name, values in example.items()},
-        outputs=outputs,
+        inputs={name: tensor(values) for name, values in test.inputs.items()},
+        outputs={k: tensor(v.astype(np.float32)) for k, v in outputs.items() if v is not None},
         features=data.features,
         candidate=evaluation["candidate"],
         owner=settings.project.owner,
@@ -49,51 +76,10 @@ def card(
         decision=Rule.model_validate(evaluation["decision"]),
         label_scale=evaluation["label_scale"],
     )
-
-
-def tensor(values: NDArray[Any]) -> Tensor:
-    """Type and shape, with -1 for the number of rows."""
-    return Tensor(dtype=str(values.dtype), shape=[-1, *values.shape[1:]])
-
-
-def reference(
-    candidate: Candidate, held_out: list[Examples], rule: Rule, settings: Settings
-) -> dict[str, NDArray[Any]]:
-    """Answers and signals on rows that the model was not fitted to, for the drift monitor."""
-    inputs = {k: np.concatenate([e.inputs[k] for e in held_out]) for k in held_out[0].inputs}
-    label = np.concatenate([e.label for e in held_out])
-    rng = np.random.default_rng(settings.seed)
-    rows = np.sort(rng.permutation(len(label))[: settings.packaging.reference_rows])
-    inputs = rows_of(inputs, rows)
-    outputs, kind = candidate.outputs(inputs), kinds.of(settings.data.kind)
-    columns = signals(inputs, Features.model_validate(settings.data.features))
-    arrays = {
-        "signals": np.stack(list(columns.values()), axis=1).astype(np.float32),
-        "signal_names": np.array(list(columns)),
-        "labels": label[rows],
-        **kind.reference(kind.decide(outputs.raw, rule)),
-    }
-    return arrays if outputs.embedding is None else {**arrays, "embedding": outputs.embedding}
-
-
-def build(settings: Settings, folder: Path) -> None:
-    """Writes all files of the bundle but its manifest."""
-    report = settings.paths.reports / "evaluation.json"
-    evaluation, test = read_json(report), load(settings, "test")
-    candidate = load_candidates(settings)[evaluation["candidate"]]
-    export(candidate, test.inputs, folder / MODEL)
-    sample = candidate.outputs(rows_of(test.inputs, np.arange(8)))
-    outputs = {"raw": tensor(sample.raw.astype(np.float32))}
-    if sample.embedding is not None:
-        outputs["embedding"] = tensor(sample.embedding.astype(np.float32))
-    content = card(settings, evaluation, test.inputs, outputs)
-    write_json(folder / CARD, content.model_dump(mode="json"))
+    write_json(folder / CARD, card.model_dump(mode="json"))
     instances = [row_to_instance(row) for row in test.rows.head(8).to_dict("records")]
-    examples = {"instances": instances, "raw": sample.raw.astype(float).tolist()}
-    (folder / EXAMPLES).write_text(json.dumps(examples), encoding="utf-8")
-    held_out = [load(settings, "val"), load(settings, "calibration")]
-    arrays = reference(candidate, held_out, content.decision, settings)
-    np.savez(folder / REFERENCE, allow_pickle=False, **arrays)
+    write_json(folder / EXAMPLES, {"instances": instances, "raw": sample.raw.tolist()})
+    np.savez(folder / REFERENCE, allow_pickle=False, **reference(candidate, card, settings))
     # Places of this machine, and passwords in them, are no property of the model.
     config = settings.model_dump(mode="json", exclude={"paths", "tracking"})
     (folder / "params.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
@@ -107,7 +93,7 @@ def parity(bundle: Bundle, candidate: Candidate, test: Examples) -> float:
     """
     trained = bundle.decide(candidate.outputs(test.inputs).raw)
     packaged = bundle.decide(bundle.infer(test.inputs)["raw"])
-    return bundle.kind.difference(trained, packaged, bundle.card.label_scale)
+    return float(bundle.kind.difference(trained, packaged, bundle.card.label_scale))
 
 
 def latency_ratio(bundle: Bundle, example: Inputs) -> float:
@@ -119,20 +105,19 @@ def latency_ratio(bundle: Bundle, example: Inputs) -> float:
     return statistics.median(row) / statistics.median(product)
 
 
-def verdicts(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
-    """Number, threshold and outcome of parity, size and latency."""
+def verdicts(bundle: Bundle, settings: Settings) -> list[Verdict]:
+    """P2: parity, size and latency."""
     limits, size = settings.packaging, sum(p.stat().st_size for p in bundle.folder.iterdir()) / 1e6
     candidate, test = load_candidates(settings)[bundle.card.candidate], load(settings, "test")
-    numbers = {
-        "parity": (parity(bundle, candidate, test), limits.max_parity_error),
-        "megabytes": (size, limits.max_megabytes),
-        "latency ratio": (latency_ratio(bundle, test.inputs), limits.max_latency_ratio),
-    }
-    rows = []
-    for name, (number, limit) in numbers.items():
-        outcome = "pass" if number <= limit else "fail"
-        rows.append({"name": name, "number": number, "threshold": limit, "outcome": outcome})
-    return rows
+    results = []
+    for title, number, limit in (
+        ("parity", parity(bundle, candidate, test), limits.max_parity_error),
+        ("megabytes", size, limits.max_megabytes),
+        ("latency ratio", latency_ratio(bundle, test.inputs), limits.max_latency_ratio),
+    ):
+        why = f"{number:.3g}, limit {limit:g}"
+        results.append(Verdict("P2", title, outcome(number <= limit), number, limit, why))
+    return results
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -149,14 +134,14 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         draft.replace(folder)
         bundle = Bundle.load(folder)
-        short, rows = bundle.identity[:12], verdicts(bundle, settings)
-        report = {"provenance": stamp(settings, "package", bundle.identity), "verdicts": rows}
+        short, results = bundle.identity[:12], verdicts(bundle, settings)
+        made = stamp(settings, "package", bundle.identity)
+        report = {"provenance": made, "verdicts": [result.record() for result in results]}
         write_json(settings.paths.reports / "package.json", report)
         with tracking.current(settings, "package") as record:
-            names = [f"package.{row['name'].replace(' ', '_')}" for row in rows]
-            record.metrics(dict(zip(names, (row["number"] for row in rows), strict=True)))
+            record.metrics({f"package.{r.title.replace(' ', '_')}": r.number or 0 for r in results})
             record.tags({"stage.package": bundle.identity})
             record.artifacts([folder], f"bundles/{short}")
-        words = [f"{row['name']} {row['number']:.3g} ({row['outcome']})" for row in rows]
-        log.info("bundle %s: %s", short, ", ".join(words))
+        words = [f"{result.title} {result.why} ({result.outcome})" for result in results]
+        log.info("bundle %s: %s", short, "; ".join(words))
     return 0

@@ -14,6 +14,8 @@ from . import registry
 from .bundle import CURRENT as CURRENT  # for checklist and gc
 from .bundle import Bundle, load_live
 
+ALIASES = (registry.CHAMPION, registry.CHALLENGER)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """No options beyond the settings."""
@@ -47,8 +49,8 @@ def fetch(settings: Settings, alias: str) -> dict[str, Any] | None:
     name, identity = registry.label(version), version.tags["identity"]
     target, draft = settings.paths.live / name, settings.paths.live / f".{name}.tmp"
     if not holds(target, identity):
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)
+        for folder in (draft, target):
+            shutil.rmtree(folder, ignore_errors=True)
         registry.download(settings, version, draft).folder.replace(target)
         shutil.rmtree(draft, ignore_errors=True)
     return {"version": name, "path": name, "identity": identity, "run_id": version.run_id}
@@ -59,11 +61,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     changes.
     """
     with logs.stage("pull") as log:
-        champion = fetch(settings, registry.CHAMPION)
-        if champion is None:
+        content = {alias: fetch(settings, alias) for alias in ALIASES}
+        if content["champion"] is None:
             raise ValueError("no champion in the registry: run the verb `promote` first")
-        challenger = fetch(settings, registry.CHALLENGER)
-        content = {"champion": champion, "challenger": challenger}
         write_json(settings.paths.live / CURRENT, content)
-        log.info("live champion is %s", champion["version"])
+        log.info("live champion is %s", content["champion"]["version"])
     return 0

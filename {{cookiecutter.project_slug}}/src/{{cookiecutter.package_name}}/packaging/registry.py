@@ -43,38 +43,36 @@ def point(settings: Settings, alias: str, version: "ModelVersion | None") -> Non
         client.delete_registered_model_alias(name, alias)
 
 
-def register(settings: Settings, bundle: Bundle, run: tracking.Run) -> "ModelVersion":
+def register(settings: Settings, bundle: Bundle) -> "ModelVersion":
     """A new version of the registered model, loadable with `mlflow.pyfunc`, tagged with the bundle
     it stands for.
     """
     import mlflow
     import numpy as np
     import onnx
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
 
     name, card = settings.tracking.registered_model, bundle.card
-    inputs, outputs = (
-        Schema([TensorSpec(np.dtype(t.dtype), t.shape, name) for name, t in tensors.items()])
-        for tensors in (card.inputs, card.outputs)
-    )
-    with mlflow.start_run(run_id=run.id):
+    example = {n: np.zeros((1, *t.shape[1:]), t.dtype) for n, t in card.inputs.items()}
+    with tracking.current(settings, "register") as run, mlflow.start_run(run_id=run.id):
         logged = mlflow.onnx.log_model(
             onnx.load(bundle.folder / MODEL),
             name="model",
-            signature=ModelSignature(inputs, outputs),
+            signature=mlflow.models.infer_signature(example, bundle.infer(example)),
             # Asked for, not guessed: that takes minutes.
             pip_requirements=[f"{name}=={number}" for name, number in card.dependencies.items()],
             metadata={"identity": bundle.identity},
         )
         run.client.log_artifacts(run.id, str(bundle.folder), f"bundles/{bundle.identity[:12]}")
-    if not run.client.search_registered_models(f"name = '{name}'"):
-        run.client.create_registered_model(name)
-    tags = {name: getattr(card, name) for name in ("code", "data", "candidate")}
-    tags["identity"] = bundle.identity
-    return run.client.create_model_version(
-        name, logged.model_uri, run.id, tags=tags, model_id=logged.model_id
-    )
+        if not run.client.search_registered_models(f"name = '{name}'"):
+            run.client.create_registered_model(name)
+        tags = card.model_dump(include={"code", "data", "candidate"})
+        return run.client.create_model_version(
+            name,
+            logged.model_uri,
+            run.id,
+            tags={**tags, "identity": bundle.identity},
+            model_id=logged.model_id,
+        )
 
 
 def find(settings: Settings, identity: str) -> "ModelVersion | None":
@@ -96,9 +94,7 @@ def download(settings: Settings, version: "ModelVersion", folder: Path) -> Bundl
     )
     bundle = Bundle.load(Path(path))
     if bundle.identity != identity:
-        raise ValueError(
-            f"the tracker's bundle of version {version.version} is not the one that was registered"
-        )
+        raise ValueError(f"the tracker's bundle of version {version.version} is another one")
     return bundle
 
 
@@ -119,23 +115,24 @@ def audit(
     A decision that only repeats the last one, as each `make pipeline` on a refused bundle does,
     adds nothing.
     """
-    entry: dict[str, Any] = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    decision: dict[str, Any] = {
         "action": action,
         "version": label(version),
         "identity": version.tags["identity"],
         "previous": label(previous) if previous else None,
+        "why": why,
+    }
+    if decisions(settings)[-1:] and decision.items() <= decisions(settings)[-1].items():
+        return
+    entry = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **decision,
         "run_id": version.run_id,
         "code": version.tags["code"],
         "data": version.tags["data"],
         "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
         "by": user(),
-        "why": why,
     }
-    decided = ("action", "identity", "version", "previous", "why")
-    last = decisions(settings)[-1:]
-    if last and all(last[0][name] == entry[name] for name in decided):
-        return
     settings.paths.audit.parent.mkdir(parents=True, exist_ok=True)
     with settings.paths.audit.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
@@ -150,23 +147,22 @@ def rolled_back(settings: Settings, identity: str) -> str | None:
     """Why the last rollback took this very bundle out of service; None where it did not, or it was
     promoted since.
     """
-    for record in reversed(decisions(settings)):
+    reason = None
+    for record in decisions(settings):
         if record["action"] == "promote" and record["identity"] == identity:
-            return None
-        previous = record["previous"] or ""
-        if record["action"] == "rollback" and previous.endswith(f"-{identity[:8]}"):
-            return f"rolled back at {record['time']}: {'; '.join(record['why'])}"
-    return None
+            reason = None
+        if record["action"] == "rollback" and record["previous"].endswith(f"-{identity[:8]}"):
+            reason = f"rolled back at {record['time']}: {'; '.join(record['why'])}"
+    return reason
 
 
 def champion_before(settings: Settings, champion: "ModelVersion") -> str | None:
     """Label of the champion before this one. Only promotions count: a rollback's own record would
     lead back to the model that was taken out.
     """
-    for record in reversed(decisions(settings)):
-        if record["action"] == "promote" and record["version"] == label(champion):
-            return str(record["previous"]) if record["previous"] else None
-    return None
+    promoted = [d for d in decisions(settings) if d["action"] == "promote"]
+    before = [d["previous"] for d in promoted if d["version"] == label(champion)]
+    return before[-1] if before else None
 
 
 def decisions(settings: Settings) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ values are predicted, predicted_value, interval_low, interval_high, abstain and 
 import argparse
 import logging
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,19 @@ def score(champion: Champion, files: list[Path], output: Path, log: logging.Logg
     """Writes beside the target and renames at the end; returns the number of rows."""
     import pyarrow.parquet as pq
 
+    tables, rows = _scored(champion, files), 0
+    first = next(tables, None)
+    if first is None:
+        raise ValueError(f"{files[0].parent}: no rows to score")
     output.parent.mkdir(parents=True, exist_ok=True)
-    draft, rows, writer = output.with_name(f".{output.name}.tmp"), 0, None
+    draft = output.with_name(f".{output.name}.tmp")
     try:
-        for table in _scored(champion, files):
-            writer = writer or pq.ParquetWriter(draft, table.schema)
-            writer.write_table(table)
-            rows += table.num_rows
-        if writer is None:
-            raise ValueError(f"{files[0].parent}: no rows to score")
-        writer.close()
+        with pq.ParquetWriter(draft, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+                rows += table.num_rows
         draft.replace(output)
     finally:
-        if writer is not None:
-            writer.close()
         draft.unlink(missing_ok=True)
     fields = {"rows": rows, "bundle": champion.bundle.identity}
     log.info("%d rows scored to %s", rows, output, extra={"fields": fields})

@@ -67,15 +67,15 @@ class Champion:
 
     def names(self, answers: Answers) -> list[str] | list[float]:
         """What was answered, [n]: names of classes, or values."""
-        return self.bundle.kind.names(answers, self.bundle.card.labels)
+        return list(self.bundle.kind.names(answers, self.bundle.card.labels))
 
     def encode(self, answers: Answers) -> list[dict[str, Any]]:
         """Answers as JSON items, still without their ids."""
-        return self.bundle.kind.items(answers, self.bundle.card.labels)
+        return list(self.bundle.kind.items(answers, self.bundle.card.labels))
 
     def stored(self, scored: Scored) -> list[dict[str, Any]]:
         """What the monitor will want to know of each item beside its answer."""
-        items = self.bundle.kind.stored(scored.answers)
+        items: list[dict[str, Any]] = self.bundle.kind.stored(scored.answers)
         embedding = scored.outputs.get("embedding")
         for i, item in enumerate(items):
             numbers = {name: float(values[i]) for name, values in scored.signals.items()}

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from .predictor import Champion, load_live
 BATCH = 50
 TOLERANCE = 1e-4  # of a probability, or of the labels' standard deviation
 Items = list[dict[str, Any]]
-Labels = list[Any]  # names of classes, or numbers
+Pairs = list[tuple[dict[str, Any], Any]]  # an item and its label: the name of a class, or a number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,95 +47,76 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     A value counts as right where the answered interval holds the truth.
     """
     champion, started = load_live(settings.paths.live), time.perf_counter()
-    bundle = champion.bundle
-    items, labels = rows(settings, args.split, args.rows)
-    drawn = len(items)
+    drawn = pairs = rows(settings, args.split, args.rows)
     if args.corrupt:
-        items, labels = corrupt(settings, champion, items, labels, args.corrupt)
-    answers, different = [], ask(args.url, champion, bundle.examples["instances"])[1]
+        pairs = corrupt(settings, champion, drawn, args.corrupt)
+    answers, different = [], ask(args.url, champion, champion.bundle.examples["instances"])[1]
     size = min(BATCH, settings.serving.max_instances)
-    for start in range(0, len(items), size):
-        answered, wrong = ask(args.url, champion, items[start : start + size])
+    for start in range(0, len(pairs), size):
+        items = [item for item, _ in pairs[start : start + size]]
+        answered, wrong = ask(args.url, champion, items)
         answers += answered
         different += wrong
     right = 0
-    for answer, label in zip(answers, labels, strict=True):
-        right += bundle.kind.is_right(answer, label)
+    for answer, (_, label) in zip(answers, pairs, strict=True):
+        right += champion.bundle.kind.is_right(answer, label)
         if args.feedback:
             post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
     report = {
-        "url": args.url,
-        "split": args.split,
-        "rows": len(items),
+        **{name: getattr(args, name) for name in ("url", "split", "feedback")},
+        "rows": len(pairs),
         "corruption": args.corrupt,
-        "left_out": drawn - len(items),
+        "left_out": len(drawn) - len(pairs),
         "different": different,
-        "right": right / len(items),
-        "abstained": sum(answer["abstain"] for answer in answers) / len(items),
-        "feedback": args.feedback,
+        "right": right / len(pairs),
+        "abstained": sum(answer["abstain"] for answer in answers) / len(pairs),
         "seconds": round(time.perf_counter() - started, 3),
-        "provenance": stamp(settings, "serve", bundle.identity),
+        "provenance": stamp(settings, "serve", champion.bundle.identity),
     }
     write_json(settings.paths.reports / "replay.json", report)
-    say(report)
+    what = f"{len(pairs)} rows of {args.split}"
+    if args.corrupt:
+        what += f" under {args.corrupt}, which made {report['left_out']} more invalid"
+    verdict = f"{report['right']:.3f} right, {different} answers differ from the bundle's own"
+    print(f"replay: {what}: {verdict}", file=sys.stderr)
     return 1 if different else 0
 
 
-def say(report: dict[str, Any]) -> None:
-    """One line on the terminal."""
-    what = f"{report['rows']} rows of {report['split']}"
-    if report["corruption"]:
-        what += f" under {report['corruption']}"
-    if report["left_out"]:
-        what += f" ({report['left_out']} more left out, since the corruption made them invalid)"
-    verdict = "every answer is the bundle's own"
-    if report["different"]:
-        verdict = f"{report['different']} answers differ from the bundle's own"
-    print(f"replay: {what}: {report['right']:.3f} right, {verdict}", file=sys.stderr)
-
-
-def rows(settings: Settings, split: str, count: int) -> tuple[Items, Labels]:
+def rows(settings: Settings, split: str, count: int) -> Pairs:
     """Request items and true labels of up to `count` rows, without repetition."""
     import pandas as pd
 
     path = settings.paths.splits / f"{split}.parquet"
     if not path.is_file():
         raise ValueError(
-            f"{path} does not exist: run `make pipeline` first, or choose another --split"
+            f"{path} does not exist: `make pipeline` makes it, or take another --split"
         )
     if count < 1:
         raise ValueError("--rows must be at least 1")
     table = pd.read_parquet(path)
     chosen = table.sample(min(count, len(table)), random_state=settings.seed).to_dict("records")
-    return [row_to_instance(row) for row in chosen], [row["label"] for row in chosen]
+    return [(row_to_instance(row), row["label"]) for row in chosen]
 
 
-def corrupt(
-    settings: Settings, champion: Champion, items: Items, labels: Labels, text: str
-) -> tuple[Items, Labels]:
-    """Items under a corruption of the perturbation test, NAME:SEVERITY, and their labels; invalid
+def corrupt(settings: Settings, champion: Champion, pairs: Pairs, text: str) -> Pairs:
+    """Items under a corruption of the perturbation test, NAME:SEVERITY, with their labels; invalid
     ones are left out.
     """
     from ..task.behaviour import declare
 
-    known = declare(settings.data).perturbations
+    perturbations = declare(settings.data).perturbations
     name, _, severity = text.partition(":")
-    if name not in known or severity not in tuple("12345"):
-        raise ValueError(
-            f"--corrupt {text!r}: write NAME:SEVERITY, a severity of 1 to 5 and a name of "
-            + ", ".join(known)
-        )
-    inputs = champion.decode([Instance.model_validate(item) for item in items])
-    changed = known[name](inputs, int(severity), np.random.default_rng(settings.seed))
-    valid: tuple[Items, Labels] = [], []
-    for item, label in zip(inputs_to_instances(changed, champion.features), labels, strict=True):
-        try:
+    if name not in perturbations or severity not in tuple("12345"):
+        names = ", ".join(perturbations)
+        raise ValueError(f"--corrupt {text!r}: write NAME:SEVERITY, 1 to 5, with one of {names}")
+    inputs = champion.decode([Instance.model_validate(item) for item, _ in pairs])
+    changed = perturbations[name](inputs, int(severity), np.random.default_rng(settings.seed))
+    items, valid = inputs_to_instances(changed, champion.features), []
+    for item, (_, label) in zip(items, pairs, strict=True):
+        with suppress(ValueError):
             check_instance(Instance.model_validate(item), champion.features)
-        except ValueError:
-            continue
-        valid[0].append(item)
-        valid[1].append(label)
-    if not valid[0]:
+            valid.append((item, label))
+    if not valid:
         raise ValueError(f"--corrupt {text!r} makes every row invalid: choose a lower severity")
     return valid
 
@@ -142,36 +124,34 @@ def corrupt(
 def ask(url: str, champion: Champion, items: Items) -> tuple[Items, int]:
     """The server's predictions on items, and how many of them are not what the bundle says."""
     answered = post(url, "/predict", {"instances": items})
+    version = answered["model"]["version"]
     if answered["model"]["identity"] != champion.bundle.identity:
-        raise ValueError(
-            f"{url} serves version {answered['model']['version']}, live/ names "
-            f"{champion.version}: wait a second, or restart it"
-        )
+        raise ValueError(f"{url} serves {version}, live/ names {champion.version}: restart it")
     inputs = champion.decode([Instance.model_validate(item) for item in items])
     expected = champion.encode(champion.predict(inputs).answers)
-    predictions, tolerance = answered["predictions"], TOLERANCE * champion.bundle.card.label_scale
-    pairs = zip(predictions, expected, strict=True)
-    return predictions, sum(not _same(one, other, tolerance) for one, other in pairs)
+    tolerance = TOLERANCE * champion.bundle.card.label_scale
+    pairs = zip(answered["predictions"], expected, strict=True)
+    return answered["predictions"], sum(not same(*pair, tolerance) for pair in pairs)
 
 
-def _same(given: Any, expected: Any, tolerance: float) -> bool:
+def same(given: Any, expected: Any, tolerance: float) -> bool:
     """Whether two answers agree: numbers up to the tolerance, all else exactly."""
     if isinstance(expected, float):
         return bool(abs(given - expected) <= tolerance)
     if isinstance(expected, dict):
-        return all(_same(given[name], value, tolerance) for name, value in expected.items())
+        return all(same(given[name], value, tolerance) for name, value in expected.items())
     if isinstance(expected, list) and len(given) == len(expected):
-        return all(_same(a, b, tolerance) for a, b in zip(given, expected, strict=True))
+        return all(same(*pair, tolerance) for pair in zip(given, expected, strict=True))
     return bool(given == expected)
 
 
 def post(url: str, path: str, content: dict[str, Any]) -> Any:
     """The JSON answer of a POST. Raises ValueError with the server's own words."""
     key = os.environ.get("API_KEYS", "").split(",")[0].strip()
-    headers = {"Content-Type": "application/json"} | ({"X-API-Key": key} if key else {})
+    headers = {"Content-Type": "application/json", "X-API-Key": key}
+    body = json.dumps(content).encode()
+    request = urllib.request.Request(url.rstrip("/") + path, body, headers)
     try:
-        body = json.dumps(content).encode()
-        request = urllib.request.Request(url.rstrip("/") + path, body, headers)
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
@@ -180,5 +160,5 @@ def post(url: str, path: str, content: dict[str, Any]) -> Any:
         raise ValueError(f"{url}{path} answered {error.code}: {reason}") from None
     except OSError as error:
         raise ValueError(
-            f"no answer from {url} ({error}): run `make serve` first, or name it with --url"
+            f"no answer from {url} ({error}): run `make serve`, or use --url"
         ) from None

@@ -50,7 +50,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     # makes the exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    line = f"{settings.project.name} {version} answers at {_url(listener)} (Ctrl+C ends it)"
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    line = f"{settings.project.name} {version} answers at {url} (Ctrl+C ends it)"
     print(line, file=sys.stderr, flush=True)
     server.run(sockets=[listener])
     return 0 if server.started else 1
@@ -73,12 +75,6 @@ def _listen(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port} ({error}): choose another with serving.port=..."
         ) from None
     return listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _log_server_errors(settings: Settings) -> None:

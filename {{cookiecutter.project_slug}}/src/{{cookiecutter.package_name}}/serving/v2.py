@@ -55,9 +55,8 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/v2")
     async def server() -> Response:
-        return answer(
-            {"name": service.champion().bundle.card.name, "version": "2", "extensions": []}
-        )
+        name = service.champion().bundle.card.name
+        return answer({"name": name, "version": "2", "extensions": []})
 
     @routes.get("/v2/health/live")
     async def live() -> Response:
@@ -97,53 +96,53 @@ def router(service: Service) -> APIRouter:
 
 def _infer(service: Service, champion: Champion, body: dict[str, Any], started: float) -> Response:
     asked = check(InferRequest, body)
-    known = [output["name"] for output in describe(champion)["outputs"]]
-    names = [output.name for output in asked.outputs or []] or known
+    available = [output["name"] for output in describe(champion)["outputs"]]
+    names = [output.name for output in asked.outputs or []] or available
     for i, name in enumerate(names):
-        if name not in known:
-            raise refuse(f"outputs[{i}].name", f"must be one of {known}")
+        if name not in available:
+            raise refuse(f"outputs[{i}].name", f"must be one of {available}")
     inputs = tensors(asked.inputs, champion, service.limits.max_instances)
     try:
         scored = champion.predict(inputs)
     except ValueError as error:
         raise refuse("inputs", str(error)) from None
     ids = service.record(champion, scored, inputs_to_instances(inputs, champion.features), started)
-    arrays, outputs = _outputs(champion, scored.outputs["raw"], ids), []
+    arrays, outputs = _arrays(champion, scored.outputs["raw"], ids), []
     for name in names:
-        array = arrays[name]
-        outputs.append({**_tensor(name, array, len(array)), "data": array.ravel().tolist()})
+        outputs.append({**_tensor(name, arrays[name]), "data": arrays[name].ravel().tolist()})
     head = {"model_name": champion.bundle.card.name, "model_version": champion.version}
     return answer({**head, "id": asked.id or ids[0], "outputs": outputs})
 
 
-def _outputs(
-    champion: Champion, raw: NDArray[np.float32], ids: list[str]
-) -> dict[str, NDArray[Any]]:
+def _arrays(champion: Champion, raw: NDArray[np.float32], ids: list[str]) -> Inputs:
     """Outputs by name, each [n, ...]."""
-    named = champion.bundle.kind.tensors(champion.bundle.decide(raw))
-    return {"raw": raw, **named, "prediction_id": np.array(ids, np.str_)}
+    answers = champion.bundle.kind.tensors(champion.bundle.decide(raw))
+    return {"raw": raw, **answers, "prediction_id": np.array(ids, np.str_)}
 
 
-def _tensor(name: str, array: NDArray[Any], rows: int) -> dict[str, Any]:
-    """Description of an array; -1 rows stand for any number."""
+def _tensor(name: str, array: NDArray[Any]) -> dict[str, Any]:
     datatype = "BYTES" if array.dtype.kind == "U" else f"FP{8 * array.dtype.itemsize}"
-    return {"name": name, "datatype": datatype, "shape": [rows, *array.shape[1:]]}
+    return {"name": name, "datatype": datatype, "shape": list(array.shape)}
 
 
 def describe(champion: Champion) -> dict[str, Any]:
-    """Model metadata: names, datatypes and shapes of inputs and outputs."""
+    """Model metadata: names, datatypes and shapes of inputs and outputs; -1 is any size."""
     card = champion.bundle.card
-    nothing = np.zeros((0, *card.outputs["raw"].shape[1:]), np.float32)
-    outputs = _outputs(champion, nothing, [])
+    arrays = _arrays(champion, np.zeros((0, *card.outputs["raw"].shape[1:]), np.float32), [])
+    outputs = [_tensor(name, array) for name, array in arrays.items()]
+    inputs = [
+        {"name": name, "datatype": "FP32", "shape": tensor.shape}
+        for name, tensor in card.inputs.items()
+    ]
+    for output in outputs:
+        output["shape"][0] = -1
+    versions, platform = [champion.version], "onnxruntime_onnx"
     return {
         "name": card.name,
-        "versions": [champion.version],
-        "platform": "onnxruntime_onnx",
-        "inputs": [
-            {"name": name, "datatype": "FP32", "shape": tensor.shape}
-            for name, tensor in card.inputs.items()
-        ],
-        "outputs": [_tensor(name, array, -1) for name, array in outputs.items()],
+        "versions": versions,
+        "platform": platform,
+        "inputs": inputs,
+        "outputs": outputs,
     }
 
 
@@ -156,38 +155,33 @@ def tensors(given: list[Tensor], champion: Champion, most: int) -> Inputs:
     for i, tensor in enumerate(given):
         inputs[tensor.name] = _array(tensor, expected[tensor.name].shape, f"inputs[{i}]", most)
     if len({len(array) for array in inputs.values()}) != 1:
-        error = "inputs: the first dimension must be the same for all"
-        raise Refused(422, error, [("inputs", "one number of rows")])
+        raise refuse("inputs", "must have one number of rows")
     return inputs
 
 
 def _array(tensor: Tensor, expected: list[int], field: str, most: int) -> NDArray[np.float32]:
     if tensor.datatype != "FP32":
         raise refuse(f"{field}.datatype", "must be FP32")
-    sizes, flat = tensor.shape, tensor.data
-    if sizes[1:] != expected[1:] or not 1 <= sizes[0] <= 2**31:
-        raise refuse(f"{field}.shape", f"must be {expected}, where -1 is any size from 1")
-    if sizes[0] > most:
-        raise refuse(f"{field}.shape", f"at most {most} rows at a time")
-    nested = bool(flat) and isinstance(flat[0], list)
-    for size in sizes[1:] if nested else []:
-        if not all(isinstance(part, list) and len(part) == size for part in flat):
-            raise refuse(f"{field}.data", f"nested lists must have the shape {sizes}")
-        flat = [value for part in flat for value in part]
-    if len(flat) != math.prod(sizes):
-        rule = f"must hold {math.prod(sizes)} numbers for shape {sizes}, got {len(flat)}"
+    sizes = tuple(tensor.shape)
+    if [*sizes[1:]] != expected[1:] or not 1 <= sizes[0] <= most:
+        raise refuse(f"{field}.shape", f"must be {expected}, where -1 is any size from 1 to {most}")
+    try:
+        values = np.asarray(tensor.data, dtype=object)
+    except ValueError:  # nested lists of different lengths
+        values = np.empty(0, dtype=object)
+    if values.shape not in (sizes, (math.prod(sizes),)):
+        rule = f"must hold {math.prod(sizes)} numbers, flat or nested as the shape {sizes} says"
         raise refuse(f"{field}.data", rule)
-    if not all(type(value) in (int, float) for value in flat):  # not isinstance: true is an int
-        raise refuse(f"{field}.data", "must be numbers, flat or nested as the shape says")
-    if not all(abs(value) <= FLOAT32_MAX for value in flat):
+    if not {*map(type, values.flat)} <= {int, float}:  # not isinstance: true is an int
+        raise refuse(f"{field}.data", "must be numbers")
+    if not (np.abs(values) <= FLOAT32_MAX).all():
         raise refuse(f"{field}.data", "must be finite in FP32")
-    return np.asarray(flat, dtype=np.float32).reshape(sizes)
+    return values.astype(np.float32).reshape(sizes)
 
 
 def _named(service: Service, name: str, version: str | None) -> Champion:
     champion = service.champion()
     if name != champion.bundle.card.name or version not in (None, champion.version):
-        known = f"{champion.bundle.card.name} version {champion.version}"
-        error = f"no such model here: this server has {known}"
-        raise Refused(404, error, [("name", f"must be {known}")])
+        model = f"{champion.bundle.card.name} version {champion.version}"
+        raise Refused(404, "no such model here", [("name", f"must be {model}")])
     return champion

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from .. import pages
@@ -23,34 +24,27 @@ def folder(settings: Settings, name: str) -> Path:
     return settings.paths.state / "plots" / name
 
 
-def draw_all(
-    settings: Settings, raw: dict[str, Any], label: NDArray[Any], estimators: dict[str, Any]
-) -> None:
-    """Draws every model into its folder: raw outputs on n rows with their label [n], and the
-    estimator of some.
+def draw_all(settings: Settings, raw: dict[str, Any], label: NDArray[Any], classical: Any) -> None:
+    """Draws every model into its folder: raw outputs on n rows with their label [n], and what
+    weighs in the classical estimator.
     """
+    kind = kinds.of(settings.data.kind)
     for name, outputs in raw.items():
-        answers = kinds.of(settings.data.kind).decide(outputs, Rule())
-        files = folder(settings, name)
-        files.mkdir(parents=True, exist_ok=True)
-        drawers = kinds.of(settings.data.kind).plots(answers, label, settings.data.labels)
-        sizes = weights(estimators.get(name))
+        drawers = kind.plots(kind.decide(outputs, Rule()), label, settings.data.labels)
+        sizes = weights(classical) if name == "classical" else None
         if sizes is not None:
             of = Features.model_validate(settings.data.features)
             drawers["weights"] = partial(bars, sizes=sizes, of=of)
-        for plot, drawer in drawers.items():
-            (files / f"{plot}.png").write_bytes(pages.draw(drawer))
+        pages.draw_all(drawers, folder(settings, name))
 
 
 def weights(estimator: Any) -> NDArray[np.floating] | None:
     """What each input element [d] weighs: importance in trees, or mean size of its coefficients;
     None where unknown.
     """
-    if hasattr(estimator, "feature_importances_"):
-        return np.asarray(estimator.feature_importances_)
     if hasattr(estimator, "coef_"):
         return np.asarray(np.abs(np.atleast_2d(estimator.coef_)).mean(axis=0))
-    return None
+    return getattr(estimator, "feature_importances_", None)
 
 
 def bars(figure: Any, sizes: NDArray[np.floating], of: Features) -> None:
@@ -58,8 +52,5 @@ def bars(figure: Any, sizes: NDArray[np.floating], of: Features) -> None:
     names, members = show.features(of)
     # The order of the elements is that of `baselines.flat`.
     feature = np.concatenate([members[name].ravel() for name in sorted(members)])
-    summed = np.bincount(feature, sizes)
-    order = np.argsort(summed, kind="stable")[-FEATURES:]
-    axes = figure.subplots()
-    axes.barh([names[j] for j in order], summed[order])
-    axes.set_xlabel("weight in the model")
+    summed = pd.Series(np.bincount(feature, sizes), names).sort_values(kind="stable")
+    summed.tail(FEATURES).plot.barh(ax=figure.subplots(), xlabel="weight in the model")

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import shutil
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ def newest(folder: Path) -> Path | None:
     """The newest checkpoint that is whole; damaged ones are removed. None where there is none."""
     for path in sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
+            # torch calls a cut file a failure of the machine.
+            with zipfile.ZipFile(path) as archive:
+                archive.testzip()
             torch.load(path, map_location="cpu", weights_only=True, mmap=False)
             return path
         except MemoryError:

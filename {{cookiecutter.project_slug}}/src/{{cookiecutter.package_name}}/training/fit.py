@@ -96,7 +96,8 @@ def score(settings: Settings, model: Candidate, split: str) -> dict[str, float]:
     kind = kinds.of(settings.data.kind)
     examples = load(settings, split)
     answers = kind.decide(model.outputs(examples.inputs).raw, Rule())
-    return kind.metrics(answers, examples.label)
+    metrics: dict[str, float] = kind.metrics(answers, examples.label)
+    return metrics
 
 
 def setup(settings: Settings) -> None:

@@ -31,9 +31,8 @@ def choose(label: NDArray[np.generic], seed: int, num: int = ROWS) -> NDArray[np
     labels [n].
     """
     shuffled = np.random.default_rng(seed).permutation(len(label))
-    turn = (
-        pd.Series(shuffled).groupby(label[shuffled]).cumcount()
-    )  # the first row of every class, then the second
+    # The first row of every class, then the second.
+    turn = pd.Series(shuffled).groupby(label[shuffled]).cumcount()
     rows = shuffled[np.argsort(turn, kind="stable")][:num]
     return rows[np.argsort(label[rows], kind="stable")]
 
@@ -63,9 +62,9 @@ class Panel(Callback):
             name: torch.from_numpy(values).to(module.device) for name, values in self.inputs.items()
         }
         raw, _ = module(trainer.precision_plugin.convert_input(inputs))
-        answers = kinds.of(self.settings.data.kind).decide(raw.float().cpu().numpy(), Rule())
         kind = kinds.of(self.settings.data.kind)
         names = self.settings.data.labels
+        answers = kind.decide(raw.float().cpu().numpy(), Rule())
         table = pd.DataFrame(kind.table(answers, self.label, names))
         content = view.view(self.inputs, table, self.of)
         with tempfile.TemporaryDirectory() as folder:

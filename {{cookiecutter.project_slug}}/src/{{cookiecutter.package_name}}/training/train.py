@@ -129,7 +129,7 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
     if BASELINE_PLOTS:
         del raw["network"]
         plots = import_module(BASELINE_PLOTS.name)
-        plots.draw_all(settings, raw, splits["val"].label, {"classical": model[-1]})
+        plots.draw_all(settings, raw, splits["val"].label, model[-1])
     health = read_json(settings.paths.state / HEALTH)
     report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
     write_json(settings.paths.reports / "training.json", report)

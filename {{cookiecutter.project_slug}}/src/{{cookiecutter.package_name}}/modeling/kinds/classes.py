@@ -3,13 +3,12 @@
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...settings import Data
-from ...types import Decisions, Floats, Rule
+from ...types import Decisions, Flags, Floats, Inputs, Labels, Rule
 
 if TYPE_CHECKING:
     import pandas as pd  # which the server does not have
@@ -50,12 +49,12 @@ def decide(raw: Floats, rule: Rule) -> Decisions:
     return Decisions(probabilities, label, confidence, rule.unsure(confidence), sets)
 
 
-def row_losses(answers: Decisions, label: NDArray[Any], scale: float) -> Floats:
+def row_losses(answers: Decisions, label: Labels, scale: float) -> Floats:
     """What each answer costs [n]: 1 for a wrong class. 1 minus the mean is the accuracy."""
     return np.asarray(answers.label != label, dtype=np.float64)
 
 
-def constant(label: NDArray[Any]) -> Floats:
+def constant(label: Labels) -> Floats:
     """Raw output [k] of always answering the shares of the classes."""
     return np.asarray(np.log(np.bincount(label) / len(label) + 1e-9))
 
@@ -88,13 +87,13 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     return float(shares[0].sub(shares[1], fill_value=0.0).abs().max())
 
 
-def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
+def encode_labels(labels: Labels, names: list[str]) -> Labels:
     """Index [n] of each label among the names."""
     index = {name: i for i, name in enumerate(names)}
     return np.array([index[label] for label in labels], dtype=np.int64)
 
 
-def label_scale(labels: NDArray[Any]) -> float:
+def label_scale(labels: Labels) -> float:
     """The unit of losses."""
     return 1.0
 
@@ -160,7 +159,7 @@ def training_error(loss: float, score: float) -> float:
     return loss
 
 
-def table(answers: Decisions, label: NDArray[Any], names: list[str]) -> dict[str, NDArray[Any]]:
+def table(answers: Decisions, label: Labels, names: list[str]) -> Inputs:
     """Columns [n]: `truth`, what was `said`, how `sure`, and whether it is `wrong`."""
     text, wrong = np.array(names), answers.label != label
     columns = {"truth": text[label], "said": text[answers.label], "sure": answers.confidence}
@@ -169,19 +168,18 @@ def table(answers: Decisions, label: NDArray[Any], names: list[str]) -> dict[str
 
 # Evaluation
 
-SCORE, LOSS = "accuracy", "share wrong"  # 1 - mean of `row_losses`, and that mean
 ZERO_ONE = True  # a loss is 0 or 1
-PROMISES: Literal["probabilities", "deviations"] = "probabilities"
+PROMISES = "probabilities"
 SETS = "sets"
 
 
-def log_loss(probabilities: Floats, label: NDArray[Any]) -> float:
+def log_loss(probabilities: Floats, label: Labels) -> float:
     """Mean of -log p of the true class, in nats."""
     chosen = probabilities[np.arange(len(label)), label]
     return float(-np.log(np.clip(chosen, 1e-15, None)).mean())
 
 
-def metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
+def metrics(answers: Decisions, label: Labels) -> dict[str, float]:
     """Every metric of the answered classes, which costs may move away from the most probable ones
     (M3).
     """
@@ -195,7 +193,7 @@ def metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
     return {name: float(value) for name, value in results.items()} | more
 
 
-def _binary_metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]:
+def _binary_metrics(answers: Decisions, label: Labels) -> dict[str, float]:
     """Rates at the stored threshold; AUROC and AUPRC of the probabilities."""
     import torch
     from torchmetrics import MetricCollection
@@ -217,11 +215,12 @@ def _binary_metrics(answers: Decisions, label: NDArray[Any]) -> dict[str, float]
     return {**values, "fpr": 1 - values["tnr"], "fnr": 1 - values["tpr"]}
 
 
-def confusion(answers: Decisions, label: NDArray[Any]) -> NDArray[np.int64]:
+def confusion(answers: Decisions, label: Labels) -> Labels:
     """Counts [k, k]: true class by answered class."""
-    counts = np.zeros([answers.probabilities.shape[1]] * 2, np.int64)
-    np.add.at(counts, (label, answers.label), 1)
-    return counts
+    from sklearn.metrics import confusion_matrix
+
+    classes = range(answers.probabilities.shape[1])
+    return np.asarray(confusion_matrix(label, answers.label, labels=classes))
 
 
 # Packaging
@@ -245,6 +244,9 @@ SURENESS = "confidence"  # the field of answers that says how sure each one is
 def names(answers: Decisions, labels: list[str]) -> list[str]:
     """What was answered [n]."""
     return [labels[i] for i in answers.label]
+
+
+answered = names  # for reading
 
 
 def items(answers: Decisions, labels: list[str]) -> list[dict[str, Any]]:
@@ -296,7 +298,7 @@ def is_right(item: dict[str, Any], label: Any) -> bool:
 # Monitoring
 
 
-def reference_answers(reference: Any, rule: Rule) -> dict[str, NDArray[Any]]:
+def reference_answers(reference: Any, rule: Rule) -> Inputs:
     """Answers of a bundle's reference as the monitor compares them."""
     logits = np.log(np.clip(reference["probabilities"], 1e-12, None))
     # The temperature is in the probabilities already.
@@ -304,7 +306,7 @@ def reference_answers(reference: Any, rule: Rule) -> dict[str, NDArray[Any]]:
     return {"probabilities": reference["probabilities"], "label": label}
 
 
-def stored_answers(rows: Any, labels: list[str]) -> dict[str, NDArray[Any]]:
+def stored_answers(rows: Any, labels: list[str]) -> Inputs:
     """The same of stored predictions."""
     probabilities = [row["signals"]["probabilities"] for row in rows]
     label = [labels.index(row["label"]) for row in rows]
@@ -332,22 +334,17 @@ def default_costs(num_classes: int) -> Floats:
     return 1 - np.eye(num_classes)
 
 
-def tells_confidence(raw: Floats) -> bool:
-    """Whether a model says how sure it is."""
-    return True
-
-
-def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+def set_scores(raw: Floats, label: Labels, rule: Rule) -> Floats:
     """What `decide` compares with the conformal quantile [n]: 1 - p of the true class."""
     return np.asarray(1 - softmax(raw, rule.temperature)[np.arange(len(label)), label])
 
 
-def coverage(answers: Decisions, label: NDArray[Any]) -> tuple[Floats, Floats]:
+def coverage(answers: Decisions, label: Labels) -> tuple[Any, Any]:
     """Whether each set holds the truth [n], and how large it is [n]."""
     return answers.sets[np.arange(len(label)), label], answers.sets.sum(axis=1)
 
 
-def differs(answers: Decisions, others: Decisions, tolerance: float) -> NDArray[np.bool_]:
+def differs(answers: Decisions, others: Decisions, tolerance: float) -> Flags:
     """Rows [n] with another class."""
     return np.asarray(answers.label != others.label)
 
@@ -363,12 +360,12 @@ def outputs(answers: Decisions) -> Floats:
     return p[:, 1:] if p.shape[1] == 2 else p
 
 
-def answered_class(answers: Decisions) -> NDArray[np.int64] | None:
+def answered_class(answers: Decisions) -> Labels | None:
     """The class [n] that an explanation is about."""
     return answers.label
 
 
-def hardness(answers: Decisions, label: NDArray[Any]) -> Floats:
+def hardness(answers: Decisions, label: Labels) -> Floats:
     """How wrong each answer [n] is: 1 - probability of the true class."""
     return 1 - levels(answers, label)
 
@@ -378,41 +375,18 @@ def text(label: Any, labels: list[str]) -> str:
     return str(labels[label])
 
 
-def answered(answers: Decisions, labels: list[str]) -> list[str]:
-    """Answers [n] for reading."""
-    return [labels[i] for i in answers.label]
-
-
-def plots(answers: Decisions, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any]:
     """Drawers into a figure by name, of answers against the truth [n]."""
+    counts = confusion(answers, label)
 
-    def confusion(figure: Any) -> None:
+    def matrix(figure: Any) -> None:
         from sklearn.metrics import ConfusionMatrixDisplay
 
         figure.set_size_inches(5, 4.2 if len(labels) > 4 else 3)
-        display = ConfusionMatrixDisplay.from_predictions(
-            label,
-            answers.label,
-            labels=range(len(labels)),
-            display_labels=labels,
-            cmap="Blues",
-            colorbar=False,
-            ax=figure.subplots(),
-            xticks_rotation=90 if len("".join(labels)) > 30 else 0,
-        )
+        display = ConfusionMatrixDisplay(counts, display_labels=labels)
+        rotation = 90 if len("".join(labels)) > 30 else 0
+        display.plot(cmap="Blues", colorbar=False, ax=figure.subplots(), xticks_rotation=rotation)
         display.ax_.set(xlabel="answered", ylabel="true")
-
-    def roc(figure: Any) -> None:
-        """Each class against the rest; of two classes the second."""
-        from sklearn.metrics import RocCurveDisplay
-
-        figure.set_size_inches(5, 4)
-        axes = figure.subplots()
-        for k in range(len(labels)) if len(labels) > 2 else [1]:
-            if 0 < (label == k).sum() < len(label):  # else there is no curve
-                p = answers.probabilities[:, k]
-                RocCurveDisplay.from_predictions(label == k, p, name=labels[k], ax=axes)
-        axes.set(xlabel="false alarms", ylabel="found")
 
     def distribution(figure: Any) -> None:
         """Rows by confidence, right and wrong ones apart."""
@@ -422,7 +396,7 @@ def plots(answers: Decisions, label: NDArray[Any], labels: list[str]) -> dict[st
         axes.set(xlabel="confidence", ylabel="rows")
         axes.legend()
 
-    return {"confusion": confusion, "roc": roc, "distribution": distribution}
+    return {"confusion": matrix, "distribution": distribution}
 
 
 def attack_loss(raw: "Tensor", label: "Tensor") -> "Tensor":

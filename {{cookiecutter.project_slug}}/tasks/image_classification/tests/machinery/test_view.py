@@ -20,13 +20,11 @@ def test_pictures_stand_beside_what_is_said_of_them(channels: int) -> None:
     sheet = np.asarray(
         Image.open(io.BytesIO(view.view({"image": pictures}, pd.DataFrame(SAID), of)))
     )
-    width, middle = view.SIDE + 8, 4 + view.LINE + view.SIDE // 2
-    assert sheet.shape == (view.SIDE + 2 * view.LINE + 8, 2 * width, 3)
-    assert (
-        sheet[middle, width // 2].tolist() == [0, 0, 0]
-        and sheet[middle, width + width // 2].tolist() == [255] * 3
-    )
-    below = sheet[view.LINE + view.SIDE + 5 :]  # the right answer is green, the wrong one red
+    width, middle = view.WIDTH, view.LINE + view.SIDE // 2
+    assert sheet.shape == (view.HEIGHT, view.COLUMNS * width, 3)
+    for i, shade in enumerate((0, 255)):
+        assert sheet[middle, i * width + view.SIDE // 2].tolist() == [shade] * 3
+    below = sheet[view.LINE + view.SIDE :]  # the right answer is green, the wrong one red
     assert greener(below[:, :width]) and not greener(below[:, width:])
 
 

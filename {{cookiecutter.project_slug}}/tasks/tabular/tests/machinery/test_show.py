@@ -74,38 +74,30 @@ def test_the_reference_is_the_mean_of_what_is_there(examples: Any) -> None:
 
 @pytest.mark.row("E5")
 def test_shuffling_a_column_costs_twice_what_it_explains(examples: Any) -> None:
-    rng = np.random.default_rng(2)
-    falls = show.permutation_importance(examples.inputs, examples.label, losses, OF, rng).mean(
-        axis=1
-    )
-    # Shuffled, rows and answers vary by it independently: numbers, missing ages (a tenth) and
-    # halves.
-    shares = np.array([np.var(3 * examples.rows["size"]), 49 * 0.1 * 0.9, 64 * 0.5 * 0.5]) / np.var(
-        examples.label
-    )
-    assert falls == pytest.approx(2 * shares, rel=0.15)
+    rows, label = examples.rows[OF.names], examples.label
+    falls = show.permutation_importance(rows, lambda rows: losses(encode(rows, OF), label))
+    # Shuffled, rows and answers vary by it independently: numbers, missing ages (a tenth), halves.
+    variances = [np.var(3 * rows["size"]), 49 * 0.1 * 0.9, 64 * 0.5 * 0.5]
+    assert falls.tolist() == pytest.approx(2 * np.array(variances) / np.var(label), rel=0.15)
 
 
 @pytest.mark.row("E5")
 def test_partial_dependence_is_the_model_where_columns_do_not_interact(examples: Any) -> None:
-    grid, output = show.partial_dependence(examples.inputs, outputs, OF, 0)
-    assert (
-        output[:, 0] == pytest.approx(3 * np.array(grid) + 4.7, rel=1e-4)
-        and len(grid) == show.POINTS
+    rows = examples.rows[OF.names]
+    sizes, ages, colours = (
+        show.partial_dependence(rows, name, outputs, OF)[0] for name in OF.names
     )
-    grid, output = show.partial_dependence(examples.inputs, outputs, OF, 2)
-    assert grid == ["red", "blue"] and output[1, 0] - output[0, 0] == pytest.approx(8, rel=1e-4)
-    grid, output = show.partial_dependence(examples.inputs, outputs, OF, 1)
-    few = examples.rows.head(
-        200
-    )  # with an age, none is missing; missing ones, 0 in the input, are no values
-    assert min(grid) > 0 and output == pytest.approx((3 * few["size"]).mean() + 4, rel=1e-4)
+    assert len(sizes) == show.POINTS
+    assert sizes.to_numpy() == pytest.approx(3 * sizes.index.to_numpy() + 4.7, rel=1e-4)
+    assert colours["blue"] - colours["red"] == pytest.approx(8, rel=1e-4)
+    # With an age, none is missing.
+    assert ages.to_numpy() == pytest.approx((3 * rows["size"]).mean() + 4, rel=1e-4)
 
 
 @pytest.mark.row("E5")
 def test_the_plots_and_the_first_rows_are_drawn(examples: Any, tmp_path: Any) -> None:
-    drawers = show.column_plots(examples, outputs, losses, OF, np.random.default_rng(3))
-    files = module("evaluation.plots").save(drawers, tmp_path)
+    drawers = show.column_plots(examples, outputs, losses, OF)
+    files = module("pages").draw_all(drawers, tmp_path)
     assert list(files) == ["permutation importance", "partial dependence"]
     assert show.head(examples.rows, OF).columns.tolist() == ["size", "age", "colour", "label"]
 

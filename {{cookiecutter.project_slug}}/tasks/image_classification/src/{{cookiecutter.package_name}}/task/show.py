@@ -28,34 +28,25 @@ def features(of: Features) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
 
 def reference(inputs: Inputs, of: Features) -> Inputs:
     """The mean picture [1, C, H, W], which attributions compare with."""
-    return {"image": inputs["image"].mean(axis=0, keepdims=True).astype(np.float32)}
+    return {"image": inputs["image"].mean(axis=0, keepdims=True)}
 
 
 def example(axes: Any, inputs: Inputs, i: int, of: Features, before: Inputs | None = None) -> None:
     """Draws example i, beside what it was `before` a change."""
-    for place, each in enumerate([inputs] if before is None else [before, inputs]):
-        picture = np.moveaxis(each["image"][i], 0, -1).clip(0, 255).astype(np.uint8).squeeze()
-        _draw(axes, picture, place, "gray_r" if of.channels == 1 else None, 0, 255)
+    pair = [inputs] if before is None else [before, inputs]
+    pixels = np.concatenate([each["image"][i] for each in pair], axis=-1)
+    picture = np.moveaxis(pixels, 0, -1).clip(0, 255).astype(np.uint8)
+    axes.imshow(picture.squeeze(), cmap="gray_r" if of.channels == 1 else None, vmin=0, vmax=255)
+    axes.set_axis_off()
 
 
 def explained(axes: Any, inputs: Inputs, i: int, added: Any, of: Features) -> None:
     """Draws example i beside what its elements added: red spoke for the answer, blue against it."""
-    example(axes, inputs, i, of)
     heat = added.values["image"][i].sum(axis=0)
-    limit = np.abs(heat).max() or 1.0
-    _draw(axes, heat, 1, "bwr", -limit, limit)
-
-
-def _draw(
-    axes: Any, picture: NDArray[Any], place: int, colours: str | None, low: float, high: float
-) -> None:
-    """Draws a picture [H, W, ...] into the axes, right of `place` others."""
-    height, width = picture.shape[:2]
-    left = place * 1.08 * width
-    extent = (left, left + width, 0, height)
-    axes.imshow(picture, extent=extent, cmap=colours, vmin=low, vmax=high)
-    axes.set(xlim=(0, left + width), ylim=(0, height))
-    axes.set_axis_off()
+    limit, right = np.abs(heat).max() or 1.0, (of.width, 2 * of.width, of.height, 0)
+    example(axes, inputs, i, of)
+    axes.imshow(heat, "bwr", vmin=-limit, vmax=limit, extent=right)
+    axes.set_xlim(0, 2 * of.width)
 
 
 def importance(figure: Any, added: Any, of: Features) -> None:

@@ -26,21 +26,16 @@ class Disturb(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         changed = dict(inputs)
         if "numeric" in inputs:
-            numeric, was_missing = inputs["numeric"], inputs["missing"]
+            numeric, gaps = inputs["numeric"], inputs["missing"]
             dropped = (torch.rand_like(numeric) < self.missing) & self.may_miss.to(numeric.device)
-            missing = torch.maximum(dropped.to(numeric.dtype), was_missing)
-            numeric = numeric + self.noise * self._deviation(
-                numeric, 1 - was_missing
-            ) * torch.randn_like(numeric)
-            changed |= {"numeric": numeric * (1 - missing), "missing": missing}
+            missing = torch.maximum(dropped.to(numeric.dtype), gaps)
+            noise = self._deviation(numeric, 1 - gaps) * torch.randn_like(numeric)
+            numeric = (numeric + self.noise * noise) * (1 - missing)
+            changed |= {"numeric": numeric, "missing": missing}
         if "categorical" in inputs:
-            changed["categorical"] = torch.cat(
-                [
-                    self._replaced(inputs["categorical"][:, block])
-                    for block in self.columns.blocks.values()
-                ],
-                dim=1,
-            )
+            blocks = self.columns.blocks.values()
+            one_hot = [self._replaced(inputs["categorical"][:, block]) for block in blocks]
+            changed["categorical"] = torch.cat(one_hot, dim=1)
         return changed
 
     @staticmethod
@@ -52,7 +47,6 @@ class Disturb(nn.Module):
 
     def _replaced(self, one_hot: Tensor) -> Tensor:
         n, k = one_hot.shape
-        drawn = nn.functional.one_hot(torch.randint(k, (n,), device=one_hot.device), k).to(
-            one_hot.dtype
-        )
-        return torch.where(torch.rand(n, 1, device=one_hot.device) < self.category, drawn, one_hot)
+        drawn = nn.functional.one_hot(torch.randint(k, (n,), device=one_hot.device), k)
+        hit = torch.rand(n, 1, device=one_hot.device) < self.category
+        return torch.where(hit, drawn.to(one_hot.dtype), one_hot)

@@ -47,26 +47,18 @@ class Heuristic:
         self.kind = kind
 
     def fit(self, inputs: dict[str, NDArray[np.float32]], label: NDArray[Any]) -> "Heuristic":
-        matrix = self._matrix(inputs)
-        target = (
-            label[:, None].astype(np.float64)
-            if self.kind == "regression"
-            else np.eye(label.max() + 1)[label]
-        )
-        self.prior, self.error = target.mean(axis=0), np.inf
-        for j in range(matrix.shape[1]):
-            edges = np.unique(np.quantile(matrix[:, j], np.arange(1, BANDS) / BANDS))
-            band = np.searchsorted(edges, matrix[:, j])
+        matrix, target = self._matrix(inputs), label[:, None].astype(np.float64)
+        if self.kind != "regression":
+            target = np.eye(label.max() + 1)[label]
+        prior, least = target.mean(axis=0), np.inf
+        for j, column in enumerate(matrix.T):
+            edges = np.unique(np.quantile(column, np.arange(1, BANDS) / BANDS))
+            band = np.eye(len(edges) + 1)[np.searchsorted(edges, column)]
             # One row of the average joins each band: an empty one has no mean of its own.
-            means = np.stack(
-                [
-                    np.vstack([target[band == b], self.prior]).mean(axis=0)
-                    for b in range(len(edges) + 1)
-                ]
-            )
-            error = ((target - means[band]) ** 2).sum()
-            if error < self.error:
-                self.error, self.column, self.edges, self.means = error, j, edges, means
+            means = (band.T @ target + prior) / (band.sum(axis=0)[:, None] + 1)
+            error = ((target - band @ means) ** 2).sum()
+            if error < least:
+                least, self.column, self.edges, self.means = error, j, edges, means
         return self
 
     def predict(self, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.floating]:

@@ -7,6 +7,7 @@ add yours below.
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..types import Examples
 
 Numbers = NDArray[np.floating]
+Perturbation = Callable[[Inputs, int, Generator], Inputs]
 
 
 @dataclass(frozen=True)
@@ -56,29 +58,27 @@ def declare(data: Data) -> Behaviour:
     perturbations only.
     """
     features, expected = Features.model_validate(data.features), EXPECTED.get(data.name, Expected())
-    unknown = {*expected.rising, *expected.bands} - {*features.numeric} | {*expected.irrelevant} - {
-        *features.categorical
-    }
+    unknown = {*expected.rising, *expected.bands} - {*features.numeric}
+    unknown |= {*expected.irrelevant} - {*features.categorical}
     if unknown:
         raise ValueError(
             f"task/behaviour.py names columns of {data.name} that do not exist: {sorted(unknown)}"
         )
-    ranges = {"numeric": (features.low, features.high)} if features.numeric else {}
+    label = data.labels[-1] if data.labels else None
     invariances: dict[str, Change] = {
-        f"{name} swapped": _swapped(features, name) for name in expected.irrelevant
+        f"{name} swapped": partial(_recoded, features=features, names=[name], share=1)
+        for name in expected.irrelevant
     }
     if features.numeric:
-        invariances["numbers rounded to a hundredth of their range"] = _numbers(
-            features, _rounded(0.01)
-        )
-    label = data.labels[-1] if data.labels else None
+        rounded = _numbers(features, lambda x: _rounded(x, 0.01 * np.ptp(features.ranges, axis=0)))
+        invariances["numbers rounded to a hundredth of their range"] = rounded
     directions = {
         f"{name} higher by {step:g}": _rises(features, name, step, label)
         for name, step in expected.rising.items()
     }
     return Behaviour(
         perturbations(features),
-        ranges,
+        {"numeric": tuple(features.ranges)} if features.numeric else {},
         invariances,
         directions,
         lambda examples: slices(examples, features, data.labels, expected.bands),
@@ -86,74 +86,54 @@ def declare(data: Data) -> Behaviour:
     )
 
 
-def _numbers(features: Features, change: Callable[[Numbers, Numbers], Numbers]) -> Change:
-    """A change of numbers [n, d], given them and the width [d] of their ranges; gaps stay, none
-    leaves its range.
+def _numbers(features: Features, change: Callable[..., Numbers]) -> Callable[..., Inputs]:
+    """A change of numbers [n, d], given them and what else it needs; gaps stay, none leaves its
+    range.
     """
-    low, high = features.low, features.high
 
-    def changed(inputs: Inputs) -> Inputs:
-        numeric = np.clip(change(inputs["numeric"], high - low), low, high) * (
-            1 - inputs["missing"]
-        )
-        return {**inputs, "numeric": numeric.astype(np.float32)}
+    def changed(inputs: Inputs, *options: Any) -> Inputs:
+        moved = np.clip(change(inputs["numeric"], *options), *features.ranges)
+        return {**inputs, "numeric": (moved * (1 - inputs["missing"])).astype(np.float32)}
 
     return changed
 
 
-def _rounded(share: float) -> Callable[[Numbers, Numbers], Numbers]:
-    return lambda x, width: np.round(x / (share * width)) * (share * width)
-
-
-def _swapped(features: Features, name: str) -> Change:
-    """Every category of the column becomes the next one."""
-    block = features.blocks[name]
-
-    def changed(inputs: Inputs) -> Inputs:
-        one_hot = inputs["categorical"].copy()
-        one_hot[:, block] = np.roll(one_hot[:, block], 1, axis=1)
-        return {**inputs, "categorical": one_hot}
-
-    return changed
+def _rounded(numbers: Numbers, step: Numbers) -> Numbers:
+    return np.round(numbers / step) * step
 
 
 def _rises(features: Features, name: str, step: float, label: str | None) -> Direction:
     added = np.where(np.array([*features.numeric]) == name, step, 0)
-    more = _numbers(features, lambda x, width: x + added)
+    more = _numbers(features, lambda x: x + added)
     return Direction(lambda inputs, partner: inputs, lambda inputs, partner: more(inputs), label)
 
 
-def perturbations(features: Features) -> dict[str, Callable[[Inputs, int, Generator], Inputs]]:
+def perturbations(features: Features) -> dict[str, Perturbation]:
     """Changes at severity 1 to 5 in shares of each column's range; numbers stay inside it, as the
     server demands.
     """
-    found: dict[str, Callable[[Inputs, int, Generator], Inputs]] = {}
-
-    def add(name: str, change: Callable[[Numbers, Numbers, int, Generator], Numbers]) -> None:
-        found[name] = lambda inputs, s, rng: _numbers(features, lambda x, w: change(x, w, s, rng))(
-            inputs
-        )
-
+    width = np.ptp(features.ranges, axis=0)
+    numeric: dict[str, Callable[[Numbers, int, Generator], Numbers]] = {
+        "noise": lambda x, s, rng: x + rng.normal(0, 0.01 * s, x.shape) * width,
+        "shift": lambda x, s, rng: x + 0.01 * s * width,  # an instrument that reads too high
+        "scale": lambda x, s, rng: x * (1 + 0.02 * s),
+        "coarse": lambda x, s, rng: _rounded(x, 0.03 * s * width),
+        "slipped point": lambda x, s, rng: np.where(rng.random(x.shape) < 0.005 * s, x * 10, x),
+        "mixed up rows": lambda x, s, rng: np.where(
+            rng.random(x.shape) < 0.03 * s, x[rng.permutation(len(x))], x
+        ),
+    }
+    changes: dict[str, Perturbation] = {}
     if features.numeric:
-        add("noise", lambda x, w, s, rng: x + rng.normal(0, 0.01 * s, x.shape) * w)
-        add("shift", lambda x, w, s, rng: x + 0.01 * s * w)  # an instrument that reads too high
-        add("scale", lambda x, w, s, rng: x * (1 + 0.02 * s))
-        add("coarse", lambda x, w, s, rng: _rounded(0.03 * s)(x, w))
-        add(
-            "slipped point",
-            lambda x, w, s, rng: np.where(rng.random(x.shape) < 0.005 * s, x * 10, x),
-        )
-        add(
-            "mixed up rows",
-            lambda x, w, s, rng: np.where(
-                rng.random(x.shape) < 0.03 * s, x[rng.permutation(len(x))], x
-            ),
-        )
+        changes = {name: _numbers(features, change) for name, change in numeric.items()}
     if features.may_miss.any():
-        found["missing"] = lambda inputs, s, rng: _dropped(inputs, features, 0.06 * s, rng)
+        changes["missing"] = lambda inputs, s, rng: _dropped(inputs, features, 0.06 * s, rng)
     if features.categorical:
-        found["wrong category"] = lambda inputs, s, rng: _miscoded(inputs, features, 0.05 * s, rng)
-    return found
+        names = list(features.categorical)
+        changes["wrong category"] = lambda inputs, s, rng: _recoded(
+            inputs, features, names, 0.05 * s, rng
+        )
+    return changes
 
 
 def _dropped(inputs: Inputs, features: Features, share: float, rng: Generator) -> Inputs:
@@ -163,17 +143,15 @@ def _dropped(inputs: Inputs, features: Features, share: float, rng: Generator) -
     return {**inputs, "numeric": inputs["numeric"] * (1 - missing), "missing": missing}
 
 
-def _miscoded(inputs: Inputs, features: Features, share: float, rng: Generator) -> Inputs:
-    """Replaces this share of the categories by the next one of their column."""
-    found = inputs
-    for name, block in features.blocks.items():
-        hit = rng.random((len(inputs["categorical"]), 1)) < share
-        one_hot = found["categorical"].copy()
-        one_hot[:, block] = np.where(
-            hit, _swapped(features, name)(found)["categorical"][:, block], one_hot[:, block]
-        )
-        found = {**found, "categorical": one_hot}
-    return found
+def _recoded(
+    inputs: Inputs, features: Features, names: list[str], share: float, rng: Generator | None = None
+) -> Inputs:
+    """Replaces this share of the columns' categories by the next one."""
+    rng, one_hot = rng or np.random.default_rng(0), inputs["categorical"].copy()
+    for name in names:
+        block = one_hot[:, features.blocks[name]]
+        block[:] = np.where(rng.random((len(block), 1)) < share, np.roll(block, 1, axis=1), block)
+    return {**inputs, "categorical": one_hot}
 
 
 def slices(
@@ -184,21 +162,11 @@ def slices(
     """
     rows = examples.rows
     found: dict[str, Any] = {f"class {name}": examples.label == i for i, name in enumerate(labels)}
-    found |= {
-        f"{name} {v}": rows[name].to_numpy() == v
-        for name, values in features.categorical.items()
-        for v in values
-    }
+    for name, texts in features.categorical.items():
+        found |= {f"{name} {text}": rows[name].to_numpy() == text for text in texts}
     for name, cuts in bands.items():
-        values, edges = rows[name].to_numpy(float), [-np.inf, *cuts, np.inf]
-        for low, high in itertools.pairwise(edges):
-            inside = (values >= low) & (values < high)
-            text = (
-                f"under {high:g}"
-                if low == -np.inf
-                else f"from {low:g}" + (f" to {high:g}" if high < np.inf else "")
-            )
-            found[f"{name} {text}"] = inside
+        values, ends = rows[name].to_numpy(), itertools.pairwise([-np.inf, *cuts, np.inf])
+        found |= {f"{name} from {a:g} to {b:g}": (values >= a) & (values < b) for a, b in ends}
     if features.optional:
         found["a value missing"] = rows[features.names].isna().any(axis=1).to_numpy()
     return found

@@ -29,21 +29,19 @@ class Features(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Features":
-        twice = [name for name in self.names if name in NOT_FEATURES or self.names.count(name) > 1]
-        if twice or not self.names:
-            raise ValueError(f"columns need names of their own, and there must be one: {twice}")
-        if unknown := sorted({*self.optional} - {*self.names}):
-            raise ValueError(f"`optional` names columns that do not exist: {unknown}")
         wrong = [name for name, (low, high) in self.numeric.items() if not low < high]
-        wrong += [
-            name
-            for name, values in self.categorical.items()
-            if len({*values}) != len(values) or not values
-        ]
-        if wrong:
-            raise ValueError(
-                f"these need a lowest below a highest value, or values that differ: {wrong}"
-            )
+        wrong += [name for name, v in self.categorical.items() if not 0 < len(v) == len({*v})]
+        problems = {
+            "columns need names of their own": [
+                name for name in self.names if name in NOT_FEATURES or self.names.count(name) > 1
+            ],
+            "there must be one column": [] if self.names else ["none"],
+            "`optional` names columns that do not exist": sorted({*self.optional} - {*self.names}),
+            "these need a lowest below a highest value, or values that differ": wrong,
+        }
+        for problem, columns in problems.items():
+            if columns:
+                raise ValueError(f"{problem}: {columns}")
         for example in self.examples:
             check_instance(Instance(example), self)
         return self
@@ -54,14 +52,9 @@ class Features(BaseModel):
         return [*self.numeric, *self.categorical]
 
     @property
-    def low(self) -> NDArray[np.float32]:
-        """Lowest value of each numeric column, [d]."""
-        return np.array([low for low, _ in self.numeric.values()], np.float32)
-
-    @property
-    def high(self) -> NDArray[np.float32]:
-        """Highest value of each numeric column, [d]."""
-        return np.array([high for _, high in self.numeric.values()], np.float32)
+    def ranges(self) -> NDArray[np.float32]:
+        """Lowest and highest value of each numeric column, [2, d]."""
+        return np.array([*self.numeric.values()], np.float32).reshape(-1, 2).T
 
     @property
     def may_miss(self) -> NDArray[np.bool_]:
@@ -71,33 +64,25 @@ class Features(BaseModel):
     @property
     def blocks(self) -> dict[str, slice]:
         """Where each categorical column lies in the one-hot input."""
-        ends = np.cumsum([len(values) for values in self.categorical.values()]).tolist()
-        sizes = [len(values) for values in self.categorical.values()]
-        return {
-            n: slice(end - k, end) for n, end, k in zip(self.categorical, ends, sizes, strict=True)
-        }
+        ends = np.cumsum([0, *map(len, self.categorical.values())]).tolist()
+        return dict(zip(self.categorical, map(slice, ends, ends[1:]), strict=False))
 
 
 def _value(value: Any) -> float | str | None:
     if value is None or (isinstance(value, str) and len(value) <= MAX_TEXT):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        raise ValueError(
-            f"must be a finite number, a text of at most {MAX_TEXT} characters, or null"
-        )
-    return float(value)
+    if type(value) in (int, float) and abs(value) < 1e300:
+        return float(value)
+    raise ValueError(f"must be a finite number, a text of at most {MAX_TEXT} characters, or null")
 
 
 Value = Annotated[
     float | str | None, BeforeValidator(_value, json_schema_input_type=float | str | None)
 ]
+Column = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
-class Instance(
-    RootModel[
-        Annotated[dict[Annotated[str, Field(max_length=MAX_TEXT)], Value], Field(min_length=1)]
-    ]
-):
+class Instance(RootModel[Annotated[dict[Column, Value], Field(min_length=1)]]):
     """One item of a request: values by column; a column that is null or left out is missing."""
 
     model_config = ConfigDict(frozen=True)
@@ -107,23 +92,18 @@ def check_instance(instance: Instance, features: Features) -> None:
     """Raises ValueError that begins with the column's name and says the rule which its value
     breaks.
     """
-    for name in instance.root:
-        if name not in features.names:
-            raise ValueError(f"{name}: unknown column, must be one of {', '.join(features.names)}")
+    for name in {*instance.root} - {*features.names}:
+        raise ValueError(f"{name}: unknown column, must be one of {', '.join(features.names)}")
     for name in features.names:
-        value = instance.root.get(name)
+        value, texts = instance.root.get(name), features.categorical.get(name)
+        low, high = features.numeric.get(name, (0, 0))
         if value is None:
             if name not in features.optional:
                 raise ValueError(f"{name}: must not be missing")
-        elif name in features.categorical:
-            if value not in features.categorical[name]:
-                raise ValueError(
-                    f"{name}: must be one of the texts {', '.join(features.categorical[name])}"
-                )
-        else:
-            low, high = features.numeric[name]
-            if not isinstance(value, float) or not low <= value <= high:
-                raise ValueError(f"{name}: must be a number from {low:g} to {high:g}")
+        elif texts and value not in texts:
+            raise ValueError(f"{name}: must be one of the texts {', '.join(texts)}")
+        elif not texts and not (isinstance(value, float) and low <= value <= high):
+            raise ValueError(f"{name}: must be a number from {low:g} to {high:g}")
 
 
 def instance_schema(features: Features) -> dict[str, Any]:
@@ -155,10 +135,9 @@ def encode(columns: Mapping[str, Sequence[Any]], features: Features) -> Inputs:
     has no such inputs. A column that is absent is missing in all rows. Raises KeyError for one that
     is not optional, ValueError for one that should hold numbers.
     """
-    inputs: Inputs = {}
-    gap = [None] * len(columns[next(iter(columns))])
-    columns = {name: columns[name] for name in columns} | {
-        n: gap for n in features.optional if n not in columns
+    inputs, some = Inputs(), columns[next(iter(columns))]
+    columns = dict.fromkeys(features.optional, [None] * len(some)) | {
+        n: columns[n] for n in columns
     }
     if features.numeric:
         values = np.stack([_numbers(name, columns[name]) for name in features.numeric], axis=1)
@@ -167,9 +146,8 @@ def encode(columns: Mapping[str, Sequence[Any]], features: Features) -> Inputs:
         inputs["missing"] = missing.astype(np.float32)
     if features.categorical:
         one_hot = [
-            np.asarray(columns[name], dtype=object)[:, None]
-            == np.array(values, dtype=object)[None, :]
-            for name, values in features.categorical.items()
+            np.asarray(columns[name], object)[:, None] == np.asarray(texts, object)
+            for name, texts in features.categorical.items()
         ]
         inputs["categorical"] = np.concatenate(one_hot, axis=1).astype(np.float32)
     return inputs
@@ -177,9 +155,8 @@ def encode(columns: Mapping[str, Sequence[Any]], features: Features) -> Inputs:
 
 def _numbers(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
     array = np.asarray(values)
-    if array.dtype.kind not in "iufO" or (
-        array.dtype.kind == "O" and any(isinstance(v, str | bool) for v in array)
-    ):
+    texts = array.dtype == object and any(isinstance(value, str | bool) for value in array)
+    if array.dtype.kind not in "iufO" or texts:
         raise ValueError(f"{name}: must be numbers")
     return array.astype(np.float64)
 
@@ -192,32 +169,28 @@ def instance_to_row(instance: Instance) -> dict[str, Any]:
 def row_to_instance(row: Mapping[str, Any]) -> dict[str, Any]:
     """The request item, ready for JSON, that a client would send for a raw row."""
     values = {name: value for name, value in row.items() if name not in NOT_FEATURES}
-    return {
-        name: None if value != value else value for name, value in values.items()
-    }  # NaN differs from itself
+    return {name: value if value == value else None for name, value in values.items()}  # not NaN
 
 
 def inputs_to_instances(inputs: Inputs, features: Features) -> list[dict[str, Any]]:
     """Request items for model inputs [n, ...], for replaying changed examples and for storing
     tensors.
     """
-    n = len(next(iter(inputs.values())))
     columns: dict[str, list[Any]] = {}
     for j, name in enumerate(features.numeric):
-        absent = inputs["missing"][:, j] > 0
         # The shortest text of a float32: 0.1, not 0.10000000149, which could leave the column's
         # range.
-        numbers = [float(str(x)) for x in inputs["numeric"][:, j]]
-        columns[name] = [None if a else x for a, x in zip(absent, numbers, strict=True)]
+        numbers = zip(inputs["numeric"][:, j], inputs["missing"][:, j], strict=True)
+        columns[name] = [None if missing else float(str(x)) for x, missing in numbers]
     for name, block in features.blocks.items():
         chosen = [*features.categorical[name], None]
         columns[name] = [chosen[i] for i in _indices(inputs["categorical"][:, block])]
-    return [{name: values[i] for name, values in columns.items()} for i in range(n)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _indices(one_hot: NDArray[np.float32]) -> NDArray[np.int64]:
     """Index of the category [n] in one-hot [n, k], k where there is none."""
-    return np.asarray(np.where(one_hot.max(axis=1) > 0, one_hot.argmax(axis=1), one_hot.shape[1]))
+    return np.asarray(np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), one_hot.shape[1]))
 
 
 def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]]:
@@ -230,8 +203,8 @@ def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]
     """
     found: dict[str, NDArray[np.float64]] = {}
     if features.numeric:
-        filled = np.where(inputs["missing"] > 0, features.low, inputs["numeric"])
-        found = {name: filled[:, j].astype(np.float64) for j, name in enumerate(features.numeric)}
+        filled = np.where(inputs["missing"] > 0, features.ranges[0], inputs["numeric"])
+        found = dict(zip(features.numeric, filled.astype(np.float64).T, strict=True))
         found["missing values"] = inputs["missing"].sum(axis=1, dtype=np.float64)
     for name, block in features.blocks.items():
         found[name] = _indices(inputs["categorical"][:, block]).astype(np.float64)

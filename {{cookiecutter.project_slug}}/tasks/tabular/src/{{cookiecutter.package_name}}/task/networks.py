@@ -40,12 +40,13 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         columns, self.kind = Features.model_validate(features), kind
-        sizes = [len(values) for values in columns.categorical.values()]
         self.blocks = list(columns.blocks.values())
+        sizes = [len(values) for values in columns.categorical.values()]
+        embedded = [min(size, EMBEDDING) for size in sizes]
         self.embeddings = nn.ModuleList(
-            nn.Linear(size, min(size, EMBEDDING), bias=False) for size in sizes
+            nn.Linear(size, small, bias=False) for size, small in zip(sizes, embedded, strict=True)
         )
-        entering = 2 * len(columns.numeric) + sum(min(size, EMBEDDING) for size in sizes)
+        entering = 2 * len(columns.numeric) + sum(embedded)
         layers: list[nn.Module] = []
         for i in range(depth):
             layers += [nn.Linear(width if i else entering, width), nn.SiLU(), nn.Dropout(dropout)]
@@ -61,11 +62,9 @@ class Mlp(nn.Module):
         as units.
         """
         if "numeric" in inputs:
-            numeric, present = inputs["numeric"].astype(np.float64), 1 - inputs["missing"]
-            count = np.maximum(present.sum(axis=0), 1)
-            mean = (numeric * present).sum(axis=0) / count
-            deviation = np.sqrt(((numeric - mean) ** 2 * present).sum(axis=0) / count)
-            self.mean.copy_(torch.from_numpy(mean))
+            numeric = np.ma.masked_array(inputs["numeric"], inputs["missing"], dtype=np.float64)
+            deviation = numeric.std(axis=0).filled(0)
+            self.mean.copy_(torch.from_numpy(numeric.mean(axis=0).filled(0)))
             self.scale.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1)))
         if self.kind == "regression":
             self.label_mean.fill_(float(label.mean()))

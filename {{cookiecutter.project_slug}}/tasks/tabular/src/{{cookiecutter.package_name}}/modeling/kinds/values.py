@@ -3,13 +3,12 @@
 import math
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...settings import Data
-from ...types import Estimates, Floats, Rule
+from ...types import Estimates, Flags, Floats, Inputs, Labels, Rule
 
 if TYPE_CHECKING:
     import pandas as pd  # which the server does not have
@@ -33,14 +32,14 @@ def decide(raw: Floats, rule: Rule) -> Estimates:
     return Estimates(shifted, deviation, -deviation, rule.unsure(-deviation), intervals)
 
 
-def row_losses(answers: Estimates, label: NDArray[Any], scale: float) -> Floats:
+def row_losses(answers: Estimates, label: Labels, scale: float) -> Floats:
     """Squared errors [n] over the squared scale. With the labels' standard deviation, 1 minus the
     mean is R².
     """
     return np.asarray(((answers.value - label) / scale) ** 2)
 
 
-def constant(label: NDArray[Any]) -> Floats:
+def constant(label: Labels) -> Floats:
     """Raw output [1] of always answering the mean."""
     return np.array([label.mean()])
 
@@ -84,12 +83,12 @@ def label_deviation(part: "pd.Series", whole: "pd.Series") -> float:
     return float(ks_2samp(part, whole, method="asymp").statistic) if len(part) else 1.0
 
 
-def encode_labels(labels: NDArray[Any], names: list[str]) -> NDArray[Any]:
+def encode_labels(labels: Labels, names: list[str]) -> Labels:
     """The values [n]."""
     return labels.astype(np.float32)
 
 
-def label_scale(labels: NDArray[Any]) -> float:
+def label_scale(labels: Labels) -> float:
     """The unit of losses: the labels' standard deviation."""
     return float(labels.std(dtype=np.float64))
 
@@ -97,7 +96,7 @@ def label_scale(labels: NDArray[Any]) -> float:
 # Training
 
 
-LOSS_TARGET = f"{__name__.partition('.')[0]}.modeling.losses.HuberWithDeviation"
+LOSS_TARGET = f"{__name__.partition('.')[0]}.modeling.losses_of_values.HuberWithDeviation"
 
 
 def target(label: "Tensor") -> "Tensor":
@@ -142,7 +141,7 @@ def training_error(loss: float, score: float) -> float:
     return 1 - score
 
 
-def table(answers: Estimates, label: NDArray[Any], names: list[str]) -> dict[str, NDArray[Any]]:
+def table(answers: Estimates, label: Labels, names: list[str]) -> Inputs:
     """Columns [n]: `truth`, what was `said`, the deviation as `sure`; nothing is `wrong`."""
     columns = {"truth": label, "said": answers.value, "sure": answers.deviation}
     return {**columns, "wrong": np.zeros(len(label), dtype=bool)}
@@ -150,13 +149,12 @@ def table(answers: Estimates, label: NDArray[Any], names: list[str]) -> dict[str
 
 # Evaluation
 
-SCORE, LOSS = "R²", "share of the variance left"  # 1 - mean of `row_losses`, and that mean
 ZERO_ONE = False  # a loss is 0 or 1
-PROMISES: Literal["probabilities", "deviations"] = "deviations"
+PROMISES = "deviations"
 SETS = "intervals"
 
 
-def metrics(answers: Estimates, label: NDArray[Any]) -> dict[str, float]:
+def metrics(answers: Estimates, label: Labels) -> dict[str, float]:
     """Every metric of the answered values (M3)."""
     import torch
     from torchmetrics import MetricCollection
@@ -252,12 +250,12 @@ def is_right(item: dict[str, Any], label: Any) -> bool:
 # Monitoring
 
 
-def reference_answers(reference: Any, rule: Rule) -> dict[str, NDArray[Any]]:
+def reference_answers(reference: Any, rule: Rule) -> Inputs:
     """Answers of a bundle's reference as the monitor compares them."""
     return {name: reference[name].astype(np.float64) for name in ("value", "deviation")}
 
 
-def stored_answers(rows: Any, labels: list[str]) -> dict[str, NDArray[Any]]:
+def stored_answers(rows: Any, labels: list[str]) -> Inputs:
     """The same of stored predictions."""
     deviation = [row["signals"]["deviation"] for row in rows]
     return {"value": np.array([row["label"] for row in rows]), "deviation": np.array(deviation)}
@@ -270,7 +268,7 @@ def service_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     return results | ({"mean_absolute_error": sum(errors) / len(errors)} if errors else {})
 
 
-def confusion(answers: Estimates, label: NDArray[Any]) -> NDArray[np.int64] | None:
+def confusion(answers: Estimates, label: Labels) -> Labels | None:
     """There are no classes to confuse."""
     return None
 
@@ -285,24 +283,19 @@ def default_costs(num_classes: int) -> dict[Any, float]:
     return {"under": 1.0, "over": 1.0}
 
 
-def tells_confidence(raw: Floats) -> bool:
-    """Whether a model gives deviations."""
-    return len(raw[0]) > 1
-
-
-def set_scores(raw: Floats, label: NDArray[Any], rule: Rule) -> Floats:
+def set_scores(raw: Floats, label: Labels, rule: Rule) -> Floats:
     """What `decide` compares with the conformal quantile [n]: the standardised distance."""
     answers = decide(raw, rule.without_costs())
     return np.asarray(np.abs(label - answers.value) / answers.deviation)
 
 
-def coverage(answers: Estimates, label: NDArray[Any]) -> tuple[Floats, Floats]:
+def coverage(answers: Estimates, label: Labels) -> tuple[Any, Any]:
     """Whether each interval holds the truth [n], and how wide it is [n]."""
     low, high = answers.intervals.T
     return (low <= label) & (label <= high), high - low
 
 
-def differs(answers: Estimates, others: Estimates, tolerance: float) -> NDArray[np.bool_]:
+def differs(answers: Estimates, others: Estimates, tolerance: float) -> Flags:
     """Rows [n] whose value moved by more than the tolerance."""
     return np.asarray(np.abs(answers.value - others.value) > tolerance)
 
@@ -317,12 +310,12 @@ def outputs(answers: Estimates) -> Floats:
     return answers.value[:, None]
 
 
-def answered_class(answers: Estimates) -> NDArray[np.int64] | None:
+def answered_class(answers: Estimates) -> Labels | None:
     """There is none."""
     return None
 
 
-def hardness(answers: Estimates, label: NDArray[Any]) -> Floats:
+def hardness(answers: Estimates, label: Labels) -> Floats:
     """How wrong each answer [n] is: the absolute error."""
     return np.asarray(np.abs(answers.value - label))
 
@@ -337,7 +330,7 @@ def answered(answers: Estimates, labels: list[str]) -> list[str]:
     return [f"{value:.4g}" for value in answers.value]
 
 
-def plots(answers: Estimates, label: NDArray[Any], labels: list[str]) -> dict[str, Any]:
+def plots(answers: Estimates, label: Labels, labels: list[str]) -> dict[str, Any]:
     """Drawers into a figure by name, of answers against the truth [n]."""
 
     def predicted(figure: Any) -> None:
