@@ -150,6 +150,9 @@ class Health(Callback):
         memory = psutil.Process().memory_info().rss + torch.cuda.max_memory_allocated()
         error = module.kind.training_error(logged["train/loss"], logged[module.score])
         self.epoch |= {"memory": float(memory), "error": error}
+        values = torch.tensor([*self.epoch.values()], device=module.device)
+        mean = trainer.strategy.reduce(values, reduce_op="mean")  # over all processes
+        self.epoch = dict(zip(self.epoch, mean.tolist(), strict=True))
         names = [name for name in (*LOGGED, module.score) if name in logged]
         self.history.append(self.epoch | {name: logged[name] for name in names})
         speed = self.rows * trainer.world_size / self.epoch["seconds"]
