@@ -53,6 +53,7 @@ class Rows:
     items: list[Item]
     inputs: dict[str, Any]
     labels: list[Any]
+    centre: dict[str, Any]  # of an input, what a client of /v2 does not subtract
 
     @property
     def label(self) -> Any:
@@ -102,7 +103,8 @@ def rows(raw_settings: dict[str, Any], table: Any, kind: str) -> Rows:
     parsed = features.Features.model_validate(raw_settings["data"]["features"])
     items = [features.row_to_instance(record, parsed) for record in records]
     inputs = features.encode({str(k): v for k, v in table.to_dict("list").items()}, parsed)
-    return Rows(table, items, dict(inputs), [r["label"] for r in records])
+    centre = {"numeric": parsed.centre} if hasattr(parsed, "centre") else {}
+    return Rows(table, items, dict(inputs), [r["label"] for r in records], centre)
 
 
 @pytest.fixture

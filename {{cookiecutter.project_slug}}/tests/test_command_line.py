@@ -43,7 +43,7 @@ def test_what_cannot_be_done_is_one_line_with_the_remedy(
         assert module("__main__").main([verb]) == 2
         return str(capsys.readouterr().err)
 
-    assert "choose one of ingest, validate" in error("trian")
+    assert "choose one of describe, ingest" in error("trian")
     for verb in ("validate", "promote", "evaluate"):
         assert "run `make pipeline` first" in error(verb)
     Path("params.yaml").unlink()

@@ -12,14 +12,16 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Param
+from mlflow.entities import Param, RunTag
 
 from . import logs
 from .settings import Settings
 from .store import client, connect, experiment_id, find_record, local_uri, mirrored
 
 # Tags of a local run: something was added; a copy has begun; when the last whole copy began (s).
-UNSENT, SENDING, SENT = "mirror.unsent", "mirror.sending", "mirror.sent"
+UNSENT = "mirror.unsent"
+SENDING = "mirror.sending"
+SENT = "mirror.sent"
 SLACK = 60.0  # seconds: a file is sent again rather than missed
 
 
@@ -52,14 +54,14 @@ def deliver(settings: Settings, must: bool = False) -> int:
 
 def mirror(local: MlflowClient, server: MlflowClient, experiment: str) -> int:
     """Copies what is marked, parents first, and returns the number of runs."""
-    runs = {}
+    home = experiment_id(local, experiment)
+    marked = {}
     for tag in (SENDING, UNSENT):
-        query = f"tags.`{tag}` = 'true'"
-        for marked in local.search_runs([experiment_id(local, experiment)], query):
-            runs[marked.info.run_id] = marked.info.start_time
-    for local_id in sorted(runs, key=lambda local_id: runs[local_id]):
+        for run in local.search_runs([home], f"tags.`{tag}` = 'true'"):
+            marked[run.info.run_id] = run.info.start_time
+    for local_id in sorted(marked, key=marked.__getitem__):
         copy(local, server, experiment, local_id)
-    return len(runs)
+    return len(marked)
 
 
 def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: str) -> None:
@@ -70,7 +72,9 @@ def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: s
     if UNSENT in local.get_run(local_id).data.tags:
         local.delete_tag(local_id, UNSENT)
     source = local.get_run(local_id)
-    info, tags, since = source.info, source.data.tags, 0.0
+    info = source.info
+    tags = source.data.tags
+    since = 0.0
     wanted = {name: text for name, text in tags.items() if not name.startswith("mirror.")}
     if "record.parent" in tags:
         # Parents were copied before: they began earlier.
@@ -84,9 +88,7 @@ def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: s
         home = experiment_id(server, experiment)
         target = server.create_run(home, info.start_time, wanted, info.run_name)
     target_id = target.info.run_id
-    # Those that are new or have changed, one by one: MLflow takes a hundred at once at most.
-    for name, text in wanted.items() - target.data.tags.items():
-        server.set_tag(target_id, name, text)
+    server.log_batch(target_id, tags=[RunTag(name, text) for name, text in wanted.items()])
     send_values(local, server, source, target_id)
     send_files(server, source, target_id, since)
     if info.status == "RUNNING":
@@ -101,14 +103,11 @@ def send_values(local: MlflowClient, server: MlflowClient, source: Any, target_i
 
     MLflow keeps values of equal name, step and time once, so all of them are sent each time.
     """
-    params = [Param(name, text) for name, text in source.data.params.items()]
-    for i in range(0, len(params), 100):
-        server.log_batch(target_id, params=params[i : i + 100])
     metrics = []
     for name in source.data.metrics:
         metrics += local.get_metric_history(source.info.run_id, name)
-    for i in range(0, len(metrics), 1000):
-        server.log_batch(target_id, metrics=metrics[i : i + 1000])
+    params = [Param(name, text) for name, text in source.data.params.items()]
+    server.log_batch(target_id, metrics=metrics, params=params)
 
 
 def send_files(server: MlflowClient, source: Any, target_id: str, since: float) -> None:

@@ -41,6 +41,17 @@ def load(overrides: list[str] | None = None) -> Settings:
     return parse(content)
 
 
+def check_trainable(settings: Settings) -> None:
+    """Raises ValueError where an experiment cannot train with these settings, on the splits there
+    are.
+    """
+    if str(settings.trainer.devices) != "1" or settings.trainer.num_nodes != 1:
+        raise ValueError("experiments train on one device: choose trainer=cpu or trainer=gpu")
+    data = load().data
+    if (settings.data.name, settings.data.labels) != (data.name, data.labels):
+        raise ValueError("the splits are of other data: run `make pipeline` with these first")
+
+
 def compose(overrides: list[str], configs: Path = Path("configs")) -> str:
     """The composed, resolved configuration as YAML, byte for byte what `dvc exp run -S` writes.
     Raises ValueError where configs/ or the overrides are wrong.

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,8 @@ def data_version(settings: Settings) -> str:
 
 def stamp(settings: Settings, stage: str, bundle: str | None = None) -> dict[str, Any]:
     """What a report carries to prove that it speaks of the current code, data and bundle."""
-    code, data = stage_code(stage), data_version(settings)
+    code = stage_code(stage)
+    data = data_version(settings)
     return {"stage": stage, "code": code, "data": data, "bundle": bundle}
 
 
@@ -85,30 +87,28 @@ def user() -> str:
     return "unknown"
 
 
+def installed() -> str:
+    """The installed version of every distribution, a line each."""
+    lines = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}
+    return "\n".join(sorted(lines, key=str.lower))
+
+
 def environment() -> dict[str, str]:
-    """Python, machine and the installed version of every distribution."""
-    installed = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}
-    packages = "\n".join(sorted(installed, key=str.lower))
+    """Python and machine."""
+    lock = ROOT / "requirements.lock"
+    info = Path("/proc/cpuinfo")
+    names = re.findall("model name.*: (.+)", info.read_text("utf-8")) if info.is_file() else []
+    cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
+    count = cuda.device_count() if cuda else 0
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **_hardware(),
-        "packages": packages,
-        "packages_sha256": hashlib.sha256(packages.encode()).hexdigest(),
-    }
-
-
-def _hardware() -> dict[str, str]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
-    gpus = cuda.device_count() if cuda else 0
-    return {
-        "processor": [*names, platform.processor()][0],
+        "packages_sha256": hashlib.sha256(installed().encode()).hexdigest(),
+        "lock_sha256": sha256(lock) if lock.is_file() else "none",
+        "processor": names[0] if names else platform.processor(),
         "cores": str(os.cpu_count()),
         "memory_gb": f"{psutil.virtual_memory().total / 1e9:.0f}",
-        "gpus": f"{gpus} {cuda.get_device_name()}" if cuda and gpus else "none",
+        "gpus": f"{count} {cuda.get_device_name()}" if cuda and count else "none",
     }
 
 
@@ -117,26 +117,28 @@ def provenance_tags(settings: Settings) -> dict[str, str]:
     from pyarrow.parquet import read_metadata
 
     splits = sorted(settings.paths.splits.glob("*.parquet"))
-    # One hash over all splits: whether two runs were scored on the same rows.
-    digest = hashlib.sha256("".join(map(sha256, splits)).encode()).hexdigest()
-    return {
+    tags = {
         "code.commit": git("rev-parse", "--verify", "--quiet", "HEAD") or "none",
         "code.dirty": str(bool(git("status", "--porcelain"))),
         "data.version": data_version(settings),
-        "data.splits": digest,
-        **{f"data.rows.{f.stem}": str(read_metadata(f).num_rows) for f in splits},
-        **{f"dvc.{p.as_posix()}": dvc_hash(p) for p in (settings.paths.raw, settings.paths.splits)},
+        # One hash over all splits: whether two runs were scored on the same rows.
+        "data.splits": hashlib.sha256("".join(map(sha256, splits)).encode()).hexdigest(),
     }
+    for file in splits:
+        tags[f"data.rows.{file.stem}"] = str(read_metadata(file).num_rows)
+    for folder in (settings.paths.raw, settings.paths.splits):
+        tags[f"dvc.{folder.as_posix()}"] = dvc_hash(folder)
+    return tags
 
 
-def dvc_hash(path: Path) -> str:
-    """The hash under which DVC stores a file or a folder as it is now."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    files = sorted((p.relative_to(path).as_posix(), p) for p in path.rglob("*") if p.is_file())
-    listed = json.dumps([{"md5": dvc_hash(p), "relpath": name} for name, p in files])
-    return hashlib.md5(listed.encode(), usedforsecurity=False).hexdigest() + ".dir"
+def dvc_hash(folder: Path) -> str:
+    """The hash under which DVC stores a folder as it is now."""
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    rows = []
+    for name in sorted(files):
+        with files[name].open("rb") as file:
+            rows.append({"md5": hashlib.file_digest(file, "md5").hexdigest(), "relpath": name})
+    return hashlib.md5(json.dumps(rows).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def uncommitted() -> tuple[bytes, list[str]]:

@@ -433,6 +433,10 @@ class Monitoring(Strict):
     retrain_min_labels: int
 
 
+# The sections that weights follow from, beside seed and data.
+LEARNS = ("augmentation", "loss", "model", "optimizer", "scheduler", "trainer", "training")
+
+
 class Settings(Strict):
     seed: int
     project: Project
@@ -453,6 +457,15 @@ class Settings(Strict):
     packaging: Packaging
     serving: Serving
     monitoring: Monitoring
+
+    def changed(self, section: str, **values: Any) -> "Settings":
+        """The same with other values in one section."""
+        part = getattr(self, section).model_copy(update=values)
+        return self.model_copy(update={section: part})
+
+    def below(self, folder: Path) -> "Settings":
+        """The same for a training that writes into a folder of its own."""
+        return self.changed("paths", **{n: folder / n for n in ("model", "reports", "state")})
 
 
 def refuse_renamed(words: list[str]) -> None:

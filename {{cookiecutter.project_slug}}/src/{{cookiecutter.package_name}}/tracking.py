@@ -2,7 +2,6 @@
 `tracking.uri` is a server, mirror.py copies it there, so that no training waits for a server.
 """
 
-import json
 import os
 import platform
 import sys
@@ -21,7 +20,7 @@ import psutil
 import yaml
 
 from . import logs
-from .provenance import environment, read_json, sha256, uncommitted, user, write_json
+from .provenance import environment, installed, read_json, uncommitted, user, write_json
 from .provenance import provenance_tags as provenance_tags
 from .settings import Settings
 from .store import HAS_MIRROR, SQLITE, local_uri, mirrored
@@ -33,7 +32,8 @@ from .store import find_record as find_record
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-RUN_FILE, PATCH = "run.json", "uncommitted.diff"
+RUN_FILE = "run.json"
+PATCH = "uncommitted.diff"
 
 
 @dataclass
@@ -72,11 +72,10 @@ class Run:
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-        known = self.store.get_run(self.local_id).data.params  # MLflow refuses to change one
-        texts = {k: str(v) for k, v in flatten(values).items() if k not in known}
-        params = [Param(k, v) for k, v in texts.items() if len(v) <= MAX_PARAM_VAL_LENGTH]
-        for i in range(0, len(params), 100):
-            self.store.log_batch(self.local_id, params=params[i : i + 100])
+        recorded = self.store.get_run(self.local_id).data.params  # MLflow refuses to change one
+        params = [Param(name, str(value)) for name, value in flatten(values).items()]
+        new = [p for p in params if p.key not in recorded and len(p.value) <= MAX_PARAM_VAL_LENGTH]
+        self.store.log_batch(self.local_id, params=new)
 
     def metrics(self, values: dict[str, float], prefix: str = "", step: int = 0) -> None:
         """Values of an optimizer step or, without one, of the whole run."""
@@ -84,9 +83,9 @@ class Run:
 
         now = int(time.time() * 1000)
         # What an interrupted process recorded at its end is not recorded again.
-        known = self.store.get_run(self.local_id).data.metrics if self.resumed else {}
-        metrics = [Metric(f"{prefix}{k}", float(v), now, step) for k, v in values.items()]
-        new = [m for m in metrics if step or known.get(m.key) != m.value]
+        recorded = self.store.get_run(self.local_id).data.metrics if self.resumed else {}
+        metrics = [Metric(f"{prefix}{name}", float(v), now, step) for name, v in values.items()]
+        new = [m for m in metrics if step or recorded.get(m.key) != m.value]
         self.store.log_batch(self.local_id, metrics=new)
 
     def tags(self, values: dict[str, Any]) -> None:
@@ -145,12 +144,12 @@ class Run:
             deliver(self.settings)
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any]) -> dict[str, Any]:
     """Nested mappings as one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        inner = flatten(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{key}.{name}".removesuffix("."): v for name, v in inner.items()}
     return flat
 
 
@@ -166,7 +165,8 @@ def start(
     """
     store, key = connect(local_uri(settings), settings.tracking.experiment), key or new_key()
     if parent is None:
-        look_around(settings, store)
+        end_abandoned(settings, store)
+        warn_of_records(settings)
     entity = find_record(store, settings.tracking.experiment, key)
     run = Run(settings, store, "", key, child=parent is not None, resumed=entity is not None)
     if entity:
@@ -175,8 +175,8 @@ def start(
         home = experiment_id(store, settings.tracking.experiment)
         entity = store.create_run(home, tags={"record": key}, run_name=name)
     run.local_id = entity.info.run_id
-    process = {"host": platform.node(), "process": _process(os.getpid())}
-    run.tags({"mlflow.user": user(), **process, **(tags or {})})
+    run.tags({"mlflow.user": user(), "host": platform.node(), "process": process(os.getpid())})
+    run.tags(tags or {})
     if parent:
         run.tags({"mlflow.parentRunId": parent.local_id, "record.parent": parent.key})
     run.mark()
@@ -195,29 +195,34 @@ def attach(settings: Settings, key: str) -> Run | None:
     return Run(settings, store, run.info.run_id, key) if run else None
 
 
-def look_around(settings: Settings, store: "MlflowClient") -> None:
-    """Ends runs whose process on this machine is gone; says what is not as one might expect."""
-    query, log = f"status = 'RUNNING' and tags.host = '{platform.node()}'", logs.get("tracking")
-    for run in store.search_runs([experiment_id(store, settings.tracking.experiment)], query):
+def end_abandoned(settings: Settings, store: "MlflowClient") -> None:
+    """Ends runs whose process on this machine is gone."""
+    experiment = experiment_id(store, settings.tracking.experiment)
+    query = f"status = 'RUNNING' and tags.host = '{platform.node()}'"
+    for run in store.search_runs([experiment], query):
         tags = run.data.tags
-        if _process(int(tags["process"].split()[0])) != tags["process"]:
+        if process(int(tags["process"].split()[0])) != tags["process"]:
             Run(settings, store, run.info.run_id, tags["record"]).finish("KILLED")
+
+
+def warn_of_records(settings: Settings) -> None:
+    """Says what may be lost: an outage in a lean project, records of an earlier version."""
+    log, folder = logs.get("tracking"), settings.paths.records.parent / "records"
     if not HAS_MIRROR and not settings.tracking.uri.startswith(SQLITE):
         log.warning("records go straight to the server: only `full` trains on while it is away")
-    folder = settings.paths.records.parent / "records"
-    if any(map(_waits, folder.glob("*/lines.jsonl"))):
+    if any(map(is_undelivered, folder.glob("*/lines.jsonl"))):
         remedy = "check out the version of this project that wrote them, and run its verb `sync`"
         log.warning("undelivered records of an earlier version wait in %s: %s", folder, remedy)
 
 
-def _waits(journal: Path) -> bool:
-    """Whether a run that an earlier version of this project recorded was not delivered whole."""
+def is_undelivered(journal: Path) -> bool:
+    """Whether a run that version 0.1.0 of this project recorded was not delivered whole."""
     delivered = journal.with_name("delivered.json")
     offset = read_json(delivered)["offset"] if delivered.is_file() else 0
     return bool(journal.stat().st_size > offset)
 
 
-def _process(number: int) -> str:
+def process(number: int) -> str:
     """A process by its number and the second of its start, as numbers come again."""
     with suppress(psutil.NoSuchProcess):
         return f"{number} {psutil.Process(number).create_time():.0f}"
@@ -237,21 +242,21 @@ def record_inputs(run: Run, settings: Settings) -> None:
     composed configuration.
     """
     run.params(settings.model_dump(mode="json"))
-    around, lock, (patch, left_out) = environment(), Path("requirements.lock"), uncommitted()
+    machine = environment()
+    packages = installed()
+    patch, left_out = uncommitted()
+    tags = provenance_tags(settings) | {f"env.{name}": text for name, text in machine.items()}
     # `pipeline` leaves its overrides to the stages in OVERRIDES.
-    overrides = os.environ.get("OVERRIDES") or " ".join(w for w in sys.argv[1:] if "=" in w)
-    run.tags(provenance_tags(settings) | {"command": " ".join(sys.argv), "overrides": overrides})
-    run.tags({"code.left_out": ", ".join(left_out)[:2000] or "none"})
-    run.tags({f"env.{name}": value for name, value in around.items() if name != "packages"})
-    run.tags({"env.lock_sha256": sha256(lock) if lock.is_file() else "none"})
-    run.text(json.dumps(around, indent=2), "environment/environment.json")
-    run.text(around["packages"], "environment/packages.txt")
+    tags["overrides"] = os.environ.get("OVERRIDES") or " ".join(w for w in sys.argv[1:] if "=" in w)
+    tags |= {"command": " ".join(sys.argv), "code.left_out": ", ".join(left_out)[:2000] or "none"}
+    run.tags(tags)
+    run.text(packages, "environment/packages.txt")
+    composed = settings.model_dump(mode="json", exclude_unset=True)  # as it was given
+    run.text(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), "config/params.yaml")
     with TemporaryDirectory() as folder:
         file = Path(folder, PATCH)
         file.write_bytes(patch or b"no uncommitted changes\n")
         run.artifacts([file], "code")
-    composed = settings.model_dump(mode="json", exclude_unset=True)  # as it was given
-    run.text(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), "config/params.yaml")
     run.artifacts([Path("dvc.lock")], "config")
     # The schema is in validation.json. An exploring run reports elsewhere and finds neither.
     reports = settings.paths.reports
@@ -277,7 +282,7 @@ def current(settings: Settings, stage: str) -> Iterator[Run]:
     A clone with an empty tracker gets a new run, filled from reports/ and tagged `restored`.
     """
     trained = read_json(settings.paths.reports / RUN_FILE)
-    run = attach(settings, trained["record"]) or _from_tracker(settings, trained)
+    run = attach(settings, trained["record"]) or from_tracker(settings, trained)
     if f"stage.{stage}" in run.store.get_run(run.local_id).data.tags:
         with start(settings, f"{stage} again", run) as child:
             yield child
@@ -288,12 +293,13 @@ def current(settings: Settings, stage: str) -> Iterator[Run]:
     deliver(settings)
 
 
-def _from_tracker(settings: Settings, trained: dict[str, Any]) -> Run:
+def from_tracker(settings: Settings, trained: dict[str, Any]) -> Run:
     """The server's run, where only that has it; else a new one."""
-    key, tracker = trained["record"], client(settings)
-    known = find_record(tracker, settings.tracking.experiment, key)
-    if known:
-        return Run(settings, tracker, known.info.run_id, key)
+    key = trained["record"]
+    tracker = client(settings)
+    run_there = find_record(tracker, settings.tracking.experiment, key)
+    if run_there:
+        return Run(settings, tracker, run_there.info.run_id, key)
     tags = {"restored": "true", "restored.from": trained["run_id"]}
     with start(settings, "train (restored)", tags=tags, key=key) as run:
         record_inputs(run, settings)

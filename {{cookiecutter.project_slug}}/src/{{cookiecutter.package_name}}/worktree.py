@@ -42,7 +42,8 @@ def checkout(
         raise ValueError(
             "there is no commit yet: `make setup` makes the git repository, then commit the project"
         )
-    main, time = Path.cwd(), datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    main = Path.cwd()
+    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = main / settings.paths.state / job
     _remove(folder)
     run_git("worktree", "add", "--detach", "--quiet", str(folder / time), commit)

@@ -1,6 +1,5 @@
 """Records on their way to a server, which here is a second store, cut off wherever it may be."""
 
-import json
 import logging
 import shutil
 import subprocess
@@ -134,22 +133,6 @@ def test_without_its_server_a_run_is_recorded_and_a_line_says_where_it_waits(
         mirror.run(settings, None)
     with pytest.raises(ValueError, match="does not answer"):
         print(run.id)
-
-
-def test_journals_of_an_earlier_version_are_named_and_stay(
-    prepared: Project, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = Path(".state/records/key")
-    folder.mkdir(parents=True)
-    lines = folder / "lines.jsonl"
-    lines.write_text('{"kind": "start"}\n', encoding="utf-8")
-    tracking.start(prepared.settings(), "a run").finish()
-    assert "wait in .state/records" in caplog.text and lines.exists()
-    caplog.clear()
-    size = {"offset": lines.stat().st_size, "run_id": "1"}
-    (folder / "delivered.json").write_text(json.dumps(size), encoding="utf-8")
-    tracking.start(prepared.settings(), "a run").finish()
-    assert caplog.text == ""
 
 
 OPEN_A_RUN = """

@@ -5,35 +5,23 @@ and says what it was unsure of. What it looks for in files of this task is in da
 """
 
 import argparse
-import math
 import re
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from .. import logs, params
 from ..settings import Settings, parse
-from . import look
-from .draft import Draft, believed, quoted
-from .sources import as_text
 
 COMPOSES = True
-FRACTIONS = {  # of up to so many rows: a test part that is large enough to judge by
-    2_000: "{train: 0.45, val: 0.1, calibration: 0.1, test: 0.35}",
-    20_000: "{train: 0.6, val: 0.1, calibration: 0.1, test: 0.2}",
-    math.inf: "{train: 0.8, val: 0.05, calibration: 0.05, test: 0.1}",
-}
-POSITIVE = {"yes", "true", "1", "1.0", "positive", "y", "t"}
-MOST_CLASSES = 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help=look.PATH)
-    parser.add_argument("--label", help="the column to predict")
+    parser.add_argument("path", help="a file, a folder, an address, or a database's URL")
+    parser.add_argument("--label", help="of a table: the column to predict")
+    parser.add_argument("--query", help="a SELECT, where the path is a database's URL")
     parser.add_argument("--name", help="of the data set; the file's name otherwise")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
-    look.arguments(parser)
 
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
@@ -45,8 +33,10 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     present = [str(file) for file in files.values() if file.exists()]
     if present and not args.force:
         raise ValueError(f"{' and '.join(present)} exist: --force replaces them, --name differs")
+    from . import draft, look
+
     data = look.look(args)
-    texts = {"data": data_yaml(name, data), "experiment": experiment_yaml(name, data)}
+    texts = {"data": draft.data_yaml(name, data), "experiment": draft.experiment_yaml(name, data)}
     before = {file: file.read_text(encoding="utf-8") for file in files.values() if file.exists()}
     try:
         for kind, file in files.items():
@@ -62,121 +52,3 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
         log.info("unsure: %s", words)
     log.info("look through %s, then run: make pipeline EXPERIMENT=%s", files["data"], name)
     return 0
-
-
-def data_yaml(name: str, data: Draft) -> str:
-    """The draft of configs/data/<name>.yaml."""
-    label = data.label.dropna()
-    described = values_of(label) if is_value(label) else classes_of(label, data.unsure)
-    missing = max([0.0, *data.missing_shares])
-    fractions = next(text for most, text in FRACTIONS.items() if len(label) <= most)
-    # Twice the standard error of a share in the smallest part, whose rows come in equal groups.
-    different = len(label) * (1 - data.duplicates)
-    deviation = 0.1 + 2 / math.sqrt(max(1, 0.1 * different))
-    extra = [f"{key}: {quoted(value)}" for key, value in data.written.items()]
-    lines = [
-        f"# Drafted by `describe` from {len(data.label)} rows of {data.path}. Yours from here on.",
-        f"name: {name}",
-        *described["head"],
-        f"source: {quoted(data.source)}",
-        *extra,
-        "features:",
-        *data.features,
-        "goal:",
-        *described["goal"],
-        "split:",
-        f"  key: {quoted(data.split_key)}  # {data.split_reason}",
-        f"  fractions: {fractions}",
-        f"  time: null               # {data.time_hint}",
-        f"  max_label_deviation: {min(1.0, round(deviation, 2))}",
-        f"  max_near_duplicates: {data.max_near}",
-        "checks:",
-        f"  max_missing: {limit(missing)}  # now at most {missing:.2f}",
-        f"  max_unlabeled: {limit(float(data.label.isna().mean()))}",
-        f"  max_duplicates: {limit(data.duplicates)}",
-        f"  max_conflicts: {limit(data.conflicts)}   # equal rows with different labels",
-        *described["checks"],
-        "  max_drift: 0.25",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def limit(share: float) -> float:
-    """A limit a little above the share that is there: feedback will add some."""
-    return min(1.0, math.ceil(1200 * share) / 1000 + 0.01)
-
-
-def is_value(label: pd.Series) -> bool:
-    """Whether a label is a number on a scale: of numbers that are not whole, or very many."""
-    if not pd.api.types.is_numeric_dtype(label) or pd.api.types.is_bool_dtype(label):
-        return False
-    return bool(label.nunique() > MOST_CLASSES or (label % 1 != 0).any())
-
-
-def values_of(label: pd.Series) -> dict[str, list[str]]:
-    low, high = believed(label)
-    return {
-        "head": ["kind: regression", "labels: []"],
-        "goal": [
-            "  metric: r2",
-            "  at_least: 0.1            # of the variance explained: raise it to what is of use",
-            "  costs: null              # or {under: 2, over: 1}: too low costs twice as much",
-            "  max_error_rate: 0.2      # of feedback: true values outside of the interval",
-            "  target_error: 0.8        # of the variance, over what it does not abstain from",
-        ],
-        "checks": ["  min_class_share: 0.0", f"  label_range: [{low}, {high}]"],
-    }
-
-
-def classes_of(label: pd.Series, unsure: list[str]) -> dict[str, list[str]]:
-    counts = as_text(label).value_counts()
-    if len(counts) < 2:
-        raise ValueError(f"the label has one value, {counts.index[0]!r}: name another by --label")
-    if len(counts) > 10 * MOST_CLASSES:
-        raise ValueError(
-            f"the label has {len(counts)} different texts: name another column by --label"
-        )
-    names, usual = sorted(counts.index), float(counts.max() / counts.sum())
-    floor = math.floor(100 * usual) / 100
-    if len(names) == 2:
-        positive = [name for name in names if name.lower() in POSITIVE] or [counts.index[-1]]
-        names = [*(name for name in names if name != positive[0]), positive[0]]
-        unsure.append(f"the class to find, which stands second in `labels`: {names[1]!r}")
-    rare = {name: int(counts[name]) for name in names if counts[name] < 10}
-    if rare:
-        unsure.append(f"classes of under ten rows: {rare}: collect more, merge or leave them out")
-    classes = ", ".join(f"{name} {counts[name]}" for name in names)
-    return {
-        "head": [
-            f"kind: {'binary' if len(names) == 2 else 'multiclass'}",
-            f"labels: {quoted(names)}  # rows: {classes}",
-        ],
-        "goal": [
-            "  metric: accuracy",
-            f"  at_least: {floor}  # what always {counts.index[0]!r} reaches",
-            "  costs: null              # every error costs the same; or rows of [true][answered]",
-            f"  max_error_rate: {round(1 - usual, 2)}  # of feedback, in service: more is an alarm",
-            f"  target_error: {round((1 - usual) / 2, 2)}  # of what it does not abstain from",
-        ],
-        "checks": [
-            f"  min_class_share: {math.floor(500 * counts.min() / counts.sum()) / 1000}",
-            "  label_range: null",
-        ],
-    }
-
-
-def experiment_yaml(name: str, data: Draft) -> str:
-    """The draft of configs/experiment/<name>.yaml."""
-    lines = [
-        "# @package _global_",
-        f"# make pipeline EXPERIMENT={name}",
-        "defaults:",
-        f"  - override /source: {data.choice}",
-        f"  - override /data: {name}",
-        *data.experiment,
-        "evaluation:  # milder than for the demo, for a first look; make them yours",
-        "  perturbation: {min_robustness: 0.3, min_adversarial: 0.0}",
-        "  invariance: {max_violations: 0.2}",
-        "  slices: {max_gap: 0.3}",
-    ]
-    return "\n".join(lines) + "\n"

@@ -11,9 +11,8 @@ Settings for both sides stand first: `compare trainer.max_epochs=9 --resamples 1
 """
 
 import argparse
-import importlib
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +27,12 @@ if TYPE_CHECKING:
 
     from ..evaluation.comparison import Paired
 
-Answer = tuple[str, "Paired | None"]  # in words, and the test of it where one applies
 COMPOSES = True  # what stands first are runs, or overrides of configs/
-RESAMPLES = f"{__package__}.resamples"  # a lean project has none
 KEYS = ["id", "content", "label"]  # of a test row
+RESULT = (
+    "{difference:+z.4f} ({level:.0%} interval {low:+z.4f} to {high:+z.4f}), p = {p:.3g}, "
+    "effect size {effect:+z.2f}; {test}, n = {num}"
+)
 INPUTS = ("code.", "config ", "data.", "dvc.", "env.", "package ")
 SPLITS = ("train.", "val.", "calibration.", "test.", "held_out.")
 
@@ -50,9 +51,7 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit 0 whatever the answer: this informs, `promote` decides."""
     with logs.stage("compare"):
         if args.resamples is not None or args.seeds is not None:
-            if find_spec(RESAMPLES) is None:
-                raise ValueError("training both sides again is in the profile `full`: compare runs")
-            args.a, args.b = importlib.import_module(RESAMPLES).train_both(args)
+            args.a, args.b = import_module(".resamples", __package__).train_both(args)
             args.overrides = []
         compare(args)
     return 0
@@ -62,27 +61,37 @@ def compare(args: argparse.Namespace) -> None:
     """Two runs by what they answered on each test row, groups by a score per run."""
     import pandas as pd
 
-    settings = load([o for o in args.overrides if "=" in o])
-    names = [[o] for o in args.overrides if "=" not in o] or [args.a, args.b]
-    if len(names) != 2 or not all(names):
+    settings = load([word for word in args.overrides if "=" in word])
+    sides = [[word] for word in args.overrides if "=" not in word] or [args.a, args.b]
+    if len(sides) != 2 or not all(sides):
         raise ValueError(
             "name two runs, `compare RUN RUN`, or two groups, `--a RUN RUN --b RUN RUN`"
         )
-    a, b = ([read(settings, name) for name in group] for group in names)
-    side, alpha = ["a"] * len(a) + ["b"] * len(b), settings.evaluation.comparison.alpha
+    a, b = ([read(settings, name) for name in names] for names in sides)
+    side = ["a"] * len(a) + ["b"] * len(b)
     inputs = pd.DataFrame([run.inputs for run in a + b]).fillna("none")
     metrics = pd.DataFrame([run.metrics for run in a + b]).dropna(axis=1)
-    if len(side) == 2:
-        verdict, test = compare_rows(a[0], b[0], alpha)
-    else:
-        metric = args.metric or settings.data.goal.metric
-        verdict, test = compare_groups(inputs, metrics, side, metric, alpha)
+    alpha = settings.evaluation.comparison.alpha
+    metric = args.metric or settings.data.goal.metric
+    test = None
+    try:
+        if len(side) == 2:
+            metric, test = compare_rows(a[0], b[0], alpha)
+        else:
+            metric, test = compare_groups(inputs, metrics, side, metric, alpha)
+        verdict = in_words(test, metric)
+    except NoTestError as error:
+        verdict = f"no test applies: {error}"
     means = metrics.groupby(side).mean().T.sort_index()
     means = means[means.index.str.startswith(SPLITS)].eval("difference = a - b")
     tables = {"Metrics": means, "Inputs that differ": differences(inputs, side)}
     content: dict[str, Any] = {"verdict": verdict, "test": test and asdict(test)}
     content |= {"a": [run.name for run in a], "b": [run.name for run in b]}
     publish(settings, content, tables)
+
+
+class NoTestError(Exception):
+    """Says why the runs cannot be tested against each other."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +115,8 @@ def find_run(settings: Settings, name: str) -> Any:
         if version is None:
             raise ValueError(f"no model is {name} yet: run `make pipeline`")
         return client.get_run(str(version.run_id))
-    experiment: Any = client.get_experiment_by_name(settings.tracking.experiment)
-    query = f"attributes.run_id LIKE '{name}%'"
-    runs = client.search_runs([experiment.experiment_id], query, max_results=2)
+    experiment = tracking.experiment_id(client, settings.tracking.experiment)
+    runs = client.search_runs([experiment], f"attributes.run_id LIKE '{name}%'", max_results=2)
     if len(runs) != 1:
         problem = "more than one run begins" if runs else "no run begins"
         raise ValueError(f"{problem} with {name!r}: `ui` shows the runs and their ids")
@@ -119,10 +127,11 @@ def read(settings: Settings, name: str) -> Record:
     """A run with what it inherits: a baseline has inputs and losses from its training's run."""
     import pandas as pd
 
-    client, run = tracking.client(settings), find_run(settings, name)
+    client = tracking.client(settings)
+    run = find_run(settings, name)
     parent = run.data.tags.get("mlflow.parentRunId")
-    inputs: dict[str, str] = {}
-    files: dict[str, Path] = {}
+    inputs = dict[str, str]()
+    files = dict[str, Path]()
     for one in [client.get_run(parent), run] if parent else [run]:
         inputs |= one.data.tags | {f"config {k}": v for k, v in one.data.params.items()}
         for part in ("code", "environment", "evaluation"):
@@ -133,7 +142,8 @@ def read(settings: Settings, name: str) -> Record:
         inputs["code.uncommitted"] = sha256(files["uncommitted.diff"])[:12]
         lines = files["packages.txt"].read_text(encoding="utf-8").splitlines()
         inputs |= dict(f"package {line}".split("==", 1) for line in lines)
-    losses, evaluation = None, {}
+    losses = None
+    evaluation = {}
     baseline = run.data.tags.get("candidate") if parent else None
     if "losses.parquet" in files:
         evaluation = read_json(files["evaluation.json"])
@@ -148,83 +158,84 @@ def differences(inputs: "pd.DataFrame", side: list[str]) -> "pd.DataFrame":
     """Code, configuration, data and environment that differ; all values of a group's runs."""
     table = inputs.groupby(side).agg(lambda values: " | ".join(sorted(set(values)))).T.sort_index()
     names = table.index.str
-    here = names.startswith(INPUTS) & ~names.startswith("config paths.")
-    return table[here & (table["a"] != table["b"])]
+    relevant = names.startswith(INPUTS) & ~names.startswith("config paths.")
+    return table[relevant & (table["a"] != table["b"])]
 
 
-def compare_rows(a: Record, b: Record, alpha: float) -> Answer:
+def compare_rows(a: Record, b: Record, alpha: float) -> "tuple[str, Paired]":
     """The models that two runs stand for, on the test rows that both judged."""
     import pandas as pd
 
     from ..evaluation.comparison import paired
 
-    if a.losses is None or b.losses is None:
-        name = a.name if a.losses is None else b.name
-        why = "has no losses on test rows: only runs of `make pipeline` are evaluated"
-        return f"no test applies: {name} {why}", None
-    rows = pd.concat([a.losses, b.losses * (b.scale / a.scale) ** 2], axis=1, join="inner")
+    columns: list[Any] = []
+    for record in (a, b):
+        if record.losses is None:
+            raise NoTestError(
+                f"{record.name} has no losses on test rows: only runs of `make pipeline` are "
+                "evaluated"
+            )
+        columns.append(record.losses * record.scale**2)
+    rows = pd.concat(columns, axis=1, join="inner") / a.scale**2
     if len(rows) < 2:
-        return "no test applies: no test row was judged by both runs", None
+        raise NoTestError("no test row was judged by both runs")
     kind: Any = a.inputs["config data.kind"]
     one, other = rows.to_numpy().T
-    test = paired(one, other, kind, alpha)
-    return in_words(test, SCORE[kind]), test
+    return SCORE[kind], paired(one, other, kind, alpha)
 
 
 def compare_groups(
     inputs: "pd.DataFrame", metrics: "pd.DataFrame", side: list[str], metric: str, alpha: float
-) -> Answer:
+) -> "tuple[str, Paired]":
     """A score per run, paired by seed."""
-    from ..evaluation.comparison import resampled, seeds
+    from ..evaluation import comparison
 
     names = [n for n in (f"test.{metric}", f"held_out.{metric}", f"val.{metric}") if n in metrics]
     if not names:
-        return f"no test applies: not all runs have {metric} on one split", None
+        raise NoTestError(f"not all runs have {metric} on one split")
     keys = ["config seed", "data.splits"]
     scores = inputs[keys].assign(score=metrics[names[0]], side=side)
     table = scores.pivot_table("score", keys, "side").dropna()
     if len(table) < 2 or 2 * len(table) < len(side):
-        return "no test applies: both sides need the same seeds, twice, on the same rows", None
-    losses = sign(names[0]) * (table["a"] - table["b"]).to_numpy()
+        raise NoTestError("both sides need the same seeds, twice, on the same rows")
+    losses = loss_sign(names[0]) * (table["a"] - table["b"]).to_numpy()
     if inputs["data.splits"].nunique() == 1:
-        test = seeds(losses, alpha)
-    else:  # a seed of the pipeline draws the splits too: they are resamples, whose rows overlap
-        counts = inputs[["data.rows.train", "data.rows.val", "data.rows.test"]].astype(int)
-        train, val, held_out = counts.mean()
-        test = resampled(losses, train + val, held_out, alpha)
-    return in_words(test, names[0]), test
+        return names[0], comparison.seeds(losses, alpha)
+    # A seed of the pipeline draws the splits too: they are resamples, whose rows overlap.
+    counts = inputs.filter(regex="^data.rows.(train|val|test)$").astype(int).mean()
+    num_test = counts["data.rows.test"]
+    return names[0], comparison.resampled(losses, counts.sum() - num_test, num_test, alpha)
 
 
-def sign(metric: str) -> int:
-    """What turns a score into a loss."""
+def loss_sign(metric: str) -> int:
+    """What turns a score into a loss, and back."""
     return 1 if metric.rpartition(".")[2] in LOWER_IS_BETTER else -1
 
 
 def in_words(test: "Paired", metric: str) -> str:
     """The answer about a; the test's losses turned into what the metric gains or loses."""
-    answer, turn = test.answer(test.alpha), sign(metric)
+    answer = test.answer(test.alpha)
+    sign = loss_sign(metric)
     words = "a and b cannot be told apart" if answer == "cannot tell" else f"a is {answer} than b"
-    low, high = sorted((turn * test.low, turn * test.high))
-    return (
-        f"{words}: {metric} {turn * test.difference:+z.4f} "
-        f"({1 - test.alpha:.0%} interval {low:+z.4f} to {high:+z.4f}), p = {test.p:.3g}, "
-        f"effect size {turn * test.effect:+z.2f}; {test.test}, n = {test.num}"
-    )
+    low, high = sorted((sign * test.low, sign * test.high))
+    turned = {"difference": sign * test.difference, "effect": sign * test.effect}
+    values = asdict(test) | turned | {"low": low, "high": high, "level": 1 - test.alpha}
+    return f"{words}: {metric} {RESULT.format(**values)}"
 
 
 def publish(settings: Settings, content: dict[str, Any], tables: "dict[str, pd.DataFrame]") -> None:
     """To the terminal, to reports/compare.json and to reports/compare.html."""
-    sides = [f"{side}: {', '.join(content[side])}" for side in ("a", "b")]
-    print("\n".join(sides))
+    lines = [f"a: {', '.join(content['a'])}", f"b: {', '.join(content['b'])}", content["verdict"]]
     sections = []
     for title, frame in tables.items():
         table = pages.table(frame.reset_index().to_dict("records"), "" if len(frame) else "None.")
         pages.print_table(title, table.columns, table.rows)
         sections.append(pages.Section(title, [table]))
-    print(f"\n{content['verdict']}")
+    print("\n".join(lines))
     rows = {title: frame.to_dict("index") for title, frame in tables.items()}
     write_json(settings.paths.reports / "compare.json", {**content, "tables": rows})
-    verdict, project = content["verdict"], settings.project
-    lead = [pages.Text(f"{verdict[0].upper()}{verdict[1:]}."), *map(pages.Text, sides)]
-    path, title = settings.paths.reports / "compare.html", f"Comparison in {project.name}"
+    path = settings.paths.reports / "compare.html"
+    project = settings.project
+    title = f"Comparison in {project.name}"
+    lead = [pages.Text(line) for line in lines]
     pages.write(path, title, lead, sections, f"Owner {project.owner}")

@@ -42,7 +42,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     """No pipeline and no routine may run meanwhile."""
     from dvc.repo import Repo
 
-    before, uri = time.time() - args.keep_days * 86400, settings.tracking.uri
+    before = time.time() - args.keep_days * 86400
+    uri = settings.tracking.uri
     with logs.stage("gc") as log, ExitStack() as locks:
         for name in ("pipeline", "routine"):
             try:
@@ -76,18 +77,19 @@ def _call(*command: str) -> int:
 
 def refused_models(settings: Settings, client: "MlflowClient", before: float) -> list[Any]:
     """Versions made before a time (ms) that were refused, and that no promotion or alias needs."""
-    name, decisions = settings.tracking.registered_model, registry.decisions(settings)
+    name = settings.tracking.registered_model
+    decisions = registry.decisions(settings)
     needed = {d["previous"] for d in decisions}
     needed |= {d["version"] for d in decisions if d["action"] == "promote"}
     versions = client.search_model_versions(f"name = '{name}'")
-    aliases = client.get_registered_model(name).aliases.values() if versions else []
+    if versions:
+        needed |= {*client.get_registered_model(name).aliases.values()}
     return [
         v
         for v in versions
         if v.tags.get("decision", "").startswith(("refuse", "cannot tell"))
         and v.creation_timestamp < before
-        and v.version not in aliases
-        and registry.label(v) not in needed
+        and not {v.version, registry.label(v)} & needed
     ]
 
 
@@ -105,26 +107,20 @@ def old_runs(settings: Settings, client: "MlflowClient", before: float, newest: 
     """Ids of trainings, and of what lies below them, that ended before a time (ms) and that neither
     the registry nor the audit log nor reports/ names.
     """
-    experiment: Any = client.get_experiment_by_name(settings.tracking.experiment)
+    experiment = tracking.experiment_id(client, settings.tracking.experiment)
     versions = client.search_model_versions(f"name = '{settings.tracking.registered_model}'")
     needed = {v.run_id for v in versions} | {d["run_id"] for d in registry.decisions(settings)}
     report = settings.paths.reports / tracking.RUN_FILE
     if report.is_file():
         needed.add(read_json(report)["record"])
-    runs = client.search_runs([experiment.experiment_id], max_results=50_000)  # newest first
-    parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
-    kept = {*[run_id for run_id, parent in parents.items() if not parent][:newest]}
+    runs = client.search_runs([experiment], max_results=50_000)  # newest first
+    roots = {r.info.run_id: r.data.tags.get("mlflow.parentRunId", r.info.run_id) for r in runs}
+    kept = {*[root for run_id, root in roots.items() if run_id == root][:newest]}
     for run in runs:
         named = {run.info.run_id, run.data.tags.get("record")} & needed
         if named or not run.info.end_time or run.info.end_time >= before:
-            kept.add(_root(run.info.run_id, parents))
-    return [run_id for run_id in parents if _root(run_id, parents) not in kept]
-
-
-def _root(run_id: str, parents: dict[str, str | None]) -> str:
-    while parent := parents.get(run_id):
-        run_id = parent
-    return run_id
+            kept.add(roots[run.info.run_id])
+    return [run_id for run_id, root in roots.items() if root not in kept]
 
 
 def leftovers(settings: Settings) -> list[Path]:

@@ -22,8 +22,11 @@ from ..worktree import Worktree, checkout, run_git
 from .compare import Record, differences, find_run, read
 
 COMPOSES = True  # what stands first is a run
-EQUAL, DIFFERENT = 0, 1
-CONFIG, PATCH = "config/params.yaml", "code/uncommitted.diff"  # in the record of a run
+EQUAL = 0
+DIFFERENT = 1
+# In the record of a run.
+CONFIG = "config/params.yaml"
+PATCH = "code/uncommitted.diff"
 # Metrics that follow from the inputs, unlike times.
 COMPARED = ("train.", "val.", "calibration.", "test.", "gate.")
 
@@ -38,9 +41,11 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
 
     if len(args.overrides) != 1:
         raise ValueError("name one run: `reproduce champion`, or the beginning of an id in `ui`")
-    settings, name = load(), args.overrides[0]
+    settings = load()
+    name = args.overrides[0]
     with logs.stage("reproduce") as log:
-        training, recorded = find(settings, name), read(settings, name)
+        training = find(settings, name)
+        recorded = read(settings, name)
         commit = training.data.tags["code.commit"]
         log.info("training %s again, of commit %s", recorded.name, commit[:8])
         with checkout(settings, "reproduce", commit, args.keep) as tree:
@@ -60,17 +65,19 @@ def find(settings: Settings, name: str) -> Any:
     run = find_run(settings, name)
     parent = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
     training = tracking.client(settings).get_run(parent)
-    tags, status = training.data.tags, training.info.status
+    tags = training.data.tags
+    status = training.info.status
     commit = tags.get("code.commit", "none")
-    problem = ""
-    if "candidate" not in tags or "restored" in tags:
-        problem = "only trainings record all of their inputs"
-    elif status != "FINISHED":
-        problem = f"it is {status}, and only a finished run can"
-    elif not git("rev-parse", "--verify", "--quiet", f"{commit}^0"):
-        problem = f"its commit {commit[:8]} is not in this repository: try `git fetch --all`"
-    if problem:
-        raise ValueError(f"run {name} cannot be reproduced: {problem}")
+    problems = {
+        "only trainings record all of their inputs": "candidate" not in tags or "restored" in tags,
+        f"it is {status}, and only a finished run can": status != "FINISHED",
+        f"its commit {commit[:8]} is not in this repository: try `git fetch --all`": not git(
+            "rev-parse", "--verify", "--quiet", f"{commit}^0"
+        ),
+    }
+    for problem, applies in problems.items():
+        if applies:
+            raise ValueError(f"run {name} cannot be reproduced: {problem}")
     return training
 
 
@@ -78,15 +85,19 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
     """The same candidate, trained on what the training recorded, and where it was evaluated also
     evaluated. Raises ValueError where DVC does not have the data.
     """
-    client, settings, tags = tracking.client(tree.settings), tree.settings, training.data.tags
-    patch, composed = (client.download_artifacts(training.info.run_id, p) for p in (PATCH, CONFIG))
+    client = tracking.client(tree.settings)
+    settings = tree.settings
+    tags = training.data.tags
+    patch, config = (client.download_artifacts(training.info.run_id, p) for p in (PATCH, CONFIG))
     params = tree.project / PARAMS
-    paths = yaml.safe_load(params.read_text("utf-8"))["paths"]
-    config = yaml.safe_load(Path(composed).read_text("utf-8"))
-    config["paths"], config["tracking"]["uri"] = paths, f"sqlite:///{tree.project}/mlflow.db"
+    paths = settings.paths
+    values = yaml.safe_load(Path(config).read_text("utf-8"))
+    values["paths"] = yaml.safe_load(params.read_text("utf-8"))["paths"]
+    values["tracking"]["uri"] = f"sqlite:///{tree.project}/mlflow.db"
     run_git("apply", "--allow-empty", "--whitespace=nowarn", patch, cwd=tree.project)
-    params.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
-    data, lock = [paths["raw"], paths["splits"]], (tree.project / "dvc.lock").read_text("utf-8")
+    params.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    data = [str(paths.raw), str(paths.splits)]
+    lock = (tree.project / "dvc.lock").read_text("utf-8")
     if not all(tags[f"dvc.{path}"] in lock for path in data):
         raise ValueError("that run's data was not what its dvc.lock says: it is lost")
     if tree.call("dvc", "checkout", *data, accepted=(0, 1, 255)):
@@ -94,10 +105,9 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
     tree.call(settings.project.package, "train", "--pipeline")
     if any(name.startswith("test.") for name in recorded.metrics):
         tree.call(settings.project.package, "evaluate")
-    own = settings.tracking.model_copy(update=config["tracking"])
-    runs = read_json(tree.project / paths["reports"] / tracking.RUN_FILE)["runs"]
-    candidate = recorded.inputs["candidate"]
-    return read(settings.model_copy(update={"tracking": own}), runs[candidate])
+    runs = read_json(tree.project / paths.reports / tracking.RUN_FILE)["runs"]
+    again = settings.changed("tracking", uri=values["tracking"]["uri"])
+    return read(again, runs[recorded.inputs["candidate"]])
 
 
 def count_differences(recorded: dict[str, float], again: dict[str, float]) -> int:

@@ -7,26 +7,22 @@ share the key of the split stay together.
 """
 
 import argparse
-import contextlib
-import io
 import tempfile
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from sklearn.model_selection import GroupShuffleSplit
 
 from .. import logs, tracking
 from ..data import datamodule
 from ..data.split import split_keys
-from ..modeling import kinds
 from ..modeling.baselines import flat
 from ..modeling.candidates import Candidate, ClassicalCandidate, NetworkCandidate
-from ..params import compose, load
-from ..settings import METRICS, Settings, parse
+from ..params import check_trainable
+from ..settings import METRICS, Settings
 from ..task.baselines import classical
-from ..training.fit import fit_network
-from ..types import Rule
+from ..training import fit
+from .study import configured
 
 HELD_OUT = 0.2  # share of the rows that a resample is scored on
 POOL = ("train", "val", "calibration")
@@ -40,42 +36,34 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
             'say what to train, and at least twice: compare --seeds 10 --a "model.width=64" --b ""'
         )
     words = {"a": " ".join(args.a).split(), "b": " ".join(args.b).split()}
-    settings = {side: composed(args.overrides, overrides) for side, overrides in words.items()}
-    first, names = settings["a"], METRICS[settings["a"].data.kind]
+    settings = {}
+    for side, overrides in words.items():
+        overrides = [*args.overrides, *(word for word in overrides if word != "classical")]
+        settings[side] = configured(overrides)
+        check_trainable(settings[side])
+    first = settings["a"]
+    names = METRICS[settings["a"].data.kind]
     if args.metric not in [None, *names]:
         raise ValueError(f"no metric {args.metric!r}: choose one of {', '.join(names)}")
-    runs: dict[str, list[tracking.Run]] = {"a": [], "b": []}
+    ids: dict[str, list[str]] = {"a": [], "b": []}
     first.paths.state.mkdir(exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="compare-", dir=first.paths.state) as name,
+        tempfile.TemporaryDirectory(prefix="compare-", dir=first.paths.state) as folder,
         tracking.start(first, "compare", tags={"compare.trainings": 2 * num}) as parent,
     ):
         tracking.record_inputs(parent, first)
         for i in range(num):
-            folder = Path(name, str(i))
-            cut(first, folder / "splits", first.seed + (i if args.resamples else 0))
+            splits = Path(folder, str(i), "splits")
+            cut(first, splits, first.seed + (i if args.resamples else 0))
             for side, overrides in words.items():
-                own = {k: folder / side / k for k in ("model", "reports", "state")}
-                paths = first.paths.model_copy(update={**own, "splits": folder / "splits"})
-                update = {"seed": first.seed + i, "paths": paths}
                 candidate = "classical" if "classical" in overrides else "network"
                 title = f"{side}: {' '.join(overrides)}"
                 run = tracking.start(first, title, parent, {"candidate": candidate})
-                train(settings[side].model_copy(update=update), candidate, run)
-                runs[side].append(run)
+                one = settings[side].below(splits.with_name(side)).changed("paths", splits=splits)
+                train(one.model_copy(update={"seed": first.seed + i}), candidate, run)
+                ids[side].append(run.id)
             logs.get("compare").info("trained both sides, %d of %d", i + 1, num)
-    return [[run.id for run in side] for side in runs.values()]
-
-
-def composed(shared: list[str], words: list[str]) -> Settings:
-    """Hydra overrides on top of configs/. Raises ValueError."""
-    overrides = [*shared, *(word for word in words if word != "classical")]
-    settings, present = parse(yaml.safe_load(compose(overrides))), load().data
-    if str(settings.trainer.devices) != "1" or settings.trainer.num_nodes != 1:
-        raise ValueError("resamples train on one device: choose trainer=cpu or trainer=gpu")
-    if (settings.data.name, settings.data.labels) != (present.name, present.labels):
-        raise ValueError("both sides must learn the data of params.yaml: run `make pipeline` first")
-    return settings
+    return list(ids.values())
 
 
 def cut(settings: Settings, folder: Path, seed: int) -> None:
@@ -83,7 +71,8 @@ def cut(settings: Settings, folder: Path, seed: int) -> None:
     the share that `val` has beside `train`.
     """
     parts = [pd.read_parquet(settings.paths.splits / f"{name}.parquet") for name in POOL]
-    rows, split = pd.concat(parts, ignore_index=True), settings.data.split
+    rows = pd.concat(parts, ignore_index=True)
+    split = settings.data.split
     keys = split_keys(rows, settings.data)
     stopping = split.fractions["val"] / (split.fractions["train"] + split.fractions["val"])
     folder.mkdir(parents=True)
@@ -97,19 +86,14 @@ def cut(settings: Settings, folder: Path, seed: int) -> None:
 
 def train(settings: Settings, candidate: str, run: tracking.Run) -> None:
     """Records every metric on the held-out rows of a model that was trained on the others."""
-    kind, test = kinds.of(settings.data.kind), datamodule.load(settings, "test")
     model: Candidate
     with run:
         run.params(settings.model_dump(mode="json"))
         run.tags(tracking.provenance_tags(settings))
         if candidate == "classical":
-            rows, estimator = (
-                datamodule.load(settings, "train"),
-                classical(settings.data.kind, settings.seed),
-            )
+            rows = datamodule.load(settings, "train")
+            estimator = classical(settings.data.kind, settings.seed)
             model = ClassicalCandidate(estimator.fit(flat(rows.inputs), rows.label))
         else:
-            with contextlib.redirect_stderr(io.StringIO()):  # a line per epoch would bury results
-                model = NetworkCandidate(fit_network(settings, run))
-        answers = kind.decide(model.outputs(test.inputs).raw, Rule())
-        run.metrics(kind.metrics(answers, test.label), "held_out.")
+            model = NetworkCandidate(fit.fit_network(settings, run))
+        run.metrics(fit.score(settings, model, "test"), "held_out.")

@@ -2,7 +2,6 @@
 workers share.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,16 +17,14 @@ from filelock import FileLock
 from .. import logs, tracking
 from ..params import compose
 from ..provenance import data_version
-from ..settings import LOWER_IS_BETTER, Dimension, Settings, parse
+from ..settings import LEARNS, LOWER_IS_BETTER, Dimension, Settings, parse
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
     from optuna import Study, Trial
     from optuna.trial import BaseTrial, FrozenTrial
 
-# What a space may name: all else, scores do not depend on.
-LEARNS = ("augmentation", "loss", "model", "optimizer", "scheduler", "trainer", "training")
-HEARTBEAT, GRACE = 5, 20  # seconds: a worker that says nothing for longer has died
+DONE = ("COMPLETE", "PRUNED")
 
 
 def configured(overrides: list[str]) -> Settings:
@@ -40,21 +37,21 @@ def with_values(overrides: list[str], values: dict[str, Any]) -> list[str]:
 
 def suggest(trial: "BaseTrial", key: str, one: Dimension) -> None:
     """Lets the sampler choose a value of a dimension."""
-    low, high = one.low, one.high
-    if one.choices is not None:
-        trial.suggest_categorical(key, one.choices)
+    low = one.low
+    high = one.high
+    if low is None or high is None:
+        trial.suggest_categorical(key, one.choices or [])
     elif isinstance(low, int) and isinstance(high, int):
         trial.suggest_int(key, low, high, step=int(one.step or 1), log=one.log)
     else:
-        assert low is not None and high is not None
         trial.suggest_float(key, low, high, step=one.step, log=one.log)
 
 
 def fingerprint(settings: Settings) -> str:
     """SHA-256 over the data and all configuration that scores depend on, the space included."""
     content = settings.model_dump(mode="json", include={"seed", "data", *LEARNS})
-    content |= settings.model_dump(mode="json", include={"search": {"space"}})
-    text = json.dumps([content, data_version(settings)])
+    space = settings.model_dump(mode="json", include={"search": {"space"}})
+    text = json.dumps([content | space, data_version(settings)])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -67,32 +64,32 @@ def open_study(settings: Settings, name: str, lower: bool) -> "Study":
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     assert settings.search is not None
     address = os.path.expandvars(settings.search.storage)
+    folder = settings.paths.state
     if "$" in address:
         raise ValueError(f"search.storage needs an environment variable: set that of {address}")
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if settings.search.pruner == "median":
-        pruner = optuna.pruners.MedianPruner(n_warmup_steps=settings.search.warmup_epochs)
-    elif settings.search.pruner == "hyperband":
-        pruner = optuna.pruners.HyperbandPruner(max_resource=max(settings.trainer.max_epochs, 2))
-    lock: Any = contextlib.nullcontext()
+    pruners: dict[str, optuna.pruners.BasePruner] = {
+        "none": optuna.pruners.NopPruner(),
+        "median": optuna.pruners.MedianPruner(n_warmup_steps=settings.search.warmup_epochs),
+        "hyperband": optuna.pruners.HyperbandPruner(),
+    }
     options: dict[str, Any] = {"pool_pre_ping": True}
     if address.startswith("sqlite:///"):
-        file = Path(address.removeprefix("sqlite:///"))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock, options["connect_args"] = FileLock(f"{file}.lock"), {"timeout": 60}
-    with lock:  # several processes must not make one SQLite database at once
+        Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        options["connect_args"] = {"timeout": 60}
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "study.lock"):  # several processes must not make one database at once
         storage = RDBStorage(
             address,
             options,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
+            heartbeat_interval=5,
+            grace_period=20,  # seconds: a worker that says nothing for longer has died
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=5),
         )
         return optuna.create_study(
             storage=storage,
             study_name=name,
             direction="minimize" if lower else "maximize",
-            pruner=pruner,
+            pruner=pruners[settings.search.pruner],
             load_if_exists=True,
         )
 
@@ -104,9 +101,12 @@ class Sweep:
         self, overrides: list[str], settings: Settings, name: str | None, until: float | None = None
     ) -> None:
         assert settings.search is not None
-        self.overrides, self.settings, self.search = overrides, settings, settings.search
+        self.overrides = overrides
+        self.settings = settings
+        self.search = settings.search
         self.deadline = until or time.time() + 60 * self.search.max_minutes
-        self.metric, mark = settings.data.goal.metric, fingerprint(settings)
+        self.metric = settings.data.goal.metric
+        mark = fingerprint(settings)
         self.lower = self.metric in LOWER_IS_BETTER
         self.name = name or f"{settings.project.name}-{settings.data.name}-{mark[:8]}"
         self.study = open_study(settings, self.name, self.lower)
@@ -119,39 +119,32 @@ class Sweep:
         self.key: str = self.study.user_attrs["key"]
 
     def trials(self, *states: str) -> "list[FrozenTrial]":
-        trials = self.study.get_trials(deepcopy=False)
-        return [t for t in trials if not states or t.state.name in states]
+        return [trial for trial in self.study.get_trials() if trial.state.name in states]
 
     def finished(self) -> str | None:
         """Why the search is over, None where it is not."""
-        if len(self.trials("COMPLETE", "PRUNED")) >= self.search.max_trials:
+        if len(self.trials(*DONE)) >= self.search.max_trials:
             return "the trial budget is spent"
         if time.time() > self.deadline:
             return "the time budget is spent"
-        if self.search.stop_at_goal and self.reached():
-            return "the goal is reached"
-        return None
+        return "the goal is reached" if self.search.stop_at_goal and self.reached() else None
 
     def reached(self) -> bool:
-        if not self.trials("COMPLETE"):
-            return False
-        goal, best = self.settings.data.goal, self.study.best_value
-        return best <= goal.at_most if goal.at_most is not None else best >= (goal.at_least or 0)
+        goal = self.settings.data.goal
+        scores = [trial.value or 0.0 for trial in self.trials("COMPLETE")]
+        if goal.at_most is not None:
+            return any(score <= goal.at_most for score in scores)
+        return any(score >= (goal.at_least or 0.0) for score in scores)
 
     def work(self) -> None:
         """Trials until a budget is spent."""
-        from optuna.study import MaxTrialsCallback
-        from optuna.trial import TrialState
-
         if self.finished():
             return
-        states = (TrialState.COMPLETE, TrialState.PRUNED)
         self.study.optimize(
             self.try_one,
             n_trials=2 * self.search.max_trials,  # where each of them fails
-            timeout=max(0.0, self.deadline - time.time()),
             catch=(Exception,),
-            callbacks=[MaxTrialsCallback(self.search.max_trials, states), self.tell],
+            callbacks=[self.tell],
         )
 
     def try_one(self, trial: "Trial") -> float:
@@ -164,48 +157,39 @@ class Sweep:
         self.study.sampler = TPESampler(seed=seed, constant_liar=True)
         for key, dimension in self.search.space.items():
             suggest(trial, key, dimension)
-        folder = self.settings.paths.state / "sweep" / self.key / str(trial.number)
         parent = tracking.attach(self.settings, self.key)
         tags = {"sweep.study": self.name, "sweep.trial": trial.number}
         tags |= tracking.provenance_tags(self.settings)
         record = tracking.start(self.settings, f"trial {trial.number}", parent, tags)
         try:
             with record:
-                value = self.score(trial, record, folder)
+                value = self.score(trial, record)
                 record.tags({"state": "COMPLETE"})
                 return value
         except KeyboardInterrupt:
             self.study.enqueue_trial(trial.params)  # the next call takes it up again
             raise
         except Exception as error:
-            pruned = isinstance(error, TrialPruned)
-            reason = str(error) if pruned else f"{type(error).__name__}: {error}"
-            reason = " ".join(reason.split())[:300]
-            trial.set_user_attr("reason", reason)
-            record.tags({"state": "PRUNED" if pruned else "FAIL", "reason": reason})
-            if pruned:
+            state = "PRUNED" if isinstance(error, TrialPruned) else "FAIL"
+            reason = str(error) if state == "PRUNED" else f"{type(error).__name__}: {error}"
+            trial.set_user_attr("reason", reason[:300])
+            record.tags({"state": state, "reason": reason[:300]})
+            if state == "PRUNED":
                 record.finish()
             raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
-    def score(self, trial: "Trial", record: tracking.Run, folder: Path) -> float:
-        from ..data.datamodule import load
-        from ..modeling import kinds
+    def score(self, trial: "Trial", record: tracking.Run) -> float:
         from ..modeling.candidates import NetworkCandidate
-        from ..training.fit import fit_network
-        from ..types import Rule
+        from ..training import fit
 
         settings = configured(with_values(self.overrides, trial.params))
         record.params(settings.model_dump(mode="json"))
-        places = {"state": folder, "model": folder / "model", "reports": folder / "reports"}
-        paths = settings.paths.model_copy(update=places)
-        settings = settings.model_copy(update={"paths": paths})
-        network = fit_network(settings, record, callbacks=[self.watch(trial)])
-        val = load(settings, "val")
-        raw = NetworkCandidate(network).outputs(val.inputs).raw
-        kind = kinds.of(settings.data.kind)
-        metrics = kind.metrics(kind.decide(raw, Rule()), val.label)
+        folder = settings.paths.state / "sweep" / record.key
+        try:
+            network = fit.fit_network(settings.below(folder), record, callbacks=[self.watch(trial)])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        metrics = fit.score(settings, NetworkCandidate(network), "val")
         record.metrics(metrics, "val.")
         return float(metrics[self.metric])
 
@@ -215,9 +199,8 @@ class Sweep:
         from optuna import TrialPruned
 
         def after_epoch(trainer: Any, _: Any) -> None:
-            if trainer.sanity_checking:
-                return
-            values, sign = trainer.callback_metrics, 1 if self.lower else -1
+            values = trainer.callback_metrics
+            sign = 1 if self.lower else -1
             # The loss stands in for a metric that training does not follow.
             value = values.get(f"val/{self.metric}", sign * values["val/loss"])
             trial.report(float(value), trainer.current_epoch)
@@ -230,10 +213,10 @@ class Sweep:
             if time.time() > self.deadline:
                 raise TrialPruned("the time budget is spent")
 
-        return LambdaCallback(on_validation_end=after_epoch, on_train_batch_end=after_batch)
+        return LambdaCallback(on_train_epoch_end=after_epoch, on_train_batch_end=after_batch)
 
     def tell(self, study: "Study", trial: "FrozenTrial") -> None:
-        """A line for each trial; ends the search at the goal."""
+        """A line for each trial; ends the search at a budget or the goal."""
         outcome = trial.user_attrs.get("reason") or f"{self.metric} {trial.value or 0:.4f}"
         text = "trial %d, %s: %s; %s"
         logs.get("sweep").info(text, trial.number, trial.state.name, outcome, trial.params)

@@ -1,4 +1,4 @@
-"""Distillation: a student of a quarter of the size learns from the trained network (Hinton 2015,
+"""Distillation: a smaller student learns from the trained network (Hinton 2015,
 arXiv:1503.02531).
 """
 
@@ -8,14 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..data.datamodule import label_scale
-from ..modeling.module import Module, build_network
+from ..modeling.module import Module
 from ..params import load
 from ..settings import Settings
 from ..training.fit import build_module
 from .recipe import Variants, latency, raw, size, trained
-
-SHARE = 0.25  # of the teacher's parameters
 
 
 def recipe(
@@ -24,20 +21,22 @@ def recipe(
     """Teacher, student alone and student taught; `share` of the loss is the teacher's, the rest the
     labels'.
 
-    `student` is an override such as model.width=8; without it, the width whose size is nearest to a
-    quarter.
+    `student` is an override such as model.width=8; without it, half the width.
     """
-    small, teacher = smaller(variants.settings, student), trained(variants.settings)
+    small = smaller(variants.settings, student)
+    teacher = trained(variants.settings)
 
     def taught(settings: Settings) -> Module:
-        network = build_module(settings).network
-        return Taught(settings, network, label_scale(settings), teacher, temperature, share)
+        module = Taught(settings, build_module(settings), teacher.eval())
+        module.temperature = temperature
+        module.share = share
+        return module
 
     networks: dict[str, tuple[nn.Module, dict[str, Any]]] = {"teacher": (teacher, {})}
     networks["student alone"] = variants.fit("student alone", small)
     networks["student taught"] = variants.fit("student taught", small, taught)
     for name, (network, costs) in networks.items():
-        times = latency(raw(network), variants.examples["test"].inputs)
+        times = latency(raw(network), variants.examples("test").inputs)
         variants.add(name, raw(network), {**size(network), **times, **costs})
 
 
@@ -48,20 +47,12 @@ class Taught(Module):
     value and log deviation.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        network: nn.Module,
-        scale: float,
-        teacher: nn.Module,
-        temperature: float,
-        share: float,
-    ) -> None:
-        super().__init__(settings, network, scale)
-        self.teacher = [
-            teacher.eval().requires_grad_(False)
-        ]  # in a list: no part of this module's weights
-        self.temperature, self.share = temperature, share
+    temperature: float
+    share: float  # of the loss
+
+    def __init__(self, settings: Settings, student: Module, teacher: nn.Module) -> None:
+        super().__init__(settings, student.network, student.scale)
+        self.teacher = [teacher.requires_grad_(False)]  # a list: no part of this module's weights
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         with torch.no_grad():
@@ -76,35 +67,23 @@ class Taught(Module):
         if self.settings.data.kind == "regression":
             unit = torch.tensor([self.scale, 1.0], device=raw.device)
             return functional.mse_loss(raw / unit, self.wanted / unit)
-        own, wanted = ((r / self.temperature).log_softmax(dim=1) for r in (raw, self.wanted))
-        return (
-            functional.kl_div(own, wanted, log_target=True, reduction="batchmean")
-            * self.temperature**2
+        student, wanted = (
+            (outputs / self.temperature).log_softmax(dim=1) for outputs in (raw, self.wanted)
         )
+        distance = functional.kl_div(student, wanted, log_target=True, reduction="batchmean")
+        return distance * self.temperature**2
 
 
 def smaller(settings: Settings, student: str) -> Settings:
-    """Settings of the student. Raises ValueError where neither an override nor a width says what to
-    make smaller.
-    """
-    model = {**settings.model, **({"weights": None} if "weights" in settings.model else {})}
+    """Settings of the student: half the width has about a quarter of the weights."""
+    model = settings.model | ({"weights": None} if "weights" in settings.model else {})
     if student:
         key = student.partition("=")[0].removeprefix("model.")
-        value = load([student]).model.get(key)
-        return settings.model_copy(update={"model": {**model, key: value}})
-    if "width" not in model:
+        model[key] = load([student]).model.get(key)
+    elif "width" in model:
+        model["width"] //= 2
+    else:
         raise ValueError(
             "this model has no `width` to shrink: name a smaller one, such as student=model.depth=1"
         )
-
-    def of_width(width: int) -> Settings:
-        return settings.model_copy(update={"model": {**model, "width": width}})
-
-    def parameters(width: int) -> int:
-        with torch.device("meta"):  # shapes without memory
-            return sum(p.numel() for p in build_network(of_width(width)).parameters())
-
-    wanted = SHARE * parameters(model["width"])
-    return of_width(
-        min(range(1, model["width"] + 1), key=lambda width: abs(parameters(width) - wanted))
-    )
+    return settings.model_copy(update={"model": model})

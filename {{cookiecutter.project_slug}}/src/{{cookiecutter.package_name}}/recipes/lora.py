@@ -7,20 +7,17 @@ perturbation that evaluation/behaviour.py declares.
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..data.datamodule import label_scale
 from ..modeling.module import Module
-from ..settings import Settings
 from ..task.behaviour import declare
-from .recipe import Inputs, Variants, raw, size, trained
+from .recipe import Inputs, Row, Variants, raw, size, trained
 
 
 class LowRank(nn.Module):
@@ -48,8 +45,8 @@ def adapt(network: nn.Module, rank: int) -> nn.Module:
     return network
 
 
-def adapters(network: nn.Module) -> dict[str, Tensor]:
-    """All that an adapted network adds to the pretrained one, by name."""
+def trained_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Of an adapted network, all that it adds to the pretrained one."""
     return {
         name: p.detach().contiguous() for name, p in network.named_parameters() if p.requires_grad
     }
@@ -70,28 +67,12 @@ class Shifted(Module):
     every epoch.
     """
 
-    def __init__(
-        self, settings: Settings, network: nn.Module, change: Callable[[Inputs, Generator], Inputs]
-    ) -> None:
-        super().__init__(settings, network, label_scale(settings))
-        self.change, self.rng = change, np.random.default_rng(settings.seed)
+    change: Callable[[Inputs, int], Inputs]  # of inputs and a seed
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        return super().training_step(self._changed(batch, self.rng), batch_idx)
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        super().validation_step(
-            self._changed(batch, np.random.default_rng(self.settings.seed)), batch_idx
-        )
-
-    def _changed(self, batch: dict[str, Any], rng: Generator) -> dict[str, Any]:
-        inputs = self.change(
-            {name: values.cpu().numpy() for name, values in batch["inputs"].items()}, rng
-        )
-        return {
-            **batch,
-            "inputs": {name: torch.from_numpy(v).to(self.device) for name, v in inputs.items()},
-        }
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        arrays = {name: values.cpu().numpy() for name, values in inputs.items()}
+        arrays = self.change(arrays, self.global_step if self.training else 0)
+        return super().forward({n: torch.from_numpy(v).to(self.device) for n, v in arrays.items()})
 
 
 def recipe(variants: Variants, shift: str = "", severity: int = 3, rank: int = 4) -> None:
@@ -101,35 +82,28 @@ def recipe(variants: Variants, shift: str = "", severity: int = 3, rank: int = 4
     `shift` is the name of a declared perturbation; without it, the first. "trained" counts the
     numbers that were trained, "KiB" is what has to be stored for the result.
     """
-    settings, shifts = variants.settings, declare(variants.settings.data).perturbations
+    settings = variants.settings
+    shifts = declare(variants.settings.data).perturbations
     shift = shift or next(iter(shifts), "")
     if shift not in shifts:
         text = f"no perturbation {shift!r} in task/behaviour.py: choose shift=... of"
         raise ValueError(f"{text} {', '.join(shifts)}")
     pretrained = trained(settings)
+    networks = {"full": copy.deepcopy(pretrained), "LoRA": adapt(copy.deepcopy(pretrained), rank)}
 
-    def change(inputs: Inputs, rng: Generator) -> Inputs:
-        return shifts[shift](inputs, severity, rng)
+    def change(inputs: Inputs, seed: int = 0) -> Inputs:
+        return shifts[shift](inputs, severity, np.random.default_rng([settings.seed, seed]))
 
-    def shifted(inputs: Inputs) -> Inputs:
-        return change(inputs, np.random.default_rng(settings.seed))
-
-    def whole(settings: Settings) -> Module:
-        return Shifted(settings, copy.deepcopy(pretrained), change)
-
-    def adapted(settings: Settings) -> Module:
-        return Shifted(settings, adapt(copy.deepcopy(pretrained), rank), change)
-
-    variants.notes.append(f"inputs changed: {shift}, severity {severity}")
     costs = size(pretrained)
-    kib, trainable = costs["KiB"], costs["parameters"]
-    variants.add("pretrained", raw(pretrained), {"trained": 0, "KiB": kib}, shifted)
-    network, seconds = variants.fit("full", settings, whole)
-    costs = {"trained": trainable, "KiB": kib, **seconds}
-    variants.add("full", raw(network), costs, shifted)
-    network, seconds = variants.fit(f"LoRA rank {rank}", settings, adapted)
-    weights, file = adapters(network), variants.folder / "adapters.safetensors"
-    save_file(weights, file)
-    costs = {"trained": sum(t.numel() for t in weights.values())}
-    costs |= {"KiB": file.stat().st_size / 1024, **seconds}
-    variants.add(f"LoRA rank {rank}", raw(merge(network)), costs, shifted, file)
+    name = f"pretrained, on {shift} {severity}"
+    variants.add(name, raw(pretrained), {"trained": 0, "KiB": costs["KiB"]}, change)
+    for name, network in networks.items():
+        module = Shifted(settings, network, label_scale(settings))
+        module.change = change
+        network, seconds = variants.fit(name, settings, lambda _: module)  # noqa: B023
+        weights = trained_weights(network)
+        file = variants.folder / f"{name}.safetensors"
+        save_file(weights, file)
+        row: Row = {"trained": sum(t.numel() for t in weights.values())}
+        row |= {"KiB": file.stat().st_size / 1024, **seconds}
+        variants.add(name, raw(merge(network)), row, change, file)

@@ -31,7 +31,7 @@ def recipe(variants: Variants, rows: int = 256) -> None:
     for name, file in files.items():
         outputs = session(file)
         costs = {"KiB": file.stat().st_size / 1024}
-        costs |= latency(outputs, variants.examples["test"].inputs)
+        costs |= latency(outputs, variants.examples("test").inputs)
         variants.add(name, outputs, costs, file=file)
 
 

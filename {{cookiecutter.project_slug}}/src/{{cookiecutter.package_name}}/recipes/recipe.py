@@ -8,23 +8,20 @@ changes. Settings may follow as `trainer.max_epochs=5`, a recipe's own options a
 
 import argparse
 import inspect
-import statistics
 import tempfile
-import time
-import warnings
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import logs, pages, tracking
-from ..params import load
+from ..params import check_trainable, load
 from ..provenance import write_json
 from ..settings import Settings
 from ..types import Examples
@@ -49,9 +46,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     name, options, overrides = parse(args.overrides)
-    settings, tags = load(overrides), {"recipe": name}
-    if str(settings.trainer.devices) != "1" or settings.trainer.num_nodes != 1:
-        raise ValueError("recipes train on one device: choose trainer.devices=1")
+    settings = load(overrides)
+    tags = {"recipe": name}
+    check_trainable(settings)
     with (
         logs.stage("recipe"),
         tempfile.TemporaryDirectory() as folder,
@@ -61,7 +58,11 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
         variants = Variants(settings, record, Path(folder))
         find(name)(variants, **options)
         content = {"recipe": name, "options": options, "overrides": overrides}
-        report(variants, content)
+        path = settings.paths.reports / f"recipe-{name}.json"
+        write_json(path, content | {"rows": variants.rows})
+        record.artifacts([path], "reports")
+        table = pages.table(variants.rows)
+        pages.print_table(f"recipe {name}", table.columns, table.rows)
     return 0
 
 
@@ -80,19 +81,11 @@ def parse(words: list[str]) -> tuple[str, dict[str, Any], list[str]]:
     names = [word for word in words if "=" not in word]
     if len(names) != 1 or names[0] not in NAMES:
         raise ValueError(f"name one recipe: {', '.join(NAMES)}")
-    defaults = {k: p.default for k, p in inspect.signature(find(names[0])).parameters.items()}
-    options, overrides = {}, list[str]()
-    for word in words:
-        key, _, text = word.partition("=")
-        if key not in defaults:
-            overrides += [word] if word != names[0] else []
-            continue
-        try:
-            options[key] = type(defaults[key])(text)
-        except ValueError:
-            text = f"{word}: {key} takes a number, such as {key}={defaults[key]}"
-            raise ValueError(text) from None
-    return names[0], options, overrides
+    parameters = inspect.signature(find(names[0])).parameters
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    options = {key: given.pop(key) for key in parameters.keys() & given.keys()}
+    values = {key: type(parameters[key].default)(text) for key, text in options.items()}
+    return names[0], values, [f"{key}={text}" for key, text in given.items()]
 
 
 def precision(variants: "Variants") -> None:
@@ -101,29 +94,30 @@ def precision(variants: "Variants") -> None:
     """
     import torch
 
-    on_gpu = variants.settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
     settings = variants.settings
+    names = ["32-true", "bf16-mixed"]
+    if settings.trainer.accelerator != "cpu" and torch.cuda.is_available():
+        names.append("16-mixed")
     if "fused" in settings.optimizer:  # Lightning does not clip what a fused optimizer unscales
-        optimizer = {**settings.optimizer, "fused": False}
-        settings = settings.model_copy(update={"optimizer": optimizer})
-    for name in ("32-true", "bf16-mixed", *(["16-mixed"] if on_gpu else [])):
-        variants.train(name, changed(settings, "trainer", precision=name))
+        settings = settings.model_copy(update={"optimizer": settings.optimizer | {"fused": False}})
+    for name in names:
+        variants.train(name, settings.changed("trainer", precision=name))
 
 
 def accumulation(variants: "Variants", parts: int = 4) -> None:
     """One optimizer step for several batches, where memory does not hold them as one. Scores differ
     a little: batch norm, dropout and augmentation see each part for itself.
     """
-    settings, size = variants.settings, variants.settings.training.batch_size
+    settings = variants.settings
+    size = variants.settings.training.batch_size
     if size % parts:
         text = f"a batch of {size} has no {parts} equal parts: choose parts=... or"
         raise ValueError(f"{text} training.batch_size=...")
     times = settings.trainer.accumulate_grad_batches * parts
-    small = changed(settings, "training", batch_size=size // parts)
+    small = settings.changed("training", batch_size=size // parts)
     variants.train(f"{size} at once", settings)
-    variants.train(
-        f"{parts} x {size // parts}", changed(small, "trainer", accumulate_grad_batches=times)
-    )
+    small = small.changed("trainer", accumulate_grad_batches=times)
+    variants.train(f"{parts} x {size // parts}", small)
 
 
 HERE: dict[str, Callable[..., None]] = {"precision": precision, "accumulation": accumulation}
@@ -139,14 +133,11 @@ class Variants:
     record: tracking.Run
     folder: Path
     rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
-    @cached_property
-    def examples(self) -> dict[str, Examples]:
-        """`val`, by which you choose, and `test`, which tells what the choice is worth."""
+    def examples(self, split: str) -> Examples:
         from ..data.datamodule import load
 
-        return {name: load(self.settings, name) for name in ("val", "test")}
+        return load(self.settings, split)
 
     def fit(
         self, name: str, settings: Settings, build: Build | None = None
@@ -157,19 +148,16 @@ class Variants:
         from ..training.fit import fit_network
 
         timer = Timer()
-        folders = {n: self.folder / name / n for n in ("model", "reports", "state")}
-        paths = settings.paths.model_copy(update=folders)
-        settings = settings.model_copy(update={"paths": paths})
-        with self.start(name) as record, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Found .* in eval mode")  # frozen batch norm
+        with self.start(name) as record:
             record.params(settings.model_dump(mode="json"))
+            settings = settings.below(self.folder / name)
             network = fit_network(settings, record, callbacks=[timer], build=build).float()
         return network, {"s training": timer.time_elapsed("train")}
 
-    def train(self, name: str, settings: Settings, build: Build | None = None) -> Row:
+    def train(self, name: str, settings: Settings, build: Build | None = None) -> None:
         """Fits a variant and adds its row."""
         network, costs = self.fit(name, settings, build)
-        return self.add(name, raw(network), size(network) | costs)
+        self.add(name, raw(network), size(network) | costs)
 
     def start(self, name: str) -> tracking.Run:
         """The child run of a variant; again, to add to it."""
@@ -184,27 +172,25 @@ class Variants:
         costs: Row,
         change: Callable[[Inputs], Inputs] = dict,
         file: Path | None = None,
-    ) -> Row:
-        """A row: the goal's metric on the rows as `change` leaves them, and the costs."""
+    ) -> None:
+        """A row: the goal's metric on the rows as `change` leaves them, and the costs. `val` is for
+        choosing, `test` tells what the choice is worth.
+        """
         from ..modeling import kinds
         from ..types import Rule
 
-        kind, metric = kinds.of(self.settings.data.kind), self.settings.data.goal.metric
-        scores: Row = {}
-        for split, examples in self.examples.items():
+        kind = kinds.of(self.settings.data.kind)
+        metric = self.settings.data.goal.metric
+        row: Row = {}
+        for split in ("val", "test"):
+            examples = self.examples(split)
             answers = kind.decide(outputs(change(examples.inputs)), Rule())
-            scores[f"{split} {metric}"] = kind.metrics(answers, examples.label)[metric]
+            row[f"{split} {metric}"] = kind.metrics(answers, examples.label)[metric]
+        row |= costs
         with self.start(name) as record:
-            record.metrics({**scores, **costs}, "recipe.")
+            record.metrics(row, "recipe.")
             record.artifacts([file] if file else [], "model")
-        self.rows.append({"variant": name, **scores, **costs})
-        return self.rows[-1]
-
-
-def changed(settings: Settings, section: str, **values: Any) -> Settings:
-    """Settings with other values in one section."""
-    part = getattr(settings, section).model_copy(update=values)
-    return settings.model_copy(update={section: part})
+        self.rows.append({"variant": name, **row})
 
 
 def trained(settings: Settings) -> "nn.Module":
@@ -228,40 +214,11 @@ def size(network: "nn.Module") -> Row:
     return {"parameters": sum(p.numel() for p in network.parameters()), "KiB": stored / 1024}
 
 
-def latency(outputs: Raw, inputs: Inputs, repeats: int = 100) -> Row:
+def latency(outputs: Raw, inputs: Inputs) -> Row:
     """Median milliseconds for one row and for a batch."""
-    medians = {}
+    row = {}
     for n in (1, BATCH):
-        rows = {name: values[np.arange(n) % len(values)] for name, values in inputs.items()}
-        times = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            outputs(rows)
-            times.append(time.perf_counter() - started)
-        medians[f"ms for {n}"] = 1000 * statistics.median(times)
-    return medians
-
-
-def report(variants: Variants, content: dict[str, Any]) -> None:
-    """The table and the notes: on the terminal, in reports/ and in the tracker."""
-    path = variants.settings.paths.reports / f"recipe-{content['recipe']}.json"
-    content |= {"time": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_json(path, {**content, "rows": variants.rows, "notes": variants.notes})
-    variants.record.artifacts([path], "reports")
-    plain = variants.rows[0]
-    columns = list(dict.fromkeys(key for row in variants.rows for key in row))
-    rows = [[cell(row, plain, key) for key in columns] for row in variants.rows]
-    pages.print_table(f"recipe {content['recipe']}", columns, rows)
-    print("\n".join(variants.notes))
-
-
-def cell(row: Row, plain: Row, key: str) -> str:
-    """A figure and, beside it, its difference (scores) or ratio (costs) to the plain run."""
-    value, base = row.get(key, "-"), plain.get(key)
-    if isinstance(value, str):
-        return value
-    text = f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-    if row is plain or not base:
-        return text
-    scored = key.startswith(("val ", "test "))
-    return text + (f" ({value - base:+.4f})" if scored else f" (x{value / base:.2f})")
+        batch = {name: np.resize(values, (n, *values.shape[1:])) for name, values in inputs.items()}
+        times = timeit.repeat(lambda: outputs(batch), number=1, repeat=100)  # noqa: B023
+        row[f"ms for {n}"] = 1000 * median(times)
+    return row

@@ -5,6 +5,7 @@ seed and epoch; inside of an epoch approximately: the numbers that dropout and a
 are other ones, and the means of that epoch leave out the batches before.
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -20,21 +21,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from .. import logs, tracking
 from ..provenance import read_json, sha256, stage_code, write_json
-from ..settings import Settings
+from ..settings import LEARNS, Settings
 
-BEST, CLAIM = "best.ckpt", "run.json"
-# Sections of the configuration that the weights follow from.
-SECTIONS = {
-    "seed",
-    "data",
-    "augmentation",
-    "model",
-    "optimizer",
-    "scheduler",
-    "loss",
-    "trainer",
-    "training",
-}
+BEST = "best.ckpt"
+CLAIM = "run.json"
 
 
 def state_folder(settings: Settings) -> Path:
@@ -54,21 +44,15 @@ class Reseed(Callback):
 
 def callbacks(settings: Settings) -> list[Callback]:
     """Keep the best checkpoint, those of the last two epochs, and one inside of a long epoch."""
-    folder, interval = (
-        state_folder(settings),
-        timedelta(seconds=settings.training.checkpoint_seconds),
-    )
-
-    def checkpoint(name: str, **options: Any) -> ModelCheckpoint:
-        options |= {"auto_insert_metric_name": False, "enable_version_counter": False}
-        return ModelCheckpoint(folder, name, **options)
-
-    return [
-        Reseed(settings.seed),
-        checkpoint("best", monitor="val/loss"),
-        checkpoint("{epoch:04d}", monitor="epoch", mode="max", save_top_k=2),
-        checkpoint("inside", train_time_interval=interval),
-    ]
+    options: dict[str, dict[str, Any]] = {
+        "best": {"monitor": "val/loss"},
+        "{epoch:04d}": {"monitor": "epoch", "mode": "max", "save_top_k": 2},
+        "inside": {"train_time_interval": timedelta(seconds=settings.training.checkpoint_seconds)},
+    }
+    common: Any = {"auto_insert_metric_name": False, "enable_version_counter": False}
+    folder = state_folder(settings)
+    savers = [ModelCheckpoint(folder, name, **values, **common) for name, values in options.items()]
+    return [Reseed(settings.seed), *savers]
 
 
 def newest(folder: Path) -> Path | None:
@@ -80,9 +64,12 @@ def newest(folder: Path) -> Path | None:
                 archive.testzip()
             torch.load(path, map_location="cpu", weights_only=True, mmap=False)
             return path
-        except (OSError, MemoryError):  # the machine's trouble, not the file's: nothing is removed
+        except MemoryError:
             raise
         except Exception as error:  # whatever a zip or a pickle has to say
+            # The machine's trouble is not the file's; PyTorch may call a file that was cut invalid.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             message = "%s is damaged (%s): going on from the checkpoint before it"
             logs.get("train").warning(message, path, str(error).splitlines()[0][:80])
             path.unlink()
@@ -93,7 +80,7 @@ def fingerprint(settings: Settings) -> str:
     """SHA-256 over what the weights follow from: configuration, code, data and PyTorch. It is of
     this folder too, for Lightning's checkpoints name each other by path.
     """
-    values = settings.model_dump(mode="json", include=SECTIONS)
+    values = settings.model_dump(mode="json", include={"seed", "data", *LEARNS})
     splits = [sha256(path) for path in sorted(settings.paths.splits.glob("*.parquet"))]
     folder = str(state_folder(settings).resolve())
     content = [values, stage_code("train"), splits, torch.__version__, L.__version__, folder]
@@ -104,7 +91,8 @@ def claim(settings: Settings) -> str:
     """Key of the run to record in: that of the interrupted training that this one goes on with, or
     a new one.
     """
-    folder, current = state_folder(settings), fingerprint(settings)
+    folder = state_folder(settings)
+    current = fingerprint(settings)
     earlier = read_json(folder / CLAIM) if (folder / CLAIM).is_file() else {}
     if earlier.get("fingerprint") == current:
         return str(earlier["key"])

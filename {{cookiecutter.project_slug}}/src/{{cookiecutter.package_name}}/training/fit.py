@@ -1,6 +1,7 @@
 """Fits the network with Lightning: module, data, callbacks, trainer."""
 
 import logging
+import re
 import shutil
 import sys
 import warnings
@@ -8,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -18,15 +19,27 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from ..data.datamodule import DataModule, label_scale, load
+from ..modeling import kinds
+from ..modeling.candidates import Candidate
 from ..modeling.module import Module, build_network
 from ..provenance import write_json
-from ..settings import Settings
+from ..settings import SCORE, Settings
 from ..tracking import Run
+from ..types import Rule
 from . import checkpoints
 from .health import Health
 from .loggers import loggers
 
 HEALTH = "health.json"
+SHOWN = ("/loss", *SCORE.values())  # of the metrics, on the line of an epoch
+NOT_HERE = (  # warnings
+    ".*does not have many workers.*",  # batches are cut from tensors in memory
+    ".*number of training batches.*smaller than the logging interval.*",
+    "Checkpoint directory .* exists and is not empty.*",  # to resume from
+    ".*your dataloader is not resumable.*",  # it finds its place by the trainer
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    "Found .* in eval mode",  # layers that a recipe has frozen
+)
 HAS_PANEL = find_spec(f"{__package__}.panel") is not None  # a lean project has none
 
 
@@ -37,12 +50,10 @@ def build_module(settings: Settings) -> Module:
     if adapt is not None:  # it takes means and scales from the training data
         examples = load(settings, "train")
         adapt(examples.inputs, examples.label)
-    if settings.trainer.batches_per_step == 1:
-        return Module(settings, network, label_scale(settings))
-    chunked: Module = import_module(".throughput", __package__).ChunkModule(
-        settings, network, label_scale(settings)
-    )
-    return chunked
+    module: Any = Module
+    if settings.trainer.batches_per_step > 1:
+        module = import_module(".throughput", __package__).ChunkModule
+    return cast(Module, module(settings, network, label_scale(settings)))
 
 
 def fit_network(
@@ -65,7 +76,8 @@ def fit_network(
     if run and not resume:
         shutil.rmtree(folder, ignore_errors=True)
     health = Health(settings, run)
-    data, module = DataModule(settings), (build or build_module)(settings)
+    data = DataModule(settings)
+    module = (build or build_module)(settings)
     logger = loggers(settings, run) if run and not settings.trainer.fast_dev_run else []
     own = standard_callbacks(settings, run, with_logger=bool(logger))
     trainer = make_trainer(settings, logger, [health, *own, *callbacks])
@@ -77,6 +89,15 @@ def fit_network(
     if run:
         write_json(settings.paths.state / HEALTH, health.report())
     return module.network.eval().cpu()
+
+
+def score(settings: Settings, model: Candidate, split: str) -> dict[str, float]:
+    """Every metric of a model's plain decisions on a split."""
+    kind = kinds.of(settings.data.kind)
+    examples = load(settings, split)
+    answers = kind.decide(model.outputs(examples.inputs).raw, Rule())
+    metrics: dict[str, float] = kind.metrics(answers, examples.label)
+    return metrics
 
 
 def setup(settings: Settings) -> None:
@@ -91,13 +112,7 @@ def setup(settings: Settings) -> None:
 def quiet() -> None:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # batches are cut from tensors in memory
-        ".*number of training batches.*smaller than the logging interval.*",
-        "Checkpoint directory .* exists and is not empty.*",  # to resume from
-        ".*your dataloader is not resumable.*",  # it finds its place by the trainer
-        ".*isinstance\\(treespec, LeafSpec\\).*",
-    ):
+    for message in NOT_HERE:
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -105,17 +120,14 @@ class EpochLines(Callback):
     """One line per epoch, for terminals that cannot redraw a progress bar."""
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, Module)
-        names = ("train/loss", "val/loss", module.score.replace("train", "val"))
-        values = trainer.callback_metrics
-        shown = " ".join(f"{name} {float(values[name]):.4f}" for name in names if name in values)
-        print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {shown}", file=sys.stderr)
+        values = trainer.callback_metrics.items()
+        line = " ".join(f"{name} {float(v):.4f}" for name, v in values if name.endswith(SHOWN))
+        print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {line}", file=sys.stderr)
 
 
 def standard_callbacks(settings: Settings, run: Run | None, with_logger: bool) -> list[Callback]:
     """Those of `training.callbacks`, and what the template is built on: checkpoints and records."""
-    components = [c for c in settings.training.callbacks.values() if c is not None]
-    callbacks: list[Callback] = [instantiate(component) for component in components]
+    callbacks: list[Callback] = [instantiate(c) for c in settings.training.callbacks.values() if c]
     if run and not bar(settings):
         callbacks.append(EpochLines())
     if with_logger:
@@ -160,8 +172,7 @@ def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None)
         text = f"{error}: mend that, and the same command goes on from here"
         raise OSError(f"{trainer.default_root_dir}: {text}") from error
     except RuntimeError as error:
-        names = ("DataLoader worker", "gloo", "NCCL", "peer")
-        if not any(name in str(error) for name in names):
+        if not re.search("DataLoader worker|gloo|NCCL|peer", str(error)):
             raise
         raise ValueError(
             "another process of this training has ended, or cannot be reached: the same command"
@@ -172,7 +183,8 @@ def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None)
 
 def check_overfit(history: list[dict[str, float]], score: str) -> None:
     """Raises ValueError where the errors on one batch did not fall by half."""
-    first, last = 1 - history[0][score], 1 - history[-1][score]
+    first = 1 - history[0][score]
+    last = 1 - history[-1][score]
     if not last < 0.5 * first:
         raise ValueError(
             f"the mean error went from {first:.3f} to {last:.3f} on one batch: the network cannot "
@@ -184,7 +196,8 @@ def save(module: Module, folder: Path, target: Path) -> None:
     """Loads the best checkpoint's weights; best and last go to the pipeline's output."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    last, best = checkpoints.newest(folder), folder / checkpoints.BEST
+    last = checkpoints.newest(folder)
+    best = folder / checkpoints.BEST
     if last is None or not best.is_file():
         raise ValueError(f"the checkpoints in {folder} were damaged: run the same command again")
     checkpoints.save(last, target / "last.ckpt")

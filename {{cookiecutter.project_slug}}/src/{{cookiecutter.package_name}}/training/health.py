@@ -6,12 +6,12 @@ import json
 import math
 import sys
 import time
-from statistics import median
 from typing import Any
 
-import lightning as L
+import pandas as pd
 import psutil
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -81,39 +81,45 @@ SIGNS = {
 CHAIN = list(SIGNS)[:8]
 DESTROYED = CHAIN[:3]  # after these, nothing else that was measured tells anything
 BELOW = ("vanishing_gradients", "learning_rate_low", "slower")  # named below their limit
+LOGGED = ("train/loss", "val/loss", "train/gradient_norm")
+MEASURED = [*LOGGED, "error", "dead", "moved", "first", "seconds", "memory"]  # in each epoch
 SECONDS = 10.0  # the speed of three epochs shorter than that tells of other programs
 LOOK = 50  # steps between two looks at the loss, for which a GPU must wait
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
+STATE = ("history", "start_loss", "since", "numbers")
 Epoch = dict[str, float]
+Numbers = dict[str, float | None]
 
 
 class Health(Callback):
     """Warns of a sign when it first shows, and raises ValueError once a loss is not finite."""
 
     def __init__(self, settings: Settings, run: Run | None = None) -> None:
-        self.run, self.limits = run, settings.health.model_dump()
+        self.run = run
+        self.limits = settings.health.model_dump()
         self.history: list[Epoch] = []
         self.start_loss: float | None = None  # of the first step
         self.since: dict[str, int] = {}  # the epoch since when each sign shows
-        self.numbers: dict[str, float | None] = {}  # of each sign
+        self.numbers: Numbers = {}  # of each sign
         self.epoch: Epoch = {}  # what is measured in the one that runs
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("history", "start_loss", "since", "numbers")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.epoch, self.rows, self.clock = {}, 0, time.perf_counter()
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.epoch = {}
+        self.rows = 0
+        self.clock = time.perf_counter()
         self.before = weights(module)[-1].detach().clone()
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.on_train_epoch_start(trainer, module)  # inside an epoch that a checkpoint goes on with
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         self.rows += len(batch["label"])
         if self.start_loss is None:
@@ -125,80 +131,67 @@ class Health(Callback):
             self.check(trainer, outputs["loss"])
 
     def on_save_checkpoint(
-        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # What cannot go on must not become a checkpoint.
         self.check(trainer, torch.stack([p.detach().sum() for p in module.parameters()]).sum())
 
     def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        *_: Any,
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
-        if batch_idx == 0:
+        if place[0] == 0:
             self.epoch["dead"] = dead_units(module, batch["inputs"])
 
-    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Module)
-        logged = trainer.callback_metrics
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if "train/loss" not in logged:
             return  # resumed behind the last batch of an epoch
         memory = psutil.Process().memory_info().rss + torch.cuda.max_memory_allocated()
-        self.epoch["memory"] = float(memory)
-        values = torch.tensor(list(self.epoch.values()), device=module.device)
-        mean = trainer.strategy.reduce(values, reduce_op="mean").tolist()
-        epoch = dict(zip(self.epoch, mean, strict=True))
-        for name in ("train/loss", "train/gradient_norm", module.score, "val/loss"):
-            if name in logged:
-                epoch[name] = float(logged[name])
-        epoch["error"] = module.kind.training_error(epoch["train/loss"], epoch[module.score])
-        self.history.append(epoch)
-        rows = self.rows * trainer.world_size
-        module.log("train/samples_per_second", rows / epoch["seconds"])
+        error = module.kind.training_error(logged["train/loss"], logged[module.score])
+        self.epoch |= {"memory": float(memory), "error": error}
+        values = torch.tensor([*self.epoch.values()], device=module.device)
+        mean = trainer.strategy.reduce(values, reduce_op="mean")  # over all processes
+        self.epoch = dict(zip(self.epoch, mean.tolist(), strict=True))
+        names = [name for name in (*LOGGED, module.score) if name in logged]
+        self.history.append(self.epoch | {name: logged[name] for name in names})
+        speed = self.rows * trainer.world_size / self.epoch["seconds"]
+        module.log("train/samples_per_second", speed)
         self.warn(trainer, module)
 
-    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.warn(trainer, module, ended=True)
         self.record()
-        if trainer.is_global_zero:
-            self.show()
-
-    def show(self) -> None:
-        """What was named, once more where a reader looks: at the end."""
-        rows = [
-            [row["sign"], str(row["epoch"]), f"{row['number']:.3g}", row["meaning"], row["try"]]
-            for row in self.report()
-            if row["epoch"]
-        ]
-        if rows:
-            columns = ["sign", "since epoch", "number", "what it means", "what to try"]
-            pages.print_table("health", columns, rows, stderr=True)
-        else:
+        rows = [row for row in self.report() if row["epoch"]]
+        if trainer.is_global_zero and rows:
+            table = pages.table(rows)
+            pages.print_table("health", table.columns, table.rows, stderr=True)
+        elif trainer.is_global_zero:
             print("  health: nothing to report", file=sys.stderr)
 
-    def check(self, trainer: L.Trainer, value: Tensor) -> None:
+    def check(self, trainer: Trainer, value: Tensor) -> None:
         """Raises ValueError where the value is not finite in one of the processes."""
         if math.isfinite(float(trainer.strategy.reduce(value, reduce_op="mean"))):
             return
         epoch = trainer.current_epoch + 1
-        self.numbers, self.since = {"not_finite": 1.0}, {"not_finite": epoch}
+        self.numbers = {"not_finite": 1.0}
+        self.since = {"not_finite": epoch}
         self.record()
         where = f"in epoch {epoch}, by step {trainer.global_step}"
         raise ValueError(f"the loss is not finite {where}: try {SIGNS['not_finite'][1]}")
 
-    def warn(self, trainer: L.Trainer, module: L.LightningModule, ended: bool = False) -> None:
+    def warn(self, trainer: Trainer, module: LightningModule, ended: bool = False) -> None:
         """One line in the log for what begins to show."""
         assert isinstance(module, Module)
+        if not self.history:
+            return
         constant = module.kind.constant_loss(module.loss, len(module.settings.data.labels))
         self.numbers = measure(self.history, self.start_loss or 0.0, constant)
-        before, signs = self.since, beyond(self.numbers, self.limits, ended)
+        before = self.since
+        signs = beyond(self.numbers, self.limits, ended)
         self.since = {sign: before.get(sign, len(self.history)) for sign in signs}
         for row in self.report() if trainer.is_global_zero else []:
-            if row["sign"] in self.since and row["sign"] not in before:
+            if row["sign"] in self.since.keys() - before.keys():
                 text = "health: {sign} in epoch {epoch}: {number:.3g} (limit {limit:.3g}), "
                 logs.get("train").warning((text + "{meaning}; try {try}").format(**row))
 
@@ -212,31 +205,41 @@ class Health(Callback):
         """A row per sign: its number, or None where it was not measured; its limit; the epoch since
         when it shows, or None; what it means, and what to try.
         """
-        rows = []
-        for sign, (meaning, remedy) in SIGNS.items():
-            row = {"sign": sign, "number": self.numbers.get(sign), "limit": self.limits[sign]}
-            rows.append(row | {"epoch": self.since.get(sign), "meaning": meaning, "try": remedy})
-        return rows
+        return [
+            {
+                "sign": sign,
+                "number": self.numbers.get(sign),
+                "limit": self.limits[sign],
+                "epoch": self.since.get(sign),
+                "meaning": meaning,
+                "try": remedy,
+            }
+            for sign, (meaning, remedy) in SIGNS.items()
+        ]
 
 
-def weights(module: L.LightningModule) -> list[nn.Parameter]:
+def weights(module: LightningModule) -> list[nn.Parameter]:
     """Matrices and kernels that are trained, in the order of their layers."""
     return [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+
+
+def rms(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt()
 
 
 def measure_layers(layers: list[nn.Parameter], before: Tensor) -> Epoch:
     """Gradient of the first layer as a share of the last one's, and how far the last moved, as a
     share of its size.
     """
-    size = before.square().mean().sqrt().clamp(min=0.01)  # some start from zero
-    moved = float((layers[-1].detach() - before).square().mean().sqrt() / size)
-    gradients = [w.grad.square().mean().sqrt() for w in layers if w.grad is not None]
-    if len(gradients) < 2 or float(gradients[-1]) == 0:
-        return {"moved": moved}
-    return {"moved": moved, "first": float(gradients[0] / gradients[-1])}
+    size = rms(before).clamp(min=0.01)  # some start from zero
+    epoch = {"moved": float(rms(layers[-1].detach() - before) / size)}
+    gradients = [rms(w.grad) for w in layers if w.grad is not None]
+    if len(gradients) > 1 and gradients[-1] > 0:
+        epoch["first"] = float(gradients[0] / gradients[-1])
+    return epoch
 
 
-def dead_units(module: L.LightningModule, inputs: dict[str, Tensor]) -> float:
+def dead_units(module: LightningModule, inputs: dict[str, Tensor]) -> float:
     """Share of units of the worst layer whose output never leaves (-0.01, 0]: flat in ReLU, and
     next to flat in SiLU and GELU. A unit is a channel of [n, c, h, w], a feature of [n, c] or of
     [n, t, c].
@@ -256,47 +259,41 @@ def dead_units(module: L.LightningModule, inputs: dict[str, Tensor]) -> float:
     return max(shares)
 
 
-def measure(history: list[Epoch], start_loss: float, constant: float) -> dict[str, float | None]:
+def measure(history: list[Epoch], start_loss: float, constant: float) -> Numbers:
     """The number of each sign, None where it could not be measured; `constant` is the loss of an
     answer that knows nothing.
     """
-
-    def series(name: str) -> list[float]:
-        return [epoch[name] for epoch in history if name in epoch]
-
-    if not history:
-        return {}
-    loss, val, memory = series("train/loss"), series("val/loss"), series("memory")
-    moved, seconds, last = series("moved"), series("seconds"), history[-1]
-    falling = val and loss[-1] < loss[val.index(min(val))]  # since the best epoch
-    triples = [median(seconds[i : i + 3]) for i in range(len(seconds) - 2)]
-    timed = triples and sum(seconds[-3:]) > SECONDS
-    return {
+    epochs = pd.DataFrame(history).reindex(columns=MEASURED)  # not-a-number where not measured
+    loss = epochs["train/loss"]
+    val = epochs["val/loss"]
+    last = epochs.iloc[-1]
+    lowest = loss.cummin().shift()  # before each epoch
+    gained = loss[0] - lowest
+    lost = ((loss - lowest) / gained).clip(lower=0)
+    falling = (loss[val == val.min()] > last["train/loss"]).any()  # since the best epoch
+    triples = epochs["seconds"].rolling(3).median()
+    memory = epochs["memory"].iloc[2:3].mean()
+    numbers = {
         "not_finite": 0.0,
-        "learning_rate_high": max(loss) / max(start_loss, constant) - 1,
-        "exploding_gradients": max(series("train/gradient_norm")),
-        "dead_units": last.get("dead"),
-        "vanishing_gradients": last.get("first"),
-        "learning_rate_low": max(moved) if len(moved) > 2 else None,  # it may have to warm up
-        "loss_spike": spike(loss, constant),
+        "learning_rate_high": loss.max() / max(start_loss, constant) - 1,
+        "exploding_gradients": epochs["train/gradient_norm"].max(),
+        "dead_units": last["dead"],
+        "vanishing_gradients": last["first"],
+        "learning_rate_low": epochs["moved"].max(),
+        "loss_spike": lost[gained > 0.1 * constant].max(),
         "underfitting": last["error"] / constant,
-        "overfitting": (min(val[-3:]) - min(val)) / constant if falling else 0.0,
-        "slower": min(triples) / triples[-1] if timed else None,
-        "memory_growing": memory[-1] / memory[2] - 1 if len(memory) > 3 else None,
+        "overfitting": (val.tail(3).min() - val.min()) / constant * falling,
+        "slower": triples.min() / triples.iloc[-1],
+        "memory_growing": last["memory"] / memory - 1,
     }
+    if len(history) < 3:
+        del numbers["learning_rate_low"]  # it may have to warm up
+    if epochs["seconds"].tail(3).sum() < SECONDS:
+        del numbers["slower"]
+    return {sign: None if math.isnan(number) else float(number) for sign, number in numbers.items()}
 
 
-def spike(loss: list[float], constant: float) -> float:
-    """Largest rise above the best loss so far, as a share of the fall until then."""
-    largest, best = 0.0, loss[0]
-    for value in loss:
-        if loss[0] - best > 0.1 * constant:
-            largest = max(largest, (value - best) / (loss[0] - best))
-        best = min(best, value)
-    return largest
-
-
-def beyond(numbers: dict[str, float | None], limits: Epoch, ended: bool) -> list[str]:
+def beyond(numbers: Numbers, limits: Epoch, ended: bool) -> list[str]:
     """The signs beyond their limits, without those that follow from one before them."""
     signs = []
     for sign, number in numbers.items():

@@ -17,11 +17,13 @@ class RunLogger(Logger):
     would end it with the fit. What an interrupted process recorded is not recorded again.
     """
 
-    name, version = "run", None
+    name = "run"
+    version = None
 
     def __init__(self, run: Run) -> None:
         super().__init__()
-        self.run, self.recorded = run, dict[str, int]()
+        self.run = run
+        self.recorded = dict[str, int]()
 
     def last_step(self, name: str) -> int:
         """Of an earlier process. By metric: it may have ended between two of the same step."""

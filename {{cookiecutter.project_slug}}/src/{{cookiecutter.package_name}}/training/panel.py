@@ -50,7 +50,8 @@ class Panel(Callback):
     """
 
     def __init__(self, settings: Settings, run: Run) -> None:
-        self.settings, self.run = settings, run
+        self.settings = settings
+        self.run = run
         self.of = Features.model_validate(settings.data.features)
         self.inputs, self.label = examples(settings)
 
@@ -61,7 +62,8 @@ class Panel(Callback):
             name: torch.from_numpy(values).to(module.device) for name, values in self.inputs.items()
         }
         raw, _ = module(trainer.precision_plugin.convert_input(inputs))
-        kind, names = kinds.of(self.settings.data.kind), self.settings.data.labels
+        kind = kinds.of(self.settings.data.kind)
+        names = self.settings.data.labels
         answers = kind.decide(raw.float().cpu().numpy(), Rule())
         table = pd.DataFrame(kind.table(answers, self.label, names))
         content = view.view(self.inputs, table, self.of)

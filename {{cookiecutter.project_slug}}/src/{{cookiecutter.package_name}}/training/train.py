@@ -42,7 +42,7 @@ def explore(argv: list[str]) -> int:
     import hydra
 
     if not {*argv} & {"-m", "--multirun"}:  # what is wrong is told in a line, not by Hydra in six
-        compose([word for word in argv if not word.startswith("-")])
+        compose([word for word in argv if "=" in word and not word.startswith("-")])
     sys.argv = ["train", *argv]
     configs = str(Path("configs").resolve())
     hydra.main(version_base="1.3", config_path=configs, config_name="config")(explore_one)()
@@ -55,21 +55,17 @@ def explore_one(config: "DictConfig") -> float:
     from omegaconf import OmegaConf
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    own = {name: folder / name for name in ("model", "reports", "state")}
     try:
         settings = parse(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-        paths = settings.paths.model_copy(update=own)
-        metrics = train(settings.model_copy(update={"paths": paths}))
+        metrics = train(settings.below(folder))
     except Exception as error:  # Hydra would print its own traceback
         line = logs.explain(error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
-    if not metrics:
-        return float("nan")
     print(f"results in {folder}")
-    return metrics["network"]["val"][settings.data.goal.metric]
+    return metrics["network"]["val"][settings.data.goal.metric] if metrics else float("nan")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -89,7 +85,8 @@ def train(settings: Settings) -> Metrics:
     started = time.time()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end is as good as Ctrl-C
     with logs.stage("train") as log, checkpoints.lock(settings):
-        key, tags = checkpoints.claim(settings), {"candidate": "network"}
+        key = checkpoints.claim(settings)
+        tags = {"candidate": "network"}
         with tracking.start(settings, "train", tags=tags, key=key) as record:
             if checkpoints.newest(checkpoints.state_folder(settings)) is None:
                 tracking.record_inputs(record, settings)
@@ -118,28 +115,25 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
     from .fit import HEALTH
 
     kind = kinds.of(settings.data.kind)
-    train, val = load(settings, "train"), load(settings, "val")
+    splits = {name: load(settings, name) for name in ("train", "val")}
+    train = splits["train"]
     model = classical(settings.data.kind, settings.seed)
     model.fit(baselines.flat(train.inputs), train.label)
     candidates.save(settings.paths.model, network, model)
-    learned: list[candidates.Candidate] = [
-        candidates.NetworkCandidate(network),
-        candidates.ClassicalCandidate(model),
-    ]
     simple = baselines.simple_baselines(settings.data.kind)
     for baseline in simple.values():
         baseline.fit(train.inputs, train.label)
-    metrics: Metrics = {}
-    for split, examples in {"train": train, "val": val}.items():
-        raw = {candidate.name: candidate.outputs(examples.inputs).raw for candidate in learned}
-        raw |= {name: baseline.predict(examples.inputs) for name, baseline in simple.items()}
+    metrics: Metrics = {name: {} for name in ("network", "classical", *simple)}
+    for split, examples in splits.items():
+        raw = {name: baseline.predict(examples.inputs) for name, baseline in simple.items()}
+        raw["network"] = candidates.NetworkCandidate(network).outputs(examples.inputs).raw
+        raw["classical"] = candidates.ClassicalCandidate(model).outputs(examples.inputs).raw
         for name, outputs in raw.items():
-            answers = kind.decide(outputs, Rule())
-            metrics.setdefault(name, {})[split] = kind.metrics(answers, examples.label)
-    del raw["network"]
+            metrics[name][split] = kind.metrics(kind.decide(outputs, Rule()), examples.label)
     if BASELINE_PLOTS:
-        baseline_plots = import_module(BASELINE_PLOTS.name)
-        baseline_plots.draw_all(settings, raw, val.label, model[-1])
+        del raw["network"]
+        plots = import_module(BASELINE_PLOTS.name)
+        plots.draw_all(settings, raw, splits["val"].label, model[-1])
     health = read_json(settings.paths.state / HEALTH)
     report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
     write_json(settings.paths.reports / "training.json", report)
@@ -152,14 +146,14 @@ def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "di
     from ..modeling.candidates import CLASSICAL
 
     children = {}
-    for name in ("constant", "heuristic", "classical"):
+    for name in [n for n in metrics if n != "network"]:
         tags = {"candidate": name, **tracking.provenance_tags(settings)}
         key = f"{parent.key}-{name}"
         with tracking.start(settings, f"baseline {name}", parent, tags, key=key) as child:
             child.metrics(tracking.flatten(metrics[name]))
             if BASELINE_PLOTS:
-                baseline_plots = import_module(BASELINE_PLOTS.name)
-                child.artifacts([baseline_plots.folder(settings, name)], "plots")
+                plots = import_module(BASELINE_PLOTS.name)
+                child.artifacts([plots.folder(settings, name)], "plots")
             if name == "classical":
                 child.artifacts([settings.paths.model / CLASSICAL], "model")
         children[name] = child

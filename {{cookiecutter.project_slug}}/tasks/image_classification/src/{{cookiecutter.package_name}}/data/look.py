@@ -10,14 +10,9 @@ from ..task.schema import readable
 from .draft import Draft
 from .sources.folder import folder
 
-PATH = "a folder of pictures, one folder per class, or a .zip file of one"
 LOOKED_AT = 200  # pictures whose size and colours are looked at
 SIDES = (8, 16, 32, 64)  # of the network's input
 GREY = {"1", "L", "LA", "I", "I;16", "F"}
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """No options of its own."""
 
 
 def look(args: argparse.Namespace) -> Draft:

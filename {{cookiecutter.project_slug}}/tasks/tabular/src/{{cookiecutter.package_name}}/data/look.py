@@ -18,7 +18,6 @@ from .schema import numbers
 from .sources import Dialect, as_text, fetched, read_table
 from .split import ZONE, times
 
-PATH = "a .csv, .csv.gz or .parquet file or its URL, or a database's URL with --query"
 WORDS = {"NA", "N/A", "na", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "?", "-", "."}
 SIGNS = [(".", ""), (",", "."), (",", ""), (".", ",")]  # of decimals and thousands
 FORMATS = ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%d.%m.%Y %H:%M"]
@@ -29,10 +28,6 @@ GROUP = re.compile(
 LABEL = re.compile(r"^(y|label|target|class|outcome|result)$", re.I)
 NEAR_SHARE = 0.003  # of near-duplicates that keep together
 LISTED, FREQUENT = 50, 10  # values of a category that are listed; rows that make a value frequent
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--query", help="a SELECT, where the path is a database's URL")
 
 
 def look(args: argparse.Namespace) -> Draft:

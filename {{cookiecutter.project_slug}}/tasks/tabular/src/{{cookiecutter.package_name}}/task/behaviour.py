@@ -170,8 +170,11 @@ def slices(
     for name, texts in features.categorical.items():
         found |= {f"{name} {text}": rows[name].to_numpy() == text for text in texts}
     for name, cuts in bands.items():
-        values, ends = rows[name].to_numpy(), itertools.pairwise([-np.inf, *cuts, np.inf])
-        found |= {f"{name} from {a:g} to {b:g}": (values >= a) & (values < b) for a, b in ends}
+        values = rows[name].to_numpy()
+        found[f"{name} under {cuts[0]:g}"] = values < cuts[0]
+        for low, high in itertools.pairwise(cuts):
+            found[f"{name} from {low:g} to {high:g}"] = (values >= low) & (values < high)
+        found[f"{name} from {cuts[-1]:g}"] = values >= cuts[-1]
     if features.optional:
         found["a value missing"] = rows[features.names].isna().any(axis=1).to_numpy()
     return found
