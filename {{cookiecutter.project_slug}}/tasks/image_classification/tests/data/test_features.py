@@ -71,7 +71,7 @@ def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def pixels(content: bytes) -> list[list[int]]:
+def pixels(content: bytes) -> object:
     return np.asarray(features.upright(content, SIZE).convert("L")).tolist()
 
 
