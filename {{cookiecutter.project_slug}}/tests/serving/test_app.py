@@ -103,7 +103,7 @@ HOSTILE = {
     "unknown inner field": (b'{"instances": [{"no such field": 1}]}', 422, "instances[0]"),
     "half a character": (b'{"instances": [{"\\ud800": 1}]}', 422, "instances[0]"),
     "too many": (json.dumps({"instances": [{}] * 257}).encode(), 422, "instances"),
-    "too large": (b" " * 1_000_001, 413, "body"),
+    "too large": (b" " * 16_000_001, 413, "body"),
 }
 
 

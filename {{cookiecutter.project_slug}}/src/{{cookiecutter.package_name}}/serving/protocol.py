@@ -2,9 +2,11 @@
 and the rule.
 """
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request, Response
@@ -14,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from ..task.features import Features, Instance, check_instance
 
 MAX_DETAILS = 10
+DRAIN_SECONDS = 5.0
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -127,16 +130,26 @@ async def read(request: Request, max_bytes: int, needs_type: bool) -> bytes:
     too_large = Refused(413, f"the body is larger than {max_bytes} bytes", [("body", rule)])
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
+        await _drain(request)
         raise too_large
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > max_bytes:
+                await _drain(request)
                 raise too_large
     except ClientDisconnect:
         raise Refused(400, "the body is incomplete") from None
     return bytes(body)
+
+
+async def _drain(request: Request) -> None:
+    """Reads on, for a while: a client that is still sending sees a closed connection, no answer."""
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while (await request.receive()).get("more_body"):
+                pass
 
 
 def parse(body: bytes) -> dict[str, Any]:

@@ -89,3 +89,22 @@ def test_files_without_a_class_and_empty_folders_are_refused(pictures: Path) -> 
         source.folder("nowhere")
     with pytest.raises(ValueError, match=r"is for a \.zip file"):
         source.folder("pictures", sha256="0" * 64)
+
+
+def test_folders_that_are_links_and_names_in_two_spellings(pictures: Path) -> None:
+    (pictures.parent / "elsewhere").mkdir()
+    shutil.move(pictures / "dog" / "x.png", pictures.parent / "elsewhere" / "x.png")
+    (pictures / "dog").rmdir()
+    (pictures / "dog").symlink_to(pictures.parent / "elsewhere")
+    (pictures / "cat" / "circle").symlink_to(pictures)
+    (pictures / "cat" / "Thumbs.db").touch()
+    assert labels(source.folder("pictures")) == CLASSES
+    whole = (pictures / "cat" / "1.png").read_bytes()
+    for spelling, name in [("Mu\u0308ll, a", "1.png"), ("M\u00fcll, a", "2.png")]:
+        (pictures / spelling).mkdir()
+        (pictures / spelling / name).write_bytes(whole)
+    added = {"M\u00fcll, a/1.png": "M\u00fcll, a", "M\u00fcll, a/2.png": "M\u00fcll, a"}
+    assert labels(source.folder("pictures")) == CLASSES | added
+    (pictures / "M\u00fcll, a" / "1.png").write_bytes(whole)
+    with pytest.raises(ValueError, match="is there twice"):
+        source.folder("pictures")

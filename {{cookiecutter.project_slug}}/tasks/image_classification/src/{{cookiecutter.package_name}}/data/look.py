@@ -2,10 +2,12 @@
 
 import argparse
 import io
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
+from ..task.features import Features
 from ..task.schema import readable
 from .draft import Draft
 from .sources.folder import folder
@@ -21,7 +23,8 @@ def look(args: argparse.Namespace) -> Draft:
         raise ValueError("--label is for tables: a picture's label is the name of its folder")
     rows = folder(args.path)
     chosen = rows.iloc[:: max(1, len(rows) // LOOKED_AT)]
-    whole = chosen["image"].map(readable)
+    limits = Features(height=8, width=8, channels=1)
+    whole = chosen["image"].map(partial(readable, features=limits))
     if not whole.any():
         raise ValueError(f"{args.path} holds no picture that can be read")
     sizes, modes = [], set()
@@ -33,6 +36,7 @@ def look(args: argparse.Namespace) -> Draft:
     channels = 1 if modes <= GREY else 3
     draft = Draft(args.path, "files", {"path": args.path}, rows["label"])
     draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
+    draft.features.append("  max_body_bytes: ${serving.max_body_bytes}  # larger ones are refused")
     if side > SIDES[1]:  # half the width is a quarter of the time
         draft.experiment = ["model: {width: 16}", "trainer: {max_epochs: 12}"]
     draft.split_key, draft.split_reason = "near", "shots of one moment share a split"

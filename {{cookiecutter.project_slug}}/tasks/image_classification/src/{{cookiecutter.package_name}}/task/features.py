@@ -10,34 +10,44 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Inputs = dict[str, NDArray[np.float32]]
-MAX_SIDE = 4096  # a small file can unpack to a picture that fills the memory
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+WANTED = "a whole PNG, JPEG, WebP, BMP, TIFF or GIF file"
+WHITE = (255, 255, 255, 255)
+DEEPEST = 65535  # the lightest value of a 16-bit picture
 
 
 class Features(BaseModel):
-    """Size of the network's input; pictures of another size are resized to it."""
+    """Size of the network's input; pictures of another size are resized to it. The limits hold for
+    training and serving: pixels of the longer side, and bytes of a request with the file in base64.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     channels: int = Field(ge=1, le=3)
+    max_side: int = Field(default=8192, gt=0)  # a small file can unpack to fill the memory
+    max_body_bytes: int = Field(default=16_000_000, gt=0)
 
 
 def _picture(value: Any) -> bytes:
-    """PNG or JPEG bytes from base64 text or from rows of grey values (0 to 255)."""
+    """A file's bytes from base64 text or from rows of grey values (0 to 255)."""
     if isinstance(value, str):
-        return _checked(value)
+        try:
+            return base64.b64decode(value, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"must be {WANTED} in base64") from error
     if (
         not isinstance(value, list)
         or not value
         or not all(isinstance(row, list) and row for row in value)
     ):
-        raise ValueError("must be a PNG or JPEG file in base64, or rows of numbers from 0 to 255")
-    if len({len(row) for row in value}) != 1 or max(len(value), len(value[0])) > MAX_SIDE:
-        raise ValueError(f"rows must be equally long, at most {MAX_SIDE} each way")
+        raise ValueError(f"must be {WANTED} in base64, or rows of numbers from 0 to 255")
+    if len({len(row) for row in value}) != 1:
+        raise ValueError("rows must be equally long")
     if any(
         isinstance(x, bool) or not isinstance(x, int | float) or not 0 <= x <= 255
         for row in value
@@ -47,21 +57,9 @@ def _picture(value: Any) -> bytes:
     return png(np.asarray(value, dtype=np.float64).round().astype(np.uint8))
 
 
-def _checked(text: str) -> bytes:
-    try:
-        content = base64.b64decode(text, validate=True)
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            if max(image.size) > MAX_SIDE:
-                raise ValueError(f"the picture is larger than {MAX_SIDE} pixels")
-            image.load()
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError("must be a PNG or JPEG file in base64") from error
-    return content
-
-
 class Instance(BaseModel):
-    """One item of a request: `image` is a PNG or JPEG file in base64, or rows of grey values from 0
-    to 255.
+    """One item of a request: `image` is a PNG, JPEG, WebP, BMP, TIFF or GIF file in base64, or rows
+    of grey values from 0 to 255.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,15 +75,62 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def upright(content: bytes, features: Features) -> Image.Image:
+    """The file's first picture in mode L or RGB, turned as its EXIF data says, over white.
+
+    Raises ValueError in words for what is no whole picture or above the limits.
+    """
+    limit = features.max_body_bytes * 3 // 4 - 100  # in base64, with the JSON around it
+    if len(content) > limit:
+        raise ValueError(f"has {len(content)} bytes: at most {limit} (serving.max_body_bytes)")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if max(image.size) > features.max_side:
+                side = features.max_side
+                raise TooLarge(f"is larger than {side} pixels (data.features.max_side)")
+            image.load()
+            return _flat(_turned(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError("unpacks to too many pixels") from error
+    except TooLarge:
+        raise
+    except Exception as error:  # a decoder meets damage with errors of many types
+        raise ValueError(f"must be {WANTED}") from error
+
+
+class TooLarge(ValueError):
+    """More pixels than the limit."""
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data says nothing: the picture itself is whole
+        return image.copy()
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image).astype(np.float64)
+        low, high = 0.0, float(DEEPEST)
+        if image.mode == "F" or values.min() < low or values.max() > high:
+            low, high = float(values.min()), float(values.max())
+        scaled = (values - low) * (255 / max(high - low, 1e-12))
+        return Image.fromarray(scaled.round().astype(np.uint8))
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, WHITE)
+        image = Image.alpha_composite(paper, image.convert("RGBA"))
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
 def encode(columns: Mapping[str, Sequence[Any]], features: Features) -> Inputs:
-    """Model inputs {"image": float32 [n, C, H, W] in 0..255} from a column of PNG or JPEG bytes."""
+    """Model inputs {"image": float32 [n, C, H, W] in 0..255} from a column of files' bytes."""
     mode, size = ("L" if features.channels == 1 else "RGB"), (features.width, features.height)
     out = np.empty(
         (len(columns["image"]), features.channels, features.height, features.width), np.float32
     )
     for i, content in enumerate(columns["image"]):
-        with Image.open(io.BytesIO(content)) as opened:
-            image = opened.convert(mode)
+        image = upright(content, features).convert(mode)
         if image.size != size:
             image = image.resize(
                 size,
@@ -113,9 +158,11 @@ def inputs_to_instances(inputs: Inputs, features: Features) -> list[dict[str, An
 
 
 def check_instance(instance: Instance, features: Features) -> None:
-    """Raises ValueError "field: rule" for an item that the features forbid: any picture can be
-    resized to them.
-    """
+    """Raises ValueError "field: rule" for a file that training would refuse."""
+    try:
+        upright(instance.image, features)
+    except ValueError as error:
+        raise ValueError(f"image: {error}") from error
 
 
 def instance_schema(features: Features) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a valid row is. Every rule is checked on every row; all failures are reported together."""
 
-import io
+import hashlib
 
 import numpy as np
 import pandas as pd
@@ -8,24 +8,27 @@ import pandera.pandas as pa
 from PIL import Image
 
 from ..settings import Data
+from .features import WANTED, Features, upright
 
 SIDE, STEP = 8, 0.15
 
 
-def readable(content: object) -> bool:
-    """Whether the bytes are a whole PNG or JPEG file."""
+def readable(content: object, features: Features) -> bool:
+    """Whether the bytes are a picture that the server would take."""
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:  # type: ignore[arg-type]
-            image.load()
-    except (OSError, SyntaxError, TypeError, Image.DecompressionBombError):
+        upright(content, features)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
         return False
     return True
 
 
 def columns(data: Data) -> dict[str, pa.Column]:
     """Columns of the features, in order; `data/schema.py` adds key, label and content hash."""
+    features = Features.model_validate(data.features)
     whole = pa.Check(
-        lambda s: s.map(readable), name="readable_picture", error="a whole PNG or JPEG file"
+        lambda s: s.map(lambda content: readable(content, features)),
+        name="readable_picture",
+        error=f"{WANTED}, not larger than the limits",
     )
     return {"image": pa.Column(object, whole)}
 
@@ -38,14 +41,20 @@ def near_key(rows: pd.DataFrame, data: Data) -> pd.Series:
     downwards by more than 15 % of its contrast (after N. Krawetz 2013, hackerfactor.com, with a
     dead band, so that noise on an even background changes nothing).
     """
-    return rows["image"].map(_difference_hash)
+    features = Features.model_validate(data.features)
+    return rows["image"].map(lambda content: _near(content, features))
 
 
-def _difference_hash(content: bytes) -> str:
-    with Image.open(io.BytesIO(content)) as image:
-        cells = np.asarray(
-            image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32
-        )
+def _near(content: bytes, features: Features) -> str:
+    try:
+        return _difference_hash(upright(content, features))
+    except (ValueError, TypeError):  # validation reports it: it is like no other here
+        return hashlib.sha256(content or b"").hexdigest()
+
+
+def _difference_hash(image: Image.Image) -> str:
+    grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    cells = np.asarray(grey, np.float32)
     step = STEP * max(1.0, float(np.ptp(cells)))
     bits = np.concatenate([(np.diff(cells, axis=axis) > step).ravel() for axis in (0, 1)])
     return np.packbits(bits).tobytes().hex()

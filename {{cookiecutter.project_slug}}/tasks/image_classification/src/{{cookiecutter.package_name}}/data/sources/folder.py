@@ -2,16 +2,23 @@
 `configs/source`.
 """
 
-from pathlib import PurePosixPath
+import os
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
+from unicodedata import normalize
 
 import fsspec
 import pandas as pd
 from fsspec import AbstractFileSystem
 from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.zip import ZipFileSystem
 
-from . import arranged, fetched, reading
+from . import Dialect, arranged, fetched, read_table, reading
+
+LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # of Windows and macOS
 
 
 def folder(
@@ -46,15 +53,37 @@ def _rows(system: AbstractFileSystem, manifest: str | None, column: str) -> pd.D
         )
     contents = system.cat(list(labels))  # many at a time from a store
     files = [contents[name] for name in labels]
-    return pd.DataFrame({"id": list(labels), column: files, "label": list(labels.values())})
+    # One name can be spelled in two ways in Unicode: macOS splits letters from their accents.
+    ids = [normalize("NFC", name) for name in labels]
+    classes = [
+        normalize("NFC", label) if isinstance(label, str) else label for label in labels.values()
+    ]
+    twice = [id_ for id_, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{twice[0]} is there twice, once in NFC and once in NFD spelling: rename one"
+        )
+    return pd.DataFrame({"id": ids, column: files, "label": classes})
+
+
+def _files(system: AbstractFileSystem) -> list[str]:
+    """The names of all files; folders that are links are followed, but not in circles."""
+    if not isinstance(system, DirFileSystem) or not isinstance(system.fs, LocalFileSystem):
+        return sorted(system.find(""))
+    root, names = Path(system.path), []
+    for folder, inner, files in os.walk(root, followlinks=True):
+        above = {Path(folder).resolve(), *Path(folder).resolve().parents}
+        inner[:] = [name for name in inner if (Path(folder) / name).resolve() not in above]
+        names += [(Path(folder) / name).relative_to(root).as_posix() for name in files]
+    return sorted(names)
 
 
 def _by_folder(system: AbstractFileSystem) -> dict[str, str]:
     """The label of each file."""
     labels = {}
-    for name in sorted(system.find("")):
+    for name in _files(system):
         path = PurePosixPath(name)
-        if any(part.startswith((".", "__MACOSX")) for part in path.parts):
+        if any(part.startswith(".") or part.lower() in LITTER for part in path.parts):
             continue
         if not path.parent.name:
             raise ValueError(
@@ -66,15 +95,18 @@ def _by_folder(system: AbstractFileSystem) -> dict[str, str]:
 
 def _listed(system: AbstractFileSystem, manifest: str) -> dict[str, str]:
     """The label of each file that the manifest names."""
-    read = pd.read_parquet if manifest.endswith(".parquet") else pd.read_csv
-    with system.open(manifest) as file:
-        rows = arranged(read(file, dtype=str), manifest, "label", "file", [])
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / PurePosixPath(manifest).name
+        system.get_file(manifest, str(file))
+        rows = arranged(read_table(file, manifest, Dialect()), manifest, "label", "file", [])
     if rows["id"].duplicated().any():
         raise ValueError(f"{manifest} lists {rows['id'][rows['id'].duplicated()].iloc[0]} twice")
-    names = [str(PurePosixPath(manifest).parent / name) for name in rows["id"]]
-    missing = sorted(set(names) - set(system.find("")))
+    files = {normalize("NFC", name): name for name in _files(system)}
+    named = [str(PurePosixPath(manifest).parent / name) for name in rows["id"]]
+    names = [normalize("NFC", name) for name in named]
+    missing = sorted(set(names) - set(files))
     if missing:
         raise ValueError(
             f"{manifest} lists {len(missing)} files that are not there, such as {missing[0]}"
         )
-    return dict(zip(names, rows["label"], strict=True))
+    return dict(zip([files[name] for name in names], rows["label"], strict=True))
