@@ -55,6 +55,7 @@ def test_many_failures_make_small_reports(project: Project) -> None:
     assert project.run("validate") == 1
     (rule,) = report(project)["rules"]
     assert rule["column"] == "content" and rule["count"] == 10 * len(rows)
+    assert rule["first"] == ", ".join(rows["id"][:3])  # rows are named by their keys
     assert table(project)["row"].tolist() == list(range(validate.TABLE_ROWS))
     folder = project.settings().paths.reports
     assert all((folder / f"validation.{k}").stat().st_size < 100_000 for k in ("json", "html"))

@@ -24,6 +24,7 @@ from .ingest import chunks, source_rows, verified
 from .schema import AROUND, NUMBER, numbers, schema, split_columns
 
 MAX_RULES = 200  # pairs of column and rule in the report
+NAMED = 3  # rows of a broken rule whose keys are in the log
 TABLE_ROWS = 1000  # of each pair in invalid_rows.csv
 VALUE_LENGTH = 80
 SAMPLE = 20_000  # rows described, evenly spaced: the quantiles of drift need no more
@@ -109,17 +110,11 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         judged.append(checks.drift_check(drift, data.checks.max_drift))
         split_by = [name for name in split_columns(data) if name in columns.index]
         judged += [no_value(path, name, described) for name in split_by]
-        first = first.merge(
-            keys.get("id", keys.index.to_series()).rename("id"),
-            "left",
-            left_on="row",
-            right_index=True,
-        )
-        broken = first.drop_duplicates(PAIR).nlargest(MAX_RULES, "count")[[*PAIR, "count", "id"]]
-        broken = broken.rename(columns={"id": "first"})
-        wrong = [
-            f"{r.column}: {r.rule} ({r.count} times, first {r.first})" for r in broken.itertuples()
-        ]
+        names = keys.get("id", keys.index.to_series()).rename("id")
+        first = first.merge(names, "left", left_on="row", right_index=True)
+        broken = first.groupby(PAIR, sort=False).agg(count=("count", "first"), first=("id", some))
+        broken = broken.nlargest(MAX_RULES, "count").reset_index()
+        wrong = [f"{r.column}: {r.rule} ({r.count} times: {r.first})" for r in broken.itertuples()]
         wrong += [f"{c['check']}: {c['found']:g} {c['detail']}" for c in judged if not c["ok"]]
         report = {
             "provenance": stamp(settings, "validate"),
@@ -148,6 +143,11 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         write_json(reports / "profile.json", {**new, "profile": checks.profile(sample)})
         log.info("%d rows valid, %d checks passed", len(keys), len(judged))
     return 0
+
+
+def some(ids: pd.Series) -> str:
+    """The first keys of rows."""
+    return ", ".join(map(str, ids.dropna().head(NAMED)))
 
 
 def no_value(path: Path, name: str, described: int) -> checks.Check:
