@@ -7,8 +7,6 @@ import pytest
 from conftest import ROOT, Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.deep]
-# What else may refuse a picture model that is damaged as a whole: near-duplicates share its small slices and answers.
-ENTANGLED: dict[str, set[str]] = {"image_classification": {"M8", "M12"}, "tabular": set()}
 METHODS = {"M6", "M7", "M8", "M9", "M10", "M11", "M12"}
 
 
@@ -30,7 +28,7 @@ def test_every_method_has_its_damage(judged: Any) -> None:
 
 def test_each_damage_is_refused_by_its_method_and_by_no_other(judged: Any, trained: Project) -> None:
     """A comparison with the champion, which is a part of M6, counts where it is meant: there is none at first."""
-    allowed = {"champion"} | ENTANGLED[trained.task.name]
+    allowed = {"champion"} | trained.task.entangled
     for name, damage in judged.items():
         outcomes, meant = damage["outcomes"], damage["meant"]
         if meant == "none":

@@ -26,6 +26,7 @@ class Task:
     own_data: Callable[[Any], None]  # makes the data that docs/your_data.md speaks of, and
     own_label: str  # what its last request is answered
     kinds: dict[str, str]  # of its data sets: the setting that chooses one, and the kind that follows
+    entangled: frozenset[str] = frozenset()  # methods that refuse many damages: near-duplicates share small slices
     damage: str | None = None  # of requests, which makes rows that are new; None: what the model stands worst
 
 
@@ -143,7 +144,8 @@ def words(pattern: str) -> re.Pattern[str]:
 
 IMAGE_WORDS = words("digits?|pixels?|cnn|image_classification|pillow|PIL")
 TABULAR_WORDS = words("tabular(?!-nums)|diabetes|breast_cancer|bmi|mlp|patients?")
+ENTANGLED = frozenset({"M8", "M12"})
 TASKS = [
-    Task("image_classification", IMAGE_WORDS, 0.97, "pillow", draw_digits, pictures, "plum", {}, "erase"),
+    Task("image_classification", IMAGE_WORDS, 0.97, "pillow", draw_digits, pictures, "plum", {}, ENTANGLED, "erase"),
     Task("tabular", TABULAR_WORDS, 0.35, None, fill_in_a_patient, customers, "yes", {"data=breast_cancer": "binary"}),
 ]

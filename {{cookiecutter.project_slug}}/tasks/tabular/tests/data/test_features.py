@@ -114,7 +114,7 @@ CYCLES = ["year", "month cycle", "weekday", "hour cycle"]
     ],
 )
 def test_parts_of_dates_are_numbers(rule: dict[str, Any], text: str, numbers: list[float]) -> None:
-    dates = features.Dates(years=(2020, 2025), **rule)
+    dates = module("task.dates").Dates(years=(2020, 2025), **rule)
     assert dates.encode(text) == pytest.approx(numbers)
     assert dates.encode(dates.decode(dates.encode(text))) == pytest.approx(dates.encode(text))
 

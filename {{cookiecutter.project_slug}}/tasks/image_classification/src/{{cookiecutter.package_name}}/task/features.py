@@ -170,6 +170,18 @@ def instance_schema(features: Features) -> dict[str, Any]:
     return Instance.model_json_schema()
 
 
+def tensor_types(features: Features) -> dict[str, str]:
+    """Datatype of each input that a client of /v2 sends, where it is not FP32."""
+    return {}
+
+
+def from_tensors(
+    tensors: Mapping[str, NDArray[np.float64]], single: set[str], features: Features
+) -> Inputs:
+    """Model inputs of what a client of /v2 sends."""
+    return {name: values.astype(np.float32) for name, values in tensors.items()}
+
+
 def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]]:
     """Scalars per picture, each [n], that the drift monitor watches and slices are cut by."""
     image = inputs["image"].astype(np.float64) / 255
@@ -181,15 +193,3 @@ def signals(inputs: Inputs, features: Features) -> dict[str, NDArray[np.float64]
         "contrast": image.std(axis=(1, 2, 3)),
         "edges": edges,
     }
-
-
-def tensor_types(features: Features) -> dict[str, str]:
-    """Datatype of each input that a client of /v2 sends, where it is not FP32."""
-    return {}
-
-
-def from_tensors(
-    tensors: Mapping[str, NDArray[np.float64]], single: set[str], features: Features
-) -> Inputs:
-    """Model inputs of what a client of /v2 sends."""
-    return {name: values.astype(np.float32) for name, values in tensors.items()}

@@ -7,6 +7,7 @@ They import `settings` (the typed configuration), `types` (plain types) and each
     schema.py     what a valid row is; what are near-duplicates         validate, split
     features.py   raw columns -> model inputs; request item <-> row;    train ... monitor,
                   `signals` that drift and slices look at               and the server
+    dates.py      parts of dates as numbers                             features
     augment.py    a module that changes a batch while training          train
     networks.py   model inputs -> raw outputs and an embedding          train, evaluate, package
     baselines.py  what the network has to beat: a rule of thumb, and    train, evaluate, package

@@ -8,7 +8,8 @@ import pandas as pd
 import pandera.pandas as pa
 
 from ..settings import Data
-from .features import Dates, Features
+from .dates import Dates
+from .features import Features
 
 NEAR = 100  # rows are near-duplicates when all numbers agree to a hundredth of their range
 
