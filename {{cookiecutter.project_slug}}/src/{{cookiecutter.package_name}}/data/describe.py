@@ -28,7 +28,7 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit code 0; raises ValueError for what cannot be read or would be overwritten."""
     name = args.name or re.sub(r"\W+", "_", Path(args.path).name.partition(".")[0]).strip("_")
     if not re.fullmatch(r"\w+", name):
-        raise ValueError(f"--name {name!r}: letters, digits and underscores")
+        raise ValueError(f"--name {name!r}: letters, numbers and underscores")
     files = {kind: Path("configs", kind, f"{name}.yaml") for kind in ("data", "experiment")}
     present = [str(file) for file in files.values() if file.exists()]
     if present and not args.force:

@@ -48,8 +48,8 @@ def believed(values: pd.Series) -> tuple[str, str]:
     down, up = (math.floor((low - margin) / step) * step, math.ceil((high + margin) / step) * step)
     if low >= 0:
         down = max(down, 0)
-    digits = max(0, -math.floor(math.log10(step)))
-    return f"{down:.{digits}f}", f"{up:.{digits}f}"
+    decimals = max(0, -math.floor(math.log10(step)))
+    return f"{down:.{decimals}f}", f"{up:.{decimals}f}"
 
 
 def quoted(value: Any) -> str:

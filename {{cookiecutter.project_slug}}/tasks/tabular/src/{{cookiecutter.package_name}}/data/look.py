@@ -265,8 +265,8 @@ def usual(columns: pd.DataFrame) -> dict[str, Any]:
         values = columns[name].dropna()
         if pd.api.types.is_numeric_dtype(values):
             low, high = map(float, believed(values))
-            digits = 3 - math.floor(math.log10(high - low))
-            row[str(name)] = round(float(values.median()), digits)
+            decimals = 3 - math.floor(math.log10(high - low))
+            row[str(name)] = round(float(values.median()), decimals)
         else:
             row[str(name)] = str(as_text(values).mode()[0])
     return row
