@@ -145,7 +145,7 @@ def test_rare_class(outcome: dict[str, Any], outcomes: dict[str, Any]) -> None:
 
 
 def test_wide(outcome: dict[str, Any]) -> None:
-    assert outcome["codes"] == SPLIT and outcome["config"].count("sensor") == 600
+    assert outcome["codes"] == SPLIT and outcome["config"].count("sensor") == 300
 
 
 def test_constant_column(outcome: dict[str, Any]) -> None:

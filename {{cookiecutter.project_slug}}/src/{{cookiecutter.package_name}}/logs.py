@@ -92,7 +92,7 @@ def explain(error: BaseException) -> str | None:
     owner's code says where.
     """
     place = origin(error)
-    if place is not None:
+    if place is not None and not isinstance(error, ValidationError):
         text = " ".join(str(error).split())
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         return f"{place}: {kind}{text} (`--debug` prints the traceback, logs/ has it)"
