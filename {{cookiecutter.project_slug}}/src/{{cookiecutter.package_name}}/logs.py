@@ -108,7 +108,8 @@ def explain(error: BaseException) -> str | None:
         # The store of the predictions or of the tracker; the rest of the message is the query.
         remedy = "move its file, in store/ or mlflow.db, out of the way"
         return f"a database is damaged or busy ({lines[0]}): {remedy}"
-    return "\n  ".join(lines[:6]) or repr(error)
+    told = [line for line in lines if not line.startswith("See http")][:6]
+    return "; ".join(told).replace(":; ", ": ") or repr(error)
 
 
 def progress(items: Iterable[T], words: str) -> Iterator[T]:
