@@ -160,3 +160,23 @@ def test_a_local_source_that_changed_is_noticed_and_one_that_is_gone_is_not(
     assert has_changed(project.settings())
     path.unlink()
     assert not has_changed(project.settings())
+
+
+def test_types_are_asked_of_the_library(project: Project) -> None:
+    """Also those of an owner's own schema, in whatever way a column's type is written."""
+    pa = module("data.validate").pa
+    data, texts = project.settings().data, pd.Series(["1", "2", None])
+    kinds: list[Any] = [float, "Int64", int]
+    for kind, values in zip(kinds, (texts, texts, texts[:2]), strict=True):
+        converted = ingest.converted(values, pa.Column(kind), data)
+        assert converted.dropna().tolist() == [1, 2] and pd.api.types.is_numeric_dtype(converted)
+    assert ingest.converted(texts, pa.Column(int), data) is texts  # it cannot be missing
+    half = pd.Series(["1.5"])
+    assert ingest.converted(half, pa.Column(int), data) is half
+    schema = module("data.schema")
+    kinds = [str, "string", pd.StringDtype()]
+    for kind in kinds:
+        assert schema.holds_text(pa.Column(kind)) and not schema.holds_numbers(pa.Column(kind))
+    kinds = [bool, object, None, "datetime64[ns]"]
+    for kind in kinds:
+        assert not schema.holds_text(pa.Column(kind)) and not schema.holds_numbers(pa.Column(kind))

@@ -6,6 +6,7 @@ snapshot as it is.
 """
 
 import argparse
+import contextlib
 import filecmp
 import hashlib
 import itertools
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pandera.pandas as pa
 import pyarrow.parquet as pq
 from hydra.utils import get_method
 from numpy.typing import NDArray
@@ -24,7 +26,15 @@ from .. import logs
 from ..provenance import read_json, sha256, write_json
 from ..settings import Data, Settings
 from .changes import remember
-from .schema import AROUND, NUMBER, TEXT, numbers, schema, split_columns, without_missing
+from .schema import (
+    AROUND,
+    holds_numbers,
+    holds_text,
+    numbers,
+    schema,
+    split_columns,
+    without_missing,
+)
 from .sources import as_text
 
 FILE, MANIFEST = "data.parquet", "manifest.json"
@@ -92,13 +102,23 @@ def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
     columns = {name: rows[name] for name in names}
     for name in rules.keys() & columns.keys():
         values = without_missing(rows[name], rules[name], data)
-        if rules[name].dtype == NUMBER:
-            converted = numbers(values, data.decimal, data.thousands)
-            # What is no number stays as it is, for validation to name.
-            columns[name] = converted if converted.notna().equals(values.notna()) else values
-        elif rules[name].dtype == TEXT or name in split_columns(data):
+        if holds_numbers(rules[name]):
+            columns[name] = converted(values, rules[name], data)
+        elif holds_text(rules[name]) or name in split_columns(data):
             columns[name] = as_text(values)
     return pd.DataFrame(columns)
+
+
+def converted(values: pd.Series, rule: pa.Column, data: Data) -> pd.Series:
+    """Numbers of the schema's type; the values as they are where some are none, for validation to
+    name.
+    """
+    result, kind = numbers(values, data.decimal, data.thousands), rule.dtype.type
+    whole = pd.api.types.is_float_dtype(kind) or (result.dropna() % 1 == 0).all()
+    if whole and result.notna().equals(values.notna()):
+        with contextlib.suppress(ValueError):  # an int64 cannot be missing
+            return result.astype(kind)
+    return values
 
 
 def source_rows(settings: Settings) -> int:

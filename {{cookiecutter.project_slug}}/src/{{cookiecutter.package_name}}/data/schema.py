@@ -11,7 +11,6 @@ from ..modeling import kinds
 from ..settings import Data
 from ..task.schema import columns
 
-TEXT, NUMBER = pa.Column(str).dtype, pa.Column(float).dtype
 AROUND = ("id", "label", "content")  # the columns that are no features
 
 
@@ -39,6 +38,17 @@ def split_columns(data: Data) -> list[str]:
     """
     by = [data.split.key, *([data.split.time.column] if data.split.time else [])]
     return [name for name in dict.fromkeys(by) if name not in (*AROUND, *columns(data), "near")]
+
+
+def holds_numbers(rule: pa.Column) -> bool:
+    """Whether a column of the schema is one of numbers."""
+    kind = rule.dtype.type if rule.dtype else None
+    return bool(pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind))
+
+
+def holds_text(rule: pa.Column) -> bool:
+    """Whether a column of the schema is one of text."""
+    return rule.dtype is not None and isinstance(rule.dtype.type, pd.StringDtype)
 
 
 def numbers(values: pd.Series, decimal: str, thousands: str) -> pd.Series:

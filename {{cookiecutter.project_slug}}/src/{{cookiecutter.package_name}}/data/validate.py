@@ -21,7 +21,7 @@ from ..provenance import data_version, read_json, stamp, write_json
 from ..settings import Data, Settings
 from . import checks
 from .ingest import GROUP_ROWS, chunks, source_rows, verified
-from .schema import AROUND, NUMBER, numbers, schema, split_columns
+from .schema import AROUND, holds_numbers, numbers, schema, split_columns
 
 MAX_RULES = 200  # pairs of column and rule in the report
 NAMED = 3  # rows of a broken rule whose keys are in the log
@@ -52,7 +52,7 @@ def row_failures(
     cases = failures(rules, rows).dropna(subset="row")
     parts = [cases[~cases["column"].isin(mistyped)]]
     for name in mistyped:
-        if rules.columns[name].dtype == NUMBER:
+        if holds_numbers(rules.columns[name]):
             wrong = rows[name][numbers(rows[name], data.decimal, data.thousands).isna()].dropna()
             rule = "not a number: if it means missing, name it in data.missing"
             case = {"column": name, "rule": rule, "row": wrong.index, "value": wrong}
