@@ -34,7 +34,9 @@ def test_a_stage_logs_its_start_end_time_and_error(
     assert f"✔ {fresh}" in capsys.readouterr().err
     with pytest.raises(ValueError, match="broken"), module("logs").stage(fresh):
         raise ValueError("broken")
-    assert lines(fresh)[-1]["outcome"] == "failed" and "broken" in str(lines(fresh)[-1]["error"])
+    end = lines(fresh)[-1]
+    assert end["outcome"] == "failed" and "broken" in str(end["error"])
+    assert str(end["traceback"]).startswith("Traceback")
 
 
 def test_mistakes_are_explained_in_one_line_and_bugs_are_not(tmp_path: Path) -> None:

@@ -78,21 +78,24 @@ EXPLAINED = [
 ]
 
 
-def origin(error: BaseException) -> str | None:
-    """File and line of the owner's code that raised an error, or that called what did."""
+def origin(error: BaseException) -> tuple[str, BaseException] | None:
+    """File and line of the owner's code that raised an error, or that called what did; and that
+    error, which a library may have made another of.
+    """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if path.is_relative_to(TASK):
-            return f"{path.relative_to(TASK.parents[2])}, line {frame.lineno}"
-    return None
+            return f"{path.relative_to(TASK.parents[2])}, line {frame.lineno}", error
+    return origin(error.__cause__) if error.__cause__ else None
 
 
 def explain(error: BaseException) -> str | None:
     """One line for what a user can mend; None for a bug, which keeps its traceback. An error in the
     owner's code says where.
     """
-    place = origin(error)
-    if place is not None and not isinstance(error, ValidationError):
+    owners = origin(error)
+    if owners is not None and not isinstance(error, ValidationError):
+        place, error = owners
         text = " ".join(str(error).split())
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         return f"{place}: {kind}{text} (`--debug` prints the traceback, logs/ has it)"

@@ -3,11 +3,14 @@ on top.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from .settings import Settings, parse
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 PARAMS = Path("params.yaml")
 
@@ -77,9 +80,35 @@ def _parsed(overrides: list[str]) -> list[tuple[str, Any]]:
     if not overrides:
         return []
     try:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
+        words = _words(overrides)
     except ModuleNotFoundError:  # the serving image has no Hydra: there a value is YAML
         pairs = [override.partition("=") for override in overrides]
         return [(key, yaml.safe_load(value)) for key, _, value in pairs]
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return [(override.key_or_group, override.value()) for override in parsed]
+    return [(word.key_or_group, word.value()) for word in words]
+
+
+def _words(overrides: list[str]) -> "list[Override]":
+    """Overrides as Hydra reads them. Raises ValueError in a line for what it cannot read."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        problem = str(error).partition("\n")[0]
+        raise ValueError(f"{error.override!r} is no key=value: {problem}") from None
+
+
+def variants(overrides: list[str]) -> list[list[str]]:
+    """The overrides of a multirun with the first of their values, and with each of the others."""
+    words, first = _words(overrides), list[str]()
+    changes = []
+    for number, word in enumerate(words):
+        texts = [overrides[number]]
+        if word.is_sweep_override():  # an interval is drawn from: nothing to compose
+            values = word.sweep_string_iterator() if word.is_discrete_sweep() else ()
+            texts = [f"{word.get_key_element()}={value}" for value in values] or [""]
+        first.append(texts[0])
+        changes += [(number, text) for text in texts[1:]]
+    others = [[*first[:number], text, *first[number + 1 :]] for number, text in changes]
+    return [list(filter(None, words)) for words in [first, *others]]

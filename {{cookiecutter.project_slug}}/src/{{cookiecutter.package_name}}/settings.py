@@ -252,15 +252,24 @@ class Trainer(Strict):
     detect_anomaly: bool
     batches_per_step: PositiveInt
 
+    @model_validator(mode="after")
+    def _trains(self) -> "Trainer":
+        for key in ("max_epochs", "max_steps", "limit_train_batches"):
+            if getattr(self, key) == 0:
+                raise ValueError(f"{key}=0 trains nothing: give it more, or leave it out")
+        return self
+
 
 class Training(Strict):
     """`checkpoint_seconds` is the longest time between two checkpoints: there is one after every
     epoch as well.
 
     With `streaming`, rows are read from the split's file while training, in `workers` processes:
-    for data larger than memory.
+    for data larger than memory. `module` is a LightningModule of your own in place of the
+    project's, which keeps the network that it is given.
     """
 
+    module: Component | None = None
     batch_size: PositiveInt
     num_threads: PositiveInt
     must_overfit: bool
@@ -458,6 +467,14 @@ class Settings(Strict):
     serving: Serving
     monitoring: Monitoring
 
+    @model_validator(mode="after")
+    def _one_module(self) -> "Settings":
+        ours = self.training.must_overfit or self.trainer.batches_per_step > 1
+        if self.training.module and ours:
+            keys = "training.must_overfit and trainer.batches_per_step"
+            raise ValueError(f"{keys} are of the project's own module: not with training.module")
+        return self
+
     def changed(self, section: str, **values: Any) -> "Settings":
         """The same with other values in one section."""
         part = getattr(self, section).model_copy(update=values)
@@ -490,5 +507,6 @@ def parse(raw: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = "\n  ".join(problems(error))
-        raise ValueError(f"the configuration is wrong:\n  {lines}") from None
+        lines = problems(error)
+        text = "\n  ".join(["", *lines]) if len(lines) > 1 else f" {lines[0]}"
+        raise ValueError(f"the configuration is wrong:{text}") from None

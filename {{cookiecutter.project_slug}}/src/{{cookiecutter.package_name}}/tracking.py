@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -130,7 +131,9 @@ class Run:
             self.monitor.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+    ) -> None:
         if not self.child:
             self.monitor.finish()
             # What it left: a training may be shorter than the five seconds of a sample.
@@ -139,7 +142,11 @@ class Run:
         if kind and not issubclass(kind, Exception):  # Ctrl-C
             self.finish("KILLED")
             return
-        self.finish("FAILED" if kind else "FINISHED")
+        if error:
+            line = logs.explain(error) or repr(error)
+            self.tags({"error": line.partition("\n")[0][:1000]})
+            self.text("".join(traceback.format_exception(error)), "error.txt")
+        self.finish("FAILED" if error else "FINISHED")
         if not self.child:
             deliver(self.settings)
 

@@ -21,7 +21,7 @@ def fitted(project: Project, batches: int, *overrides: str) -> L.Trainer:
     fit = module("training.fit")
     fit.setup(settings)
     callbacks = [module("training.health").Health(settings)]
-    trainer: L.Trainer = fit.make_trainer(settings, [], callbacks)
+    trainer: L.Trainer = fit.make_trainer(settings, [], callbacks, clips=batches == 1)
     trainer.fit(fit.build_module(settings), module("data.datamodule").DataModule(settings))
     return trainer
 

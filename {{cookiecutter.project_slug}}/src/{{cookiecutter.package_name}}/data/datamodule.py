@@ -12,7 +12,7 @@ from pyarrow.dataset import dataset
 
 from ..modeling import kinds
 from ..settings import Settings
-from ..types import Examples
+from ..types import Examples, Inputs
 from .batches import Batch, Batches, encoded
 
 SAMPLE_ROWS, SAMPLE_BYTES = 50_000, 2**28  # in memory of a split that is streamed, at most
@@ -34,10 +34,16 @@ def load(settings: Settings, split: str) -> Examples:
     return Examples(*encoded(settings.data, rows), rows)
 
 
+def first_rows(settings: Settings, split: str, num: int = 2) -> Inputs:
+    """Model inputs of a few rows, without reading the others."""
+    rows = dataset(split_path(settings, split)).head(num).to_pandas()
+    return encoded(settings.data, rows)[0]
+
+
 def _sample(settings: Settings, path: Path) -> pd.DataFrame:
     """Rows in their order, each as likely as another."""
     rows, rng = dataset(path), np.random.default_rng(settings.seed)
-    inputs, _ = encoded(settings.data, rows.head(1).to_pandas())
+    inputs = first_rows(settings, path.stem, 1)
     row_bytes = max(1, sum(values.nbytes for values in inputs.values()))
     size = min(rows.count_rows(), SAMPLE_ROWS, max(1, SAMPLE_BYTES // row_bytes))
     return rows.take(np.sort(rng.choice(rows.count_rows(), size, replace=False))).to_pandas()

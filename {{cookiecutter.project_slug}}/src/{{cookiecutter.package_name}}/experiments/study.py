@@ -163,19 +163,24 @@ class Sweep:
         record = tracking.start(self.settings, f"trial {trial.number}", parent, tags)
         try:
             with record:
-                value = self.score(trial, record)
-                record.tags({"state": "COMPLETE"})
-                return value
+                try:
+                    value = self.score(trial, record)
+                    record.tags({"state": "COMPLETE"})
+                    return value
+                except TrialPruned as end:  # as it should: no failure of the run
+                    pruned = end
+                    record.tags({"state": "PRUNED", "reason": str(end)[:300]})
+            trial.set_user_attr("reason", str(pruned)[:300])
+            raise pruned
         except KeyboardInterrupt:
             self.study.enqueue_trial(trial.params)  # the next call takes it up again
             raise
+        except TrialPruned:
+            raise
         except Exception as error:
-            state = "PRUNED" if isinstance(error, TrialPruned) else "FAIL"
-            reason = str(error) if state == "PRUNED" else f"{type(error).__name__}: {error}"
+            reason = logs.explain(error) or f"{type(error).__name__}: {error}"
             trial.set_user_attr("reason", reason[:300])
-            record.tags({"state": state, "reason": reason[:300]})
-            if state == "PRUNED":
-                record.finish()
+            record.tags({"state": "FAIL", "reason": reason[:300]})
             raise
 
     def score(self, trial: "Trial", record: tracking.Run) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..settings import SCORE, Settings
+from ..types import Inputs
 from . import kinds
 from .losses import build_loss
 
@@ -19,6 +20,51 @@ def build_network(settings: Settings) -> nn.Module:
     network = instantiate(settings.model)(num_outputs=len(settings.data.labels) or 2)
     assert isinstance(network, nn.Module)
     return network
+
+
+def check_network(settings: Settings, network: nn.Module, inputs: Inputs) -> None:
+    """Puts rows through the network, which stays as it is. Raises ValueError where it does not take
+    them, or does not return (raw outputs [n, k], embedding [n, e]).
+    """
+    name, rows = type(network).__name__, {k: torch.from_numpy(v) for k, v in inputs.items()}
+    shapes = {key: list(values.shape) for key, values in rows.items()}
+    try:
+        signature(network.forward).bind(**rows)
+    except TypeError as error:
+        text = f"{name}.forward: {error}; it is called with the inputs by name, {shapes}"
+        raise ValueError(text) from None
+    modes = [(layer, layer.training) for layer in network.modules()]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        output: Any = network.eval()(**rows)
+    for layer, training in modes:  # some are frozen
+        layer.training = training
+    num_rows, num_labels = len(next(iter(rows.values()))), len(settings.data.labels)
+    wanted = [[num_rows, k] for k in kinds.of(settings.data.kind).raw_sizes(num_labels)]
+    if not returns(output, wanted):
+        raise ValueError(
+            f"{name} must return a pair, raw outputs {' or '.join(map(str, wanted))} and an"
+            f" embedding [{num_rows}, e] of another width, for {num_rows} rows: it returned"
+            f" {described(output)}"
+        )
+
+
+def returns(output: Any, wanted: list[list[int]]) -> bool:
+    """Whether these are raw outputs of a wanted shape, and an embedding of another one."""
+    if not isinstance(output, tuple | list) or len(output) != 2:
+        return False
+    raw, embedding = (list(part.shape) if isinstance(part, Tensor) else [] for part in output)
+    return raw in wanted and len(embedding) == 2 and embedding[0] == raw[0] and embedding != raw
+
+
+def described(output: Any) -> str:
+    """What a network returned, in words."""
+    if isinstance(output, Tensor):
+        return f"one tensor {list(output.shape)}"
+    if isinstance(output, dict):
+        return f"a dict of {', '.join(map(str, output))}"
+    if isinstance(output, tuple | list):
+        return f"{len(output)}: {', '.join(map(described, output))}"
+    return f"a {type(output).__name__}"
 
 
 class Module(L.LightningModule):

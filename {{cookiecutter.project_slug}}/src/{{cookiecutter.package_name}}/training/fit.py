@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -18,10 +19,11 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from ..data.datamodule import DataModule, label_scale, load
+from .. import logs
+from ..data.datamodule import DataModule, first_rows, label_scale, load
 from ..modeling import kinds
 from ..modeling.candidates import Candidate
-from ..modeling.module import Module, build_network
+from ..modeling.module import Module, build_network, check_network
 from ..provenance import write_json
 from ..settings import SCORE, Settings
 from ..tracking import Run
@@ -31,6 +33,11 @@ from .health import Health
 from .loggers import loggers
 
 HEALTH = "health.json"
+OWN = (
+    "training.module trains as it likes: no health signs; epoch lines show what it logs under names"
+    " that end in /loss; a resume is exact only where its own state is in its checkpoint; where it"
+    " optimises by hand, it clips and accumulates itself"
+)
 SHOWN = ("/loss", *SCORE.values())  # of the metrics, on the line of an epoch
 NOT_HERE = (  # warnings
     ".*does not have many workers.*",  # batches are cut from tensors in memory
@@ -40,20 +47,39 @@ NOT_HERE = (  # warnings
     ".*isinstance\\(treespec, LeafSpec\\).*",
     "Found .* in eval mode",  # layers that a recipe has frozen
 )
+PATIENCE = 5.0  # seconds without a word
 HAS_PANEL = find_spec(f"{__package__}.panel") is not None  # a lean project has none
 
 
 def build_module(settings: Settings) -> Module:
-    """The configured network in its Lightning module."""
+    """The configured network, which takes and returns what it must, in its Lightning module: ours,
+    or the one of `training.module`.
+    """
     network = build_network(settings)
     adapt = getattr(network, "adapt", None)
     if adapt is not None:  # it takes means and scales from the training data
         examples = load(settings, "train")
         adapt(examples.inputs, examples.label)
+    check_network(settings, network, first_rows(settings, "train"))
+    if settings.training.module:
+        return own_module(settings, network)
     module: Any = Module
     if settings.trainer.batches_per_step > 1:
         module = import_module(".throughput", __package__).ChunkModule
     return cast(Module, module(settings, network, label_scale(settings)))
+
+
+def own_module(settings: Settings, network: nn.Module) -> Module:
+    """The owner's LightningModule. Raises ValueError where it is none, or has another network."""
+    component = settings.training.module or {}
+    name, build = component["_target_"], instantiate({**component, "_partial_": True})
+    module = build(settings=settings, network=network, scale=label_scale(settings))
+    if getattr(module, "network", None) is not network or not hasattr(module, "training_step"):
+        raise ValueError(f"{name} must be a LightningModule that keeps `network` as self.network")
+    if {"settings", "network"} & module.hparams.keys():
+        text = 'must not keep everything: save_hyperparameters(ignore=["settings", "network"])'
+        raise ValueError(f"{name} {text}")
+    return cast(Module, module)
 
 
 def fit_network(
@@ -79,8 +105,13 @@ def fit_network(
     data = DataModule(settings)
     module = (build or build_module)(settings)
     logger = loggers(settings, run) if run and not settings.trainer.fast_dev_run else []
-    own = standard_callbacks(settings, run, with_logger=bool(logger))
-    trainer = make_trainer(settings, logger, [health, *own, *callbacks])
+    standard = standard_callbacks(settings, run, with_logger=bool(logger))
+    if settings.training.module is None:
+        standard.insert(0, health)
+    elif run:
+        logs.get("train").info(OWN)
+    clips = module.automatic_optimization  # otherwise the module does
+    trainer = make_trainer(settings, logger, [*standard, *callbacks], clips)
     fit(trainer, module, data, checkpoints.newest(folder) if resume else None)
     if settings.training.must_overfit:
         check_overfit(health.history, module.score)
@@ -117,7 +148,27 @@ def quiet() -> None:
 
 
 class EpochLines(Callback):
-    """One line per epoch, for terminals that cannot redraw a progress bar."""
+    """One line per epoch, and every few seconds of a long one, for terminals that cannot redraw a
+    progress bar.
+    """
+
+    last = 0.0  # when the epoch began, or something was said
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.last = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, module)  # inside an epoch that a checkpoint goes on with
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if time.monotonic() - self.last < PATIENCE:
+            return
+        self.last = time.monotonic()
+        loss = f" loss {float(outputs['loss']):.4f}" if "loss" in (outputs or {}) else ""
+        step = f"step {index + 1} of {trainer.num_training_batches}{loss}"
+        print(f"  epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {step}", file=sys.stderr)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         values = trainer.callback_metrics.items()
@@ -145,11 +196,14 @@ def bar(settings: Settings) -> bool:
     return settings.trainer.enable_progress_bar and sys.stderr.isatty()
 
 
-def make_trainer(settings: Settings, logger: list[Logger], callbacks: list[Callback]) -> L.Trainer:
+def make_trainer(
+    settings: Settings, logger: list[Logger], callbacks: list[Callback], clips: bool
+) -> L.Trainer:
+    """The configured trainer; a module that optimises by hand clips gradients itself."""
     options: dict[str, Any] = settings.trainer.model_dump(exclude={"batches_per_step"})
     options["enable_progress_bar"] = bar(settings)
-    if settings.trainer.batches_per_step > 1:
-        options["gradient_clip_val"] = None  # its module clips
+    if not clips:
+        options["gradient_clip_val"] = None
     return L.Trainer(
         **options,
         default_root_dir=settings.paths.state,

@@ -4,7 +4,7 @@ panel/epoch-001.* (E4).
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -17,6 +17,7 @@ from pyarrow.dataset import dataset
 from ..data.batches import encoded
 from ..data.datamodule import split_path
 from ..modeling import kinds
+from ..modeling.module import Module
 from ..settings import Settings
 from ..task import view
 from ..task.features import Features
@@ -61,7 +62,8 @@ class Panel(Callback):
         inputs = {
             name: torch.from_numpy(values).to(module.device) for name, values in self.inputs.items()
         }
-        raw, _ = module(trainer.precision_plugin.convert_input(inputs))
+        network = cast(Module, module).network  # a module of the owner's keeps one as well
+        raw, _ = network(**trainer.precision_plugin.convert_input(inputs))
         kind = kinds.of(self.settings.data.kind)
         names = self.settings.data.labels
         answers = kind.decide(raw.float().cpu().numpy(), Rule())

@@ -7,6 +7,7 @@ hydra.run.dir=outputs/<time>` and the same overrides.
 """
 
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -16,8 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from .. import logs
-from ..params import compose
+from ..params import compose, variants
 from ..settings import SCORE, Settings, parse
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
     from ..tracking import Run
 
+# Hydra's options, and those that another word follows.
+OPTIONS = ["-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--version"]
+WITH_VALUE = ["-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"]
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, of Lightning, of srun
 # A lean project draws no plots of the baselines.
 BASELINE_PLOTS = find_spec(f"{__package__}.baseline_plots")  # a lean project has none
@@ -41,12 +47,27 @@ def explore(argv: list[str]) -> int:
     """Hydra's command line over configs/, multirun included; never writes a pipeline output."""
     import hydra
 
-    if not {*argv} & {"-m", "--multirun"}:  # what is wrong is told in a line, not by Hydra in six
-        compose([word for word in argv if "=" in word and not word.startswith("-")])
+    check(argv)
     sys.argv = ["train", *argv]
     configs = str(Path("configs").resolve())
     hydra.main(version_base="1.3", config_path=configs, config_name="config")(explore_one)()
     return 0
+
+
+def check(argv: list[str]) -> None:
+    """Raises ValueError, a line where Hydra has six; of a multirun, for each of its values."""
+    words = list[str]()
+    for before, word in itertools.pairwise(["", *argv]):
+        option = word.partition("=")[0]
+        if word.startswith("-") and option not in {*OPTIONS, *WITH_VALUE}:
+            raise ValueError(f"unknown option {option}: `train --help` names those that there are")
+        if not word.startswith("-") and before not in WITH_VALUE:
+            words.append(word)
+    if {*argv} & {"-m", "--multirun"}:
+        for choice in variants(words):
+            parse(yaml.safe_load(compose(choice)))
+    else:
+        compose(words)
 
 
 def explore_one(config: "DictConfig") -> float:

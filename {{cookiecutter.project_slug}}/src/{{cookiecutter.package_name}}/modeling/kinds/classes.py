@@ -102,6 +102,11 @@ def label_scale(labels: Labels) -> float:
 # Training
 
 
+def raw_sizes(num_labels: int) -> list[int]:
+    """The k that raw outputs [n, k] may have."""
+    return [num_labels]
+
+
 LOSS_TARGET = "torch.nn.CrossEntropyLoss"
 
 

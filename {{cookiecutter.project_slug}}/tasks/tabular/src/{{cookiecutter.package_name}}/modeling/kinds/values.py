@@ -96,6 +96,11 @@ def label_scale(labels: Labels) -> float:
 # Training
 
 
+def raw_sizes(num_labels: int) -> list[int]:
+    """The k that raw outputs [n, k] may have: a value, or a value and its log deviation."""
+    return [1, 2]
+
+
 LOSS_TARGET = f"{__name__.partition('.')[0]}.modeling.losses_of_values.HuberWithDeviation"
 
 
