@@ -50,7 +50,7 @@ def test_what_cannot_be_done_is_one_line_with_the_remedy(
         assert "run `make pipeline` first" in error(verb)
     assert "unrecognized arguments: --bogus; `python -m" in error("split", "--bogus")
     assert "seed: Input should be a valid integer" in error("split", "seed=abc")
-    assert "missing EQUAL" in error("split", "sedd")
+    assert "'sedd' is no key=value" in error("split", "sedd")
     assert "required: INPUT, OUTPUT" in error("batch")
     Path("params.yaml").unlink()
     line = "error: no params.yaml here: run this in the project's root folder"
