@@ -20,7 +20,7 @@ from ..modeling import kinds
 from ..provenance import data_version, read_json, stamp, write_json
 from ..settings import Data, Settings
 from . import checks
-from .ingest import chunks, source_rows, verified
+from .ingest import GROUP_ROWS, chunks, source_rows, verified
 from .schema import AROUND, NUMBER, numbers, schema, split_columns
 
 MAX_RULES = 200  # pairs of column and rule in the report
@@ -70,7 +70,7 @@ def inspect(
     first = failures(rules, empty)
     mistyped = {*first["column"][first["rule"].str.startswith("dtype")]}
     counts, columns, sample = [first.value_counts(PAIR)], [checks.statistics(empty)], []
-    for rows in chunks(path):
+    for rows in logs.progress(chunks(path), f"%d times {GROUP_ROWS} rows checked"):
         cases = row_failures(rules, rows, mistyped, data)
         counts.append(cases.value_counts(PAIR))
         first = pd.concat([first, cases]).groupby(PAIR, sort=False).head(TABLE_ROWS)

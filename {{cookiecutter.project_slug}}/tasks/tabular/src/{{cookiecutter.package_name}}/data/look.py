@@ -27,6 +27,7 @@ GROUP = re.compile(
 )
 LABEL = re.compile(r"^(y|label|target|class|outcome|result)$", re.I)
 NEAR_SHARE = 0.003  # of near-duplicates that keep together
+ON_A_PAGE = 40  # columns of an example
 LISTED, FREQUENT = 50, 10  # values of a category that are listed; rows that make a value frequent
 
 
@@ -59,7 +60,8 @@ def look(args: argparse.Namespace) -> Draft:
     features = [name for name, kind in kinds.items() if kind not in ("text", "constant")]
     if not features:
         raise ValueError(f"{args.path} has no column that could be a feature")
-    source["columns"] = [*features, *([group] if group is not None else [])]
+    if len(features) < len(chosen.columns):
+        source["columns"] = [*features, *([group] if group is not None else [])]
     describe_features(draft, chosen[features], kinds)
     content = pd.util.hash_pandas_object(chosen[features], index=False)
     pairs = pd.DataFrame({"content": content, "label": as_text(table[label])})
@@ -254,8 +256,9 @@ def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]
     draft.missing_shares = missing.tolist()
     gaps = [str(name) for name in missing[missing > 0].index]
     lines.append(f"  optional: {quoted(gaps)}  # these may be missing")
-    lines.append("  examples:                # for the page: the usual row, so nobody's own")
-    lines.append(f"    - {quoted(usual(columns[[n for n in columns if n not in gaps]]))}")
+    if len(columns.columns) <= ON_A_PAGE:
+        lines.append("  examples:                # for the page: the usual row, so nobody's own")
+        lines.append(f"    - {quoted(usual(columns[[n for n in columns if n not in gaps]]))}")
 
 
 def usual(columns: pd.DataFrame) -> dict[str, Any]:
