@@ -19,7 +19,7 @@ def follow(project: Project, page: str) -> list[str]:
     for language, name, content in BLOCK.findall(page):
         path = project.path / name
         if language == "python":
-            path.write_text(path.read_text(encoding="utf-8") + content, encoding="utf-8")
+            path.write_text(path.read_text(encoding="utf-8") + f"\n\n{content}", encoding="utf-8")
         elif language == "yaml":
             path.write_text(content, encoding="utf-8")
         else:

@@ -217,7 +217,7 @@ def test_a_trial_that_fails_says_where_and_one_that_is_pruned_holds_no_error(
     from optuna import TrialPruned
 
     asked, study = overrides(max_trials=1), module("experiments.study")
-    network = get_class(ready.settings().model["_target_"])
+    network: Any = get_class(ready.settings().model["_target_"])
     code = "\ndef forward(*_, **__):\n    raise IndexError('the third line')\n"
     names: dict[str, Any] = {}
     exec(compile(code, network.forward.__code__.co_filename, "exec"), names)
