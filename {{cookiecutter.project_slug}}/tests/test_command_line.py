@@ -69,6 +69,46 @@ def test_train_without_pipeline_is_hydras_own_command_line(trained: Project) -> 
         assert "Traceback" not in done.stderr and wrong in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nonsense"], "missing EQUAL"),
+        (["optimizer=nonsense"], "Could not find 'optimizer/nonsense'"),
+        (["traning.batch_size=8"], "traning"),
+        (["--nonsense"], "unknown option --nonsense"),
+        (["trainer.max_epochs=0"], "max_epochs=0 trains nothing"),
+        (["trainer.limit_train_batches=0"], "limit_train_batches=0 trains nothing"),
+        (["training.batch_size=lots"], "training.batch_size: "),
+        (["-m", "optimizer=adamw,nonsense"], "Could not find 'optimizer/nonsense'"),
+        (["-m", "seed=1,2", "training.batch_size=range(0,2)"], "training.batch_size: "),
+        (["--multirun", "seed=1,2", "traning.seed=3"], "traning"),
+        (["-m", "seed=1,,2"], "is no key=value"),
+    ],
+)
+def test_what_is_wrong_with_a_training_is_one_line_before_it_begins(
+    words: list[str], told: str, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = module("__main__").main(["train", *words])
+    except SystemExit as end:  # from inside of Hydra
+        code = int(end.code or 0)
+    printed = capsys.readouterr().err.splitlines()
+    assert code == 2 and len(printed) == 1 and told in printed[0]
+    assert module("__main__").main(["train", "--pipeline", "trainer.max_epochs=0"]) == 2
+    assert "trains nothing" in capsys.readouterr().err
+
+
+def test_the_values_of_a_multirun_are_those_that_hydra_tries() -> None:
+    words = ["optimizer=adamw,sgd", "seed=range(1,4)", "model.width=8", "+x=interval(0,1)"]
+    variants = module("params").variants(words)
+    assert variants[0] == ["optimizer=adamw", "seed=1", "model.width=8"]
+    assert variants[1:] == [
+        ["optimizer=sgd", "seed=1", "model.width=8"],
+        ["optimizer=adamw", "seed=2", "model.width=8"],
+        ["optimizer=adamw", "seed=3", "model.width=8"],
+    ]
+
+
 def test_what_was_renamed_names_its_successor(capsys: pytest.CaptureFixture[str]) -> None:
     for old, new in module("settings").RENAMED.items():
         assert module("__main__").main([old] if "=" not in old else ["pipeline", old]) == 2

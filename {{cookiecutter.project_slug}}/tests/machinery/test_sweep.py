@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import SMALL, Project, module
+from hydra.utils import get_class
 
 SPACE = {
     "optimizer.lr": {"low": 0.001, "high": 0.01, "log": True},
@@ -207,3 +208,35 @@ def test_a_study_of_another_configuration_is_refused(ready: Project) -> None:
         sweep(overrides(storage="$NOWHERE"))
     with pytest.raises(ValueError, match="does not answer"):
         sweep(overrides(storage="sqlite:///params.yaml"))
+
+
+@pytest.mark.row("T7")
+def test_a_trial_that_fails_says_where_and_one_that_is_pruned_holds_no_error(
+    ready: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna import TrialPruned
+
+    asked, study = overrides(max_trials=1), module("experiments.study")
+    network: Any = get_class(ready.settings().model["_target_"])
+    code = "\ndef forward(*_, **__):\n    raise IndexError('the third line')\n"
+    names: dict[str, Any] = {}
+    exec(compile(code, network.forward.__code__.co_filename, "exec"), names)
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "forward", names["forward"])
+        with pytest.raises(ValueError, match=r"networks\.py, line 3: IndexError: the third"):
+            sweep(asked, "broken")
+    with monkeypatch.context() as patch:
+
+        def pruned(*_: Any) -> None:
+            raise TrialPruned("behind")
+
+        patch.setattr(study.Sweep, "score", pruned)
+        with pytest.raises(ValueError, match="the last one: behind"):
+            sweep(asked, "pruned")
+    client = module("tracking").client(ready.settings())
+    experiment = client.get_experiment_by_name(ready.settings().tracking.experiment)
+    trials = client.search_runs([experiment.experiment_id], "tags.`sweep.trial` = '0'")
+    ends = {run.data.tags["sweep.study"]: run for run in trials}
+    assert "line 3: IndexError" in ends["broken"].data.tags["error"]
+    assert ends["pruned"].info.status == "FINISHED" and "error" not in ends["pruned"].data.tags
+    assert ends["pruned"].data.tags["state"] == "PRUNED"

@@ -88,8 +88,9 @@ def break_code(patch: pytest.MonkeyPatch, function: Any, error: str) -> None:
 
 
 def functions(project: Project) -> dict[str, Any]:
+    network: Any = get_class(project.settings().model["_target_"])
     return {
-        "networks.py": get_class(project.settings().model["_target_"]).forward,
+        "networks.py": network.forward,
         "source.py": module("task.source").bundled,
         "behaviour.py": module("task.behaviour").declare,
     }
@@ -136,7 +137,7 @@ def test_a_failed_run_holds_the_error_with_its_place(
 def test_an_error_where_a_network_is_made_keeps_its_place(
     trained: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = get_class(trained.settings().model["_target_"])
+    network: Any = get_class(trained.settings().model["_target_"])
     monkeypatch.setattr(network, "__init__", broken(network.__init__, "KeyError"))
     assert module("__main__").main(["train", "--pipeline"]) == 2
     assert "networks.py, line 3: KeyError: 'the third line'" in capsys.readouterr().err

@@ -107,3 +107,23 @@ def test_losses_find_value_and_deviation_and_refuse_classes() -> None:
         (gradient,) = torch.autograd.grad(loss(one, torch.tensor([100.0])), one)
         assert float(gradient[0, 0]) == pytest.approx(pull)
     assert isinstance(module("modeling.losses").default("regression"), losses.HuberWithDeviation)
+
+
+class Wide(torch.nn.Module):
+    """As many raw outputs as it is told."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[:, : self.size], x
+
+
+def test_values_have_one_raw_output_or_two(project: Project) -> None:
+    settings, check = project.settings(), module("modeling.module").check_network
+    rows = {"x": np.zeros((2, 8), np.float32)}
+    for size in (1, 2):
+        check(settings, Wide(size), rows)
+    with pytest.raises(ValueError, match=r"\[2, 1\] or \[2, 2\] and .*one tensor \[2, 3\]"):
+        check(settings, Wide(3), rows)

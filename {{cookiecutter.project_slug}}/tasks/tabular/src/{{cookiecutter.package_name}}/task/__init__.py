@@ -10,6 +10,7 @@ They import `settings` (the typed configuration), `types` (plain types) and each
     dates.py      parts of dates as numbers                             features
     augment.py    a module that changes a batch while training          train
     networks.py   model inputs -> raw outputs and an embedding          train, evaluate, package
+    module.py     a LightningModule of yours, if you need one           train
     baselines.py  what the network has to beat: a rule of thumb, and    train, evaluate, package
                   the classical model
     behaviour.py  perturbations, invariances, directions, slices        evaluate, replay
