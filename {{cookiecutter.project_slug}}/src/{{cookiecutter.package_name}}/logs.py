@@ -89,6 +89,8 @@ def explain(error: BaseException) -> str | None:
     """One line for what a user can mend; None for a bug, which keeps its traceback. An error in the
     owner's code says where.
     """
+    if isinstance(error, ValidationError):
+        return "\n  ".join(problems(error))
     place = origin(error)
     if place is not None:
         text = " ".join(str(error).split())
@@ -100,8 +102,6 @@ def explain(error: BaseException) -> str | None:
     if not isinstance(error, ValueError | OSError) and library not in EXPLAINED:
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, ValidationError):
-        lines = problems(error)
     if library in ("sqlite3", "sqlalchemy"):
         # The store of the predictions or of the tracker; the rest of the message is the query.
         remedy = "move its file, in store/ or mlflow.db, out of the way"

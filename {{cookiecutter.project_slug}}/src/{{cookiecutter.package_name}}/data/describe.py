@@ -19,6 +19,7 @@ COMPOSES = True
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="a file, a folder, an address, or a database's URL")
     parser.add_argument("--label", help="of a table: the column to predict")
+    parser.add_argument("--time", help="of a table: the column whose newest rows are the test")
     parser.add_argument("--query", help="a SELECT, where the path is a database's URL")
     parser.add_argument("--name", help="of the data set; the file's name otherwise")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
@@ -33,6 +34,7 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     present = [str(file) for file in files.values() if file.exists()]
     if present and not args.force:
         raise ValueError(f"{' and '.join(present)} exist: --force replaces them, --name differs")
+    from ..task.schema import columns
     from . import draft, look
 
     data = look.look(args)
@@ -41,7 +43,7 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     try:
         for kind, file in files.items():
             file.write_text(texts[kind], encoding="utf-8")
-        parse(yaml.safe_load(params.compose([f"experiment={name}"])))
+        columns(parse(yaml.safe_load(params.compose([f"experiment={name}"]))).data)
     except Exception:
         for file in files.values():  # a draft that does not compose is of no use to anybody
             file.write_text(before[file], encoding="utf-8") if file in before else file.unlink()

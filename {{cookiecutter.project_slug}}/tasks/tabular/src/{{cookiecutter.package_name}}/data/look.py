@@ -40,6 +40,11 @@ def look(args: argparse.Namespace) -> Draft:
     table, written = typed(rows, unsure)
     draft = Draft(args.path, choice, source, table[label], written, unsure=unsure)
     columns = table.drop(columns=label)
+    if args.time is not None:
+        named_column([str(name) for name in columns], args.time, "--time")
+        draft.time = time_yaml(args.time, columns[args.time])
+        draft.time_reason = "the newest rows are the test; it is no feature then"
+        columns = columns.drop(columns=args.time)
     unique = next((name for name in columns if is_key(name, rows[name])), None)
     if unique is not None:
         source["id"] = unique
@@ -59,7 +64,7 @@ def look(args: argparse.Namespace) -> Draft:
     features = [name for name, kind in kinds.items() if kind not in ("text", "constant")]
     if not features:
         raise ValueError(f"{args.path} has no column that could be a feature")
-    source["columns"] = [*features, *([group] if group is not None else [])]
+    source["columns"] = [*features, *(name for name in (group, args.time) if name is not None)]
     describe_features(draft, chosen[features], kinds)
     content = pd.util.hash_pandas_object(chosen[features], index=False)
     pairs = pd.DataFrame({"content": content, "label": as_text(table[label])})
@@ -67,7 +72,7 @@ def look(args: argparse.Namespace) -> Draft:
     answers = pairs.drop_duplicates()
     draft.conflicts = float(answers["content"].duplicated().sum() / len(rows))
     alike = similar(chosen[features])
-    if group is not None:
+    if group is not None or args.time is not None:
         draft.max_near = round(3 * alike + 0.01, 2)
     elif alike > NEAR_SHARE:
         draft.split_key = "near"
@@ -138,10 +143,14 @@ def label_of(names: list[str], label: str | None, unsure: list[str]) -> str:
             + ("by its name" if named else "the last one")
             + "; `--label` says another"
         )
-    if label not in names:
-        near = difflib.get_close_matches(label, names, 5, 0.3) or names[:10]
-        raise ValueError(f"--label {label!r} is no column: did you mean {', '.join(near)}?")
-    return label
+    return named_column(names, label, "--label")
+
+
+def named_column(names: list[str], name: str, option: str) -> str:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 5, 0.3) or names[:10]
+        raise ValueError(f"{option} {name!r} is no column: did you mean {', '.join(near)}?")
+    return name
 
 
 def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -247,7 +256,7 @@ def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]
         for name in by_kind["date"]:
             lines.append(f"    {key(name)}: {date_yaml(columns[name])}")
         first = key(by_kind["date"][0])
-        draft.time_hint = "or {column: " + first + "}, for a test on the newest rows"
+        draft.time_reason = "or {column: " + first + "}: `describe --time` drafts that"
     if others:
         lines.append(f"  others: {quoted(others)}  # here all other values count as one")
     missing = columns.isna().mean()
@@ -266,10 +275,23 @@ def usual(columns: pd.DataFrame) -> dict[str, Any]:
         if pd.api.types.is_numeric_dtype(values):
             low, high = map(float, believed(values))
             decimals = 3 - math.floor(math.log10(high - low))
-            row[str(name)] = round(float(values.median()), decimals)
+            middle = round(float(values.median()), decimals)
+            row[str(name)] = int(middle) if middle.is_integer() else middle
         else:
             row[str(name)] = str(as_text(values).mode()[0])
     return row
+
+
+def time_yaml(name: str, values: pd.Series) -> str:
+    """The declaration of the column that rows are split by in time."""
+    form = "" if pd.api.types.is_numeric_dtype(values) else date_format(values)
+    if form is None:
+        raise ValueError(
+            f"--time {name!r} holds {values.dropna().iloc[0]!r}, no number and no date of a usual "
+            "format: describe without it, then set data.split.time.format and data.source.columns"
+        )
+    written = f', format: "{form}"' if form else ""
+    return "{column: " + quoted(name) + written + "}"
 
 
 def date_yaml(values: pd.Series) -> str:

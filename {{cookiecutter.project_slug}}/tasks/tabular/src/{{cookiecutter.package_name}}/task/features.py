@@ -27,7 +27,7 @@ class Features(BaseModel):
     person's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="data.features")
     numeric: dict[str, tuple[float, float]] = {}
     categorical: dict[str, list[str]] = {}
     dates: dict[str, Dates] = {}
@@ -54,8 +54,11 @@ class Features(BaseModel):
             raise ValueError(
                 f"these need a lowest below a highest value, or values that differ: {wrong}"
             )
-        for example in self.examples:
-            check_instance(Instance(example), self)
+        for number, example in enumerate(self.examples, 1):
+            try:
+                check_instance(Instance(example), self)
+            except ValueError as error:
+                raise ValueError(f"example {number}: {error}") from None
         return self
 
     @property
