@@ -104,7 +104,7 @@ def test_somebody_elses_data_are_served_and_watched(hour: Hour, shared: Project,
     assert all(words in draft for words in hour.drafted)
     if hour.mended:
         hour.mended(project, data)
-    project.run("make", "pipeline", f"EXPERIMENT={name}")
+    project.run("make", "pipeline", f"EXPERIMENT={name}", *hour.overrides)
     assert "all gates passed" in (project.path / "audit" / "promotions.jsonl").read_text(encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     with serving(project, f"make serve OVERRIDES=serving.port={address.partition(':')[2]}", address):

@@ -25,11 +25,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
+def is_usable(name: str) -> bool:
+    """Whether a command line and YAML take a name for a text; `true` and `inf` are none."""
+    plain = re.fullmatch(r"[A-Za-z]\w*", name, flags=re.A) is not None
+    return plain and yaml.safe_load(name) == name and name.lower() not in ("inf", "nan")
+
+
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit code 0; raises ValueError for what cannot be read or would be overwritten."""
-    name = args.name or re.sub(r"\W+", "_", Path(args.path).name.partition(".")[0]).strip("_")
-    if not re.fullmatch(r"\w+", name):
-        raise ValueError(f"--name {name!r}: letters, numbers and underscores")
+    file_name = re.sub(r"\W+", "_", Path(args.path).name.partition(".")[0], flags=re.A).strip("_")
+    name = args.name or (file_name if is_usable(file_name) else f"data_{file_name}")
+    if not is_usable(name):
+        raise ValueError(f"--name {name!r}: a letter, then letters, numbers and underscores")
     files = {kind: Path("configs", kind, f"{name}.yaml") for kind in ("data", "experiment")}
     present = [str(file) for file in files.values() if file.exists()]
     if present and not args.force:

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import yaml
 
 from .sources import as_text
 
@@ -43,10 +45,11 @@ class Draft:
 
 def believed(values: pd.Series) -> tuple[str, str]:
     """A lowest and a highest number, a little beyond those that are there and rounded outwards."""
+    values = values[np.isfinite(values.astype(float))]
     low, high = float(values.min()), float(values.max())
     step = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)) - 1)
     margin = 0.05 * (high - low)
-    if (values.dropna() % 1 == 0).all():
+    if (values % 1 == 0).all():
         step = max(step, 1.0)
         margin = margin if high - low > 1 else 0  # 0 and 1 are all there is of a flag
     down, up = (math.floor((low - margin) / step) * step, math.ceil((high + margin) / step) * step)
@@ -57,13 +60,14 @@ def believed(values: pd.Series) -> tuple[str, str]:
 
 
 def quoted(value: Any) -> str:
-    """A value as YAML takes it."""
-    return json.dumps(value, ensure_ascii=False)
+    """A value as YAML takes it, in which no `${` is an interpolation."""
+    return json.dumps(value, ensure_ascii=False).replace("${", r"\\${")
 
 
 def key(name: str) -> str:
-    """A name as a key of YAML."""
-    return name if re.fullmatch(r"[A-Za-z]\w*", name) else quoted(name)
+    """A name as a key of YAML, which takes `no` and `null` for other things."""
+    plain = re.fullmatch(r"[A-Za-z]\w*", name) and yaml.safe_load(name) == name
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def data_yaml(name: str, data: Draft) -> str:
@@ -135,7 +139,7 @@ def values_of(label: pd.Series) -> dict[str, list[str]]:
 def classes_of(label: pd.Series, unsure: list[str]) -> dict[str, list[str]]:
     counts = as_text(label).value_counts()
     if len(counts) < 2:
-        raise ValueError(f"the label has one value, {counts.index[0]!r}: name another by --label")
+        raise ValueError(f"the label has one value or none, {[*counts.index]}: name another by --label")
     if len(counts) > 10 * MOST_CLASSES:
         raise ValueError(
             f"the label has {len(counts)} different texts: name another column by --label"

@@ -9,13 +9,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from fsspec import available_protocols
 
 from ..settings import Time
+from ..task.features import MAX_TEXT
 from ..task.schema import NEAR
-from .draft import Draft, believed, key, quoted
+from .draft import Draft, believed, is_value, key, quoted
 from .schema import numbers
-from .sources import Dialect, as_text, fetched, read_table
+from .sources import RESERVED, Dialect, as_text, fetched, read_table
 from .split import ZONE, times
 
 WORDS = {"NA", "N/A", "na", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "?", "-", "."}
@@ -27,6 +30,7 @@ GROUP = re.compile(
 )
 LABEL = re.compile(r"^(y|label|target|class|outcome|result)$", re.I)
 NEAR_SHARE = 0.003  # of near-duplicates that keep together
+SEEN = 20_000  # rows, about, that decide on what a column holds
 LISTED, FREQUENT = 50, 10  # values of a category that are listed; rows that make a value frequent
 
 
@@ -35,9 +39,14 @@ def look(args: argparse.Namespace) -> Draft:
     rows, choice, source, unsure = opened(args)
     if len(rows) < 2:
         raise ValueError(f"{args.path} has {len(rows)} rows: there is nothing to describe")
+    nested = [name for name in rows if is_nested(rows[name])]
+    rows = rows.drop(columns=nested)
+    unsure += [f"column {name!r} is left out: it holds lists, not values" for name in nested]
     label = label_of([str(name) for name in rows.columns], args.label, unsure)
     source["label"] = label
     table, written = typed(rows, unsure)
+    if not is_value(table[label].dropna()):  # classes stay as they are written, 1.0 or 01
+        table[label] = as_text(rows[label].mask(rows[label].isin(written.get("missing", []))))
     draft = Draft(args.path, choice, source, table[label], written, unsure=unsure)
     columns = table.drop(columns=label)
     if args.time is not None:
@@ -57,11 +66,11 @@ def look(args: argparse.Namespace) -> Draft:
             f"{group!r} is taken for a group, by its name: `split.key: content` otherwise"
         )
     chosen = columns.drop(columns=[name for name in (unique, group) if name is not None])
-    kinds = {str(name): kind_of(chosen[name]) for name in chosen}
+    kinds = {str(name): kind_of(str(name), chosen[name]) for name in chosen}
     for name, kind in kinds.items():
-        if kind in ("text", "constant"):
+        if kind in LEFT_OUT:
             unsure.append(f"column {name!r} is left out: {LEFT_OUT[kind]}")
-    features = [name for name, kind in kinds.items() if kind not in ("text", "constant")]
+    features = [name for name, kind in kinds.items() if kind not in LEFT_OUT]
     if not features:
         raise ValueError(f"{args.path} has no column that could be a feature")
     source["columns"] = [*features, *(name for name in (group, args.time) if name is not None)]
@@ -83,6 +92,8 @@ def look(args: argparse.Namespace) -> Draft:
 LEFT_OUT = {
     "text": "nearly every row has a text of its own",
     "constant": "it has one value, or none",
+    "long": f"it has texts of over {MAX_TEXT} characters",
+    "reserved": "the project has a column of this name: rename yours to keep it",
 }
 
 
@@ -104,6 +115,8 @@ def opened(args: argparse.Namespace) -> tuple[pd.DataFrame, str, dict[str, Any],
         return sql(args.path, args.query), "sql", {"url": args.path, "query": args.query}, unsure
     source: dict[str, Any] = {"path": args.path}
     choice = "files" if "://" not in args.path else "s3" if args.path[:2] == "s3" else "url"
+    if choice == "url" and args.path.partition("://")[0] not in available_protocols():
+        raise ValueError(f"{args.path}: of a database, say which rows: --query 'SELECT ...'")
     with fetched(args.path) as file:
         dialect = Dialect()
         if ".csv" in file.suffixes:
@@ -155,7 +168,7 @@ def named_column(names: list[str], name: str, option: str) -> str:
 
 def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows with numbers as numbers, and what had to be known to read them."""
-    texts = {name: rows[name] for name in rows if not pd.api.types.is_numeric_dtype(rows[name])}
+    texts = {n: sample(rows[n]) for n in rows if not pd.api.types.is_numeric_dtype(rows[n])}
     decimal, thousands = max(
         SIGNS, key=lambda signs: sum(is_number(v, *signs)[0] for v in texts.values())
     )
@@ -165,7 +178,9 @@ def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str
         if pd.api.types.is_bool_dtype(values):
             table[name] = as_text(values)
         elif name in texts:
-            isnumber, words = is_number(values, decimal, thousands)
+            isnumber, words = is_number(texts[name], decimal, thousands)
+            if isnumber:
+                isnumber, words = is_number(values, decimal, thousands)
             if isnumber:
                 missing |= words
                 table[name] = numbers(values.mask(values.isin(words)), decimal, thousands)
@@ -177,6 +192,11 @@ def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str
     if missing:
         unsure.append(f"these words among numbers are taken for missing values: {sorted(missing)}")
     return table, written
+
+
+def sample(values: pd.Series) -> pd.Series:
+    """Rows from all over a column: enough to see what it holds."""
+    return values.iloc[:: max(1, len(values) // SEEN)]
 
 
 def is_number(values: pd.Series, decimal: str, thousands: str) -> tuple[bool, set[str]]:
@@ -193,6 +213,12 @@ def is_number(values: pd.Series, decimal: str, thousands: str) -> tuple[bool, se
     return bool(right.mean() >= 0.5 and (few or words <= WORDS)), words
 
 
+def is_nested(values: pd.Series) -> bool:
+    """Whether a column of Parquet or SQL holds lists or structures."""
+    present = values.dropna() if values.dtype == object else values[:0]
+    return len(present) > 0 and isinstance(present.iloc[0], list | dict | np.ndarray)
+
+
 def is_key(name: Any, values: pd.Series) -> bool:
     """Whether no two rows share a value, and the name or the values are those of a key."""
     if values.isna().any() or not values.is_unique:
@@ -207,8 +233,10 @@ def is_group(name: Any, values: pd.Series) -> bool:
     return bool(GROUP.search(str(name)) and values.notna().all() and 0.01 < share < 0.7)
 
 
-def kind_of(values: pd.Series) -> str:
-    """What a column seems to be: numeric, date, categorical, or to be left out."""
+def kind_of(name: str, values: pd.Series) -> str:
+    """What a column seems to be: numeric, date, categorical, or a reason to leave it out."""
+    if name in RESERVED:
+        return "reserved"
     different = values.nunique()
     if different < 2:
         return "constant"
@@ -216,17 +244,20 @@ def kind_of(values: pd.Series) -> str:
         return "numeric"
     if date_format(values) is not None:
         return "date"
-    return "text" if different > max(LISTED, len(values) / 2) else "categorical"
+    if different > max(LISTED, len(values) / 2):
+        return "text"
+    return "long" if values.str.len().max() > MAX_TEXT else "categorical"
 
 
 def date_format(values: pd.Series) -> str | None:
     """The format of a column of dates, "" for ISO 8601; None for other text."""
-    sample = as_text(values.dropna())
-    if not sample.str.contains(r"\d.*\d").all():
+    text = as_text(values.dropna())
+    if not sample(text).str.contains(r"\d.*\d").all():
         return None
     for form in ("", *FORMATS):
         try:
-            moments = times(sample, Time(column="", format=form or None))
+            for part in (sample(text), text):
+                moments = times(part, Time(column="", format=form or None))
         except ValueError:
             continue
         if pd.api.types.is_datetime64_any_dtype(moments):
@@ -264,7 +295,9 @@ def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]
     gaps = [str(name) for name in missing[missing > 0].index]
     lines.append(f"  optional: {quoted(gaps)}  # these may be missing")
     lines.append("  examples:                # for the page: the usual row, so nobody's own")
-    lines.append(f"    - {quoted(usual(columns[[n for n in columns if n not in gaps]]))}")
+    row = usual(columns[[name for name in columns if name not in gaps]])
+    pairs = ", ".join(f"{key(name)}: {quoted(value)}" for name, value in row.items())
+    lines.append("    - {" + pairs + "}")
 
 
 def usual(columns: pd.DataFrame) -> dict[str, Any]:
