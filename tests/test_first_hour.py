@@ -26,6 +26,7 @@ class Hour:
     drafted: tuple[str, ...]
     try_page: Callable[[Any, Any, Path], None]  # (page, expect, data)
     mended: Callable[[Project, Path], None] | None = None
+    overrides: tuple[str, ...] = ()
 
 
 def without_broken_pictures(project: Project, pictures: Path) -> None:
@@ -67,7 +68,10 @@ def ask_about_a_photograph(page: Any, expect: Any, pictures: Path) -> None:
 
 HOURS = [
     Hour(TASKS[1], "trees.csv", (), ("kind: multiclass", 'optional: ["height", "bark"]'), ask_about_a_tree),
-    Hour(TASKS[1], "flats.parquet", ("TIME=sold",), ("kind: regression", 'format: "%d/%m/%Y"'), ask_about_a_flat),
+    Hour(
+        *(TASKS[1], "flats.parquet", ("TIME=sold",), ("kind: regression", 'format: "%d/%m/%Y"'), ask_about_a_flat),
+        overrides=("OVERRIDES=trainer.max_epochs=3",),
+    ),
     Hour(TASKS[0], "photographs", (), ("kind: binary",), ask_about_a_photograph, without_broken_pictures),
 ]
 
