@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 ALIKE = "data.split.max_near_duplicates=0.2"  # two coarse numbers are alike by chance
+UNDATED, NO_EXAMPLES = "~data.features.dates", "data.features.examples=[]"
 NUMBERED = "data.source.columns=[a,b,c,number]"
 CASES: dict[str, tuple[str, list[str], list[str]]] = {  # name: file, options of describe, overrides
     "keyless": ("keyless.csv", [], []),
     "integer_key": (
         "integer_key.parquet",
         [],
-        ["~data.features.numeric.c", "+data.features.categorical={c: ['1', '2', '3']}"],
+        ["~data.features.numeric.c", NO_EXAMPLES, "+data.features.categorical={c: ['1', '2', '3']}"],
     ),
     "extra_field": ("extra_field.csv", [], ["source=files", "data.source.path=CASE", "data.source.label=y"]),
     "short_row": ("short_row.csv", [], ["source=files", "data.source.path=CASE", "data.source.label=y"]),
@@ -39,7 +40,7 @@ CASES: dict[str, tuple[str, list[str], list[str]]] = {  # name: file, options of
         ["data.split.time={column: stamp}", "data.split.max_label_deviation=1"],
     ),
     "many_values": ("many_values.csv", [], []),
-    "time_split": ("time_split.csv", [], ["data.split.time={column: day}", "~data.features.dates", ALIKE]),
+    "time_split": ("time_split.csv", [], ["data.split.time={column: day}", UNDATED, NO_EXAMPLES, ALIKE]),
     "group_split": ("group_split.csv", [], []),
     "rare_class": ("rare_class.csv", [], []),
     "rare_class_allowed": ("rare_class.csv", [], ["data.allow_absent=[rare]"]),
@@ -53,14 +54,14 @@ CASES: dict[str, tuple[str, list[str], list[str]]] = {  # name: file, options of
     "text_dates": (
         "text_dates.csv",
         [],
-        ["data.split.time={column: day, format: '%d/%m/%Y'}", "~data.features.dates", ALIKE],
+        ["data.split.time={column: day, format: '%d/%m/%Y'}", UNDATED, NO_EXAMPLES, ALIKE],
     ),
-    "text_dates_unsaid": ("text_dates.csv", [], ["data.split.time={column: day}", "~data.features.dates"]),
+    "text_dates_unsaid": ("text_dates.csv", [], ["data.split.time={column: day}", UNDATED, NO_EXAMPLES]),
     "text_numbers": ("text_numbers.csv", ["--label", "y"], ["data.split.time={column: number}", NUMBERED, ALIKE]),
     "mixed_zones": (
         "mixed_zones.csv",
         ["--label", "y"],
-        ["data.split.time={column: when}", "data.source.columns=[a,b,c,when]"],
+        ["data.split.time={column: when}", "data.source.columns=[a,b,c,when]", NO_EXAMPLES],
     ),
     "unix_seconds": ("unix_seconds.csv", [], []),
     "gzipped": ("keyless.csv.gz", ["--name", "gzipped"], []),

@@ -7,6 +7,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 # verb: (module, what it does)
 VERBS = {
@@ -98,9 +99,16 @@ def overview() -> str:
     )
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; `{self.prog} --help` lists what there is")
+
+
 def command_line(verb: str) -> argparse.ArgumentParser:
     """A verb's options, and the settings to change."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m {__package__} {verb}",
         description=VERBS[verb][1],
         formatter_class=argparse.RawDescriptionHelpFormatter,

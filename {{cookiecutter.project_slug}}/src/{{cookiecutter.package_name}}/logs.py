@@ -7,17 +7,19 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from .settings import problems
 
+T = TypeVar("T")
+TOLD_SECONDS = 5.0  # without a line a person wonders
 LOGS = Path("logs")
 TASK = Path(__file__).parent / "task"
 
@@ -89,10 +91,8 @@ def explain(error: BaseException) -> str | None:
     """One line for what a user can mend; None for a bug, which keeps its traceback. An error in the
     owner's code says where.
     """
-    if isinstance(error, ValidationError):
-        return "\n  ".join(problems(error))
     place = origin(error)
-    if place is not None:
+    if place is not None and not isinstance(error, ValidationError):
         text = " ".join(str(error).split())
         kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
         return f"{place}: {kind}{text} (`--debug` prints the traceback, logs/ has it)"
@@ -102,11 +102,24 @@ def explain(error: BaseException) -> str | None:
     if not isinstance(error, ValueError | OSError) and library not in EXPLAINED:
         return None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ValidationError):
+        lines = problems(error)
     if library in ("sqlite3", "sqlalchemy"):
         # The store of the predictions or of the tracker; the rest of the message is the query.
         remedy = "move its file, in store/ or mlflow.db, out of the way"
         return f"a database is damaged or busy ({lines[0]}): {remedy}"
-    return "\n  ".join(lines[:6]) or repr(error)
+    told = [line for line in lines if not line.startswith("See http")][:6]
+    return "; ".join(told).replace(":; ", ": ") or repr(error)
+
+
+def progress(items: Iterable[T], words: str) -> Iterator[T]:
+    """The items; every few seconds a line says how many there were: `words` has a %d."""
+    told = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - told > TOLD_SECONDS:
+            told = time.monotonic()
+            print(f"  {words % number}", file=sys.stderr)
 
 
 class Worst(logging.Handler):

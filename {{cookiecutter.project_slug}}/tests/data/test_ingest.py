@@ -145,3 +145,18 @@ def test_the_content_hash_tells_values_apart() -> None:
     )  # rows do not depend on others
     assert alone.tolist() == ingest.content_hash(rows).tolist()
     assert len(ingest.content_hash(rows.head(0))) == 0
+
+
+def test_a_local_source_that_changed_is_noticed_and_one_that_is_gone_is_not(
+    project: Project,
+) -> None:
+    has_changed = module("data.changes").has_changed
+    project.run("ingest")
+    assert not has_changed(project.settings())  # bundled: there is no file
+    path = from_file(project)
+    project.run("ingest")
+    assert not has_changed(project.settings())
+    drop_a_row(path)
+    assert has_changed(project.settings())
+    path.unlink()
+    assert not has_changed(project.settings())

@@ -10,7 +10,9 @@ NOTED = "source.json"
 
 def stamps(settings: Settings) -> dict[str, list[int]]:
     """Size and time of change of each file of a local source; of none where it is elsewhere."""
-    path = Path(settings.data.source.get("path", ""))
+    if "path" not in settings.data.source:
+        return {}
+    path = Path(settings.data.source["path"])
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = {str(file): file.stat() for file in files if file.is_file()}
     return {file: [stat.st_size, stat.st_mtime_ns] for file, stat in stats.items()}

@@ -85,7 +85,8 @@ def split_keys(rows: pd.DataFrame, data: Data, near: pd.Series | None = None) ->
     """What decides on the split of each row [n]: its own key where it has no group, as feedback."""
     if data.split.key == NEAR:
         return near_key(rows, data) if near is None else near
-    return rows[data.split.key].fillna(rows["id"])
+    keys = rows[data.split.key]
+    return keys.fillna(rows["id"]) if keys.isna().any() else keys
 
 
 def newest(path: Path, split: Split) -> pd.Series:

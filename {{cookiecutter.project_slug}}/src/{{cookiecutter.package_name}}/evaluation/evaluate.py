@@ -5,6 +5,7 @@ stands there.
 import argparse
 import shutil
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -25,13 +26,22 @@ ATTRIBUTION = find_spec(f"{__package__}.attribution")  # in the full profile alo
 Losses = dict[str, Floats]
 
 
-def judge(model: Subject, losses: Losses) -> list[Verdict]:
-    """One verdict per method, from the model and from all models' losses on the test rows."""
+def judge(model: Subject, losses: Losses) -> Iterator[Verdict]:
+    """One verdict per method, from the model and from all models' losses on the test rows; each is
+    worked out when it is asked for.
+    """
     data, limits, scale = model.settings.data, model.settings.evaluation, model.scale
     kind, test, declared, answer = data.kind, model.test, model.declared, model.answer
     raw, name, rows = model.raw["test"], model.candidate.name, len(model.splits["calibration"])
     tolerances = limits.invariance.tolerance * scale, limits.direction.tolerance * scale
+    subgroups = declared.slices(test), declared.columns(test), model.embedding
+    stored = kind, raw, test.label, model.rule
+    yield metrics(model)
+    yield cost.judge(kind, data.goal.costs, model.answers(), test.label, limits.cost)
+    yield comparison.judge(losses, name, kind, limits.comparison)
+    yield robustness(model, declared)
     altered = direction.altered(kind, answer, test.inputs, declared.invariances, tolerances[0])
+    yield direction.judge("M8", altered, limits.invariance, limits.examples)
     misdirected = direction.misdirected(
         kind,
         answer,
@@ -42,19 +52,10 @@ def judge(model: Subject, losses: Losses) -> list[Verdict]:
         tolerances[1],
         model.generator(),
     )
-    subgroups = declared.slices(test), declared.columns(test), model.embedding
-    stored = kind, raw, test.label, model.rule
-    return [
-        metrics(model),
-        cost.judge(kind, data.goal.costs, model.answers(), test.label, limits.cost),
-        comparison.judge(losses, name, kind, limits.comparison),
-        robustness(model, declared),
-        direction.judge("M8", altered, limits.invariance, limits.examples),
-        direction.judge("M9", misdirected, limits.direction, limits.examples),
-        calibration.judge(*stored, limits.calibration, scale),
-        confidence.judge(*stored, limits.confidence, scale, rows),
-        slices.judge(losses[name], *subgroups, limits.slices),
-    ]
+    yield direction.judge("M9", misdirected, limits.direction, limits.examples)
+    yield calibration.judge(*stored, limits.calibration, scale)
+    yield confidence.judge(*stored, limits.confidence, scale, rows)
+    yield slices.judge(losses[name], *subgroups, limits.slices)
 
 
 def metrics(model: Subject) -> Verdict:
@@ -156,7 +157,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         reports = settings.paths.reports
         model, models, losses = choose(settings)
         started = time.perf_counter()
-        verdicts = judge(model, losses)
+        verdicts = [*logs.progress(judge(model, losses), "%d methods judged")]
         # M5: attributions of the test rows.
         explanation = import_module(ATTRIBUTION.name).explain(model) if ATTRIBUTION else None
         seconds = time.perf_counter() - started

@@ -67,6 +67,8 @@ def unseen(settings: Settings, bundle: Bundle, test: Examples) -> Flags:
     """
     config = yaml.safe_load((bundle.folder / "params.yaml").read_text(encoding="utf-8"))
     data, present = Data.model_validate(config["data"]), settings.data
+    if data.name != present.name and data.features != present.features:
+        raise ValueError(f"it learned other data, {data.name}")
     same_keys = data.split.key != NEAR or data.features == present.features
     if (data.split, config["seed"]) == (present.split, settings.seed) and same_keys:
         return np.ones(len(test), bool)

@@ -59,7 +59,7 @@ def score(champion: Champion, files: list[Path], output: Path, log: logging.Logg
     draft = output.with_name(f".{output.name}.tmp")
     try:
         with pq.ParquetWriter(draft, first.schema) as writer:
-            for table in chain([first], tables):
+            for table in logs.progress(chain([first], tables), f"%d times {ROWS} rows scored"):
                 writer.write_table(table)
                 rows += table.num_rows
         draft.replace(output)

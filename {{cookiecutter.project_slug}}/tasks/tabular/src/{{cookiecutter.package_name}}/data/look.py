@@ -31,6 +31,7 @@ GROUP = re.compile(
 LABEL = re.compile(r"^(y|label|target|class|outcome|result)$", re.I)
 NEAR_SHARE = 0.003  # of near-duplicates that keep together
 SEEN = 20_000  # rows, about, that decide on what a column holds
+ON_A_PAGE = 40  # columns of an example
 LISTED, FREQUENT = 50, 10  # values of a category that are listed; rows that make a value frequent
 
 
@@ -73,7 +74,8 @@ def look(args: argparse.Namespace) -> Draft:
     features = [name for name, kind in kinds.items() if kind not in LEFT_OUT]
     if not features:
         raise ValueError(f"{args.path} has no column that could be a feature")
-    source["columns"] = [*features, *(name for name in (group, args.time) if name is not None)]
+    if nested or len(features) < len(chosen.columns):
+        source["columns"] = [*features, *(name for name in (group, args.time) if name is not None)]
     describe_features(draft, chosen[features], kinds)
     content = pd.util.hash_pandas_object(chosen[features], index=False)
     pairs = pd.DataFrame({"content": content, "label": as_text(table[label])})
@@ -294,10 +296,11 @@ def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]
     draft.missing_shares = missing.tolist()
     gaps = [str(name) for name in missing[missing > 0].index]
     lines.append(f"  optional: {quoted(gaps)}  # these may be missing")
-    lines.append("  examples:                # for the page: the usual row, so nobody's own")
-    row = usual(columns[[name for name in columns if name not in gaps]])
-    pairs = ", ".join(f"{key(name)}: {quoted(value)}" for name, value in row.items())
-    lines.append("    - {" + pairs + "}")
+    if len(columns.columns) <= ON_A_PAGE:
+        row = usual(columns[[name for name in columns if name not in gaps]])
+        pairs = ", ".join(f"{key(name)}: {quoted(value)}" for name, value in row.items())
+        lines.append("  examples:                # for the page: the usual row, so nobody's own")
+        lines.append("    - {" + pairs + "}")
 
 
 def usual(columns: pd.DataFrame) -> dict[str, Any]:
