@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Writes small inputs of the kinds that users have; tests/test_cases.py says what a project must do with each.
 
-    python cases.py FOLDER     # needs numpy, pandas, pyarrow, pillow: a generated project's environment has them
+    python cases.py FOLDER [first_hours]     # needs numpy, pandas, pyarrow, pillow: a generated project's environment has them
 
 Every case is a folder or file below FOLDER. All content is made up here.
 """
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -111,8 +112,8 @@ def write(folder: Path) -> None:
     images(folder / "mixed_images", rng)
 
 
-def images(folder: Path, rng: np.random.Generator) -> None:
-    for name, count in (("stripes", 60), ("two words", 60), ("rare", 3)):
+def images(folder: Path, rng: np.random.Generator, most: int = 60) -> None:
+    for name, count in (("stripes", most), ("two words", most), ("rare", 3)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
             size, wave = (
@@ -148,7 +149,47 @@ def images(folder: Path, rng: np.random.Generator) -> None:
     Image.fromarray(glyph).save(folder / "two words" / "glyph.png")
 
 
+def first_hours(folder: Path) -> None:
+    """What tests/test_first_hour.py brings to a trained, served and watched model."""
+    rng = np.random.default_rng(20)
+    n = 1500
+    kind = rng.integers(0, 3, n)
+    trees = pd.DataFrame(
+        {
+            "leaf length": (6 + 2 * kind + rng.normal(size=n)).round(1),
+            "height": (18 + 3 * (kind == 1) + 2 * rng.normal(size=n)).round(1),
+            "rings": rng.integers(5, 120, n),
+            "bark": np.where(rng.random(n) < 0.8, np.array(["smooth", "white", "rough"])[kind], "rough"),
+            "soil": rng.choice(["clay", "sand", "loam"], n),
+            "kind": np.array(["ash", "birch", "oak"])[kind],
+        }
+    )
+    trees["height"] = trees["height"].mask(rng.random(n) < 0.05)
+    trees["bark"] = trees["bark"].mask(rng.random(n) < 0.03)
+    trees.to_csv(folder / "trees.csv", index=False)
+    n = 50_000
+    day = pd.Timestamp("2023-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 730, n)), unit="D")
+    flats = pd.DataFrame(
+        {
+            "sold": day.strftime("%d/%m/%Y"),
+            "area": (20 + rng.gamma(8, 8, n)).round(1),
+            "rooms": rng.integers(1, 7, n),
+            "floor": rng.integers(0, 12, n),
+            "district": rng.choice(["north", "south", "east", "west", "centre"], n),
+            "lift": rng.random(n) < 0.4,
+            "distance": rng.gamma(2, 2, n).round(2),
+        }
+    )
+    place = flats["district"].map({"north": 2.8, "south": 3.2, "east": 2.5, "west": 3.0, "centre": 4.5})
+    noise = rng.lognormal(0, 0.15, n)
+    flats["price"] = (1000 * (20 + flats.area * place - 2 * flats.distance + 10 * flats.lift) * noise).round(-2)
+    flats.to_parquet(folder / "flats.parquet", index=False)
+    images(folder / "photographs", rng, 200)
+    shutil.rmtree(folder / "photographs" / "rare")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    write(Path(sys.argv[1]))
+    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
+    first_hours(Path(sys.argv[1])) if sys.argv[2:] else write(Path(sys.argv[1]))

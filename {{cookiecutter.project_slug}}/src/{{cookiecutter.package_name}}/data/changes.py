@@ -20,10 +20,13 @@ def stamps(settings: Settings) -> dict[str, list[int]]:
 
 def remember(settings: Settings) -> None:
     """Notes how a local source looked when it was read."""
-    write_json(settings.paths.state / NOTED, stamps(settings))
+    noted = {settings.data.source.get("path", ""): stamps(settings)}
+    write_json(settings.paths.state / NOTED, noted)
 
 
 def has_changed(settings: Settings) -> bool:
     """Whether a local source, which is still there, looks other than when it was read last."""
     noted, now = settings.paths.state / NOTED, stamps(settings)
-    return bool(now) and noted.is_file() and read_json(noted) != now
+    if not now or not noted.is_file():
+        return False
+    return bool(read_json(noted).get(settings.data.source["path"], now) != now)

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import yaml
 
 from .sources import as_text
 
@@ -31,7 +33,8 @@ class Draft:
     features: list[str] = field(default_factory=list)
     split_key: str = "content"
     split_reason: str = "rows with equal content share a split; or a column that names groups"
-    time_hint: str = "or {column: day}, for a test on the newest rows"
+    time: str = "null"
+    time_reason: str = "or {column: day}, for a test on the newest rows"
     max_near: float = 0.01
     experiment: list[str] = field(default_factory=list)
     missing_shares: list[float] = field(default_factory=list)
@@ -42,9 +45,13 @@ class Draft:
 
 def believed(values: pd.Series) -> tuple[str, str]:
     """A lowest and a highest number, a little beyond those that are there and rounded outwards."""
+    values = values[np.isfinite(values.astype(float))]
     low, high = float(values.min()), float(values.max())
     step = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)) - 1)
     margin = 0.05 * (high - low)
+    if (values % 1 == 0).all():
+        step = max(step, 1.0)
+        margin = margin if high - low > 1 else 0  # 0 and 1 are all there is of a flag
     down, up = (math.floor((low - margin) / step) * step, math.ceil((high + margin) / step) * step)
     if low >= 0:
         down = max(down, 0)
@@ -53,13 +60,14 @@ def believed(values: pd.Series) -> tuple[str, str]:
 
 
 def quoted(value: Any) -> str:
-    """A value as YAML takes it."""
-    return json.dumps(value, ensure_ascii=False)
+    """A value as YAML takes it, in which no `${` is an interpolation."""
+    return json.dumps(value, ensure_ascii=False).replace("${", r"\\${")
 
 
 def key(name: str) -> str:
-    """A name as a key of YAML."""
-    return name if re.fullmatch(r"[A-Za-z]\w*", name) else quoted(name)
+    """A name as a key of YAML, which takes `no` and `null` for other things."""
+    plain = re.fullmatch(r"[A-Za-z]\w*", name) and yaml.safe_load(name) == name
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def data_yaml(name: str, data: Draft) -> str:
@@ -71,6 +79,8 @@ def data_yaml(name: str, data: Draft) -> str:
     # Twice the standard error of a share in the smallest part, whose rows come in equal groups.
     different = len(label) * (1 - data.duplicates)
     deviation = 0.1 + 2 / math.sqrt(max(1, 0.1 * different))
+    if data.time != "null":
+        deviation = 1  # what is newest differs
     extra = [f"{key}: {quoted(value)}" for key, value in data.written.items()]
     lines = [
         f"# Drafted by `describe` from {len(data.label)} rows of {data.path}. Yours from here on.",
@@ -85,7 +95,7 @@ def data_yaml(name: str, data: Draft) -> str:
         "split:",
         f"  key: {quoted(data.split_key)}  # {data.split_reason}",
         f"  fractions: {fractions}",
-        f"  time: null               # {data.time_hint}",
+        f"  time: {data.time}  # {data.time_reason}",
         f"  max_label_deviation: {min(1.0, round(deviation, 2))}",
         f"  max_near_duplicates: {data.max_near}",
         "checks:",
@@ -129,7 +139,7 @@ def values_of(label: pd.Series) -> dict[str, list[str]]:
 def classes_of(label: pd.Series, unsure: list[str]) -> dict[str, list[str]]:
     counts = as_text(label).value_counts()
     if len(counts) < 2:
-        raise ValueError(f"the label has one value, {counts.index[0]!r}: name another by --label")
+        raise ValueError(f"the label has one value or none, {[*counts.index]}: name another by --label")
     if len(counts) > 10 * MOST_CLASSES:
         raise ValueError(
             f"the label has {len(counts)} different texts: name another column by --label"
@@ -165,6 +175,7 @@ def classes_of(label: pd.Series, unsure: list[str]) -> dict[str, list[str]]:
 
 def experiment_yaml(name: str, data: Draft) -> str:
     """The draft of configs/experiment/<name>.yaml."""
+    gap = 3.0 if is_value(data.label.dropna()) else 0.3  # a value's loss has no natural scale
     lines = [
         "# @package _global_",
         f"# make pipeline EXPERIMENT={name}",
@@ -175,6 +186,8 @@ def experiment_yaml(name: str, data: Draft) -> str:
         "evaluation:  # milder than for the demo, for a first look; make them yours",
         "  perturbation: {min_robustness: 0.3, min_adversarial: 0.0}",
         "  invariance: {max_violations: 0.2}",
-        "  slices: {max_gap: 0.3}",
+        "  direction: {max_violations: 0.2}",
+        "  calibration: {max_ece: 0.1}",
+        "  slices: {max_gap: %s}" % gap,
     ]
     return "\n".join(lines) + "\n"

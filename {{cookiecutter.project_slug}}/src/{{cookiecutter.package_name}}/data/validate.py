@@ -105,10 +105,13 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         described = source_rows(settings)
         first, columns, sample = inspect(path, data, rules, described)
         keys = pd.read_parquet(path, columns=[name for name in AROUND if name in columns.index])
-        drift = checks.drift(before, sample, data.checks.max_drift) if before else []
-        judged, labels = checks.judge(keys, columns, data), keys.get("label")
-        judged.append(checks.drift_check(drift, data.checks.max_drift))
         split_by = [name for name in split_columns(data) if name in columns.index]
+        # Feedback has none of these, and time goes on: neither missing values nor drift.
+        sample = sample.drop(columns=split_by)
+        drift = checks.drift(before, sample, data.checks.max_drift) if before else []
+        judged = checks.judge(keys, columns.drop(split_by), data)
+        labels = keys.get("label")
+        judged.append(checks.drift_check(drift, data.checks.max_drift))
         judged += [no_value(path, name, described) for name in split_by]
         names = keys.get("id", keys.index.to_series()).rename("id")
         first = first.merge(names, "left", left_on="row", right_index=True)

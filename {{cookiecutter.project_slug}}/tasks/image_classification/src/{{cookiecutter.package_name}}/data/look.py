@@ -13,14 +13,17 @@ from .draft import Draft
 from .sources.folder import folder
 
 LOOKED_AT = 200  # pictures whose size and colours are looked at
+SEEN = 10_000  # pictures in all epochs: a network that saw fewer learned little
 SIDES = (8, 16, 32, 64)  # of the network's input
 GREY = {"1", "L", "LA", "I", "I;16", "F"}
 
 
 def look(args: argparse.Namespace) -> Draft:
     """The draft for the pictures; raises ValueError where they cannot be read."""
-    if args.label:
-        raise ValueError("--label is for tables: a picture's label is the name of its folder")
+    if args.label or args.time:
+        raise ValueError(
+            "--label and --time are for tables: a picture's label is the name of its folder"
+        )
     rows = folder(args.path)
     chosen = rows.iloc[:: max(1, len(rows) // LOOKED_AT)]
     limits = Features(height=8, width=8, channels=1)
@@ -37,11 +40,13 @@ def look(args: argparse.Namespace) -> Draft:
     draft = Draft(args.path, "files", {"path": args.path}, rows["label"])
     draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
     draft.features.append("  max_body_bytes: ${serving.max_body_bytes}  # larger ones are refused")
+    epochs = min(100, max(12 if side > SIDES[1] else 30, SEEN // len(rows)))
+    draft.experiment = ["trainer: {max_epochs: %d}  # few pictures need more" % epochs]
     if side > SIDES[1]:  # half the width is a quarter of the time
-        draft.experiment = ["model: {width: 16}", "trainer: {max_epochs: 12}"]
+        draft.experiment.append("model: {width: 16}")
     draft.split_key, draft.split_reason = "near", "shots of one moment share a split"
     draft.duplicates = float(rows["image"].duplicated().mean())
-    draft.time_hint = "pictures have none"
+    draft.time_reason = "pictures have none"
     if not whole.all():
         bad = chosen["id"][~whole].tolist()
         draft.unsure.append(f"{len(bad)} of {len(chosen)} files are no whole pictures: {bad[:5]}")

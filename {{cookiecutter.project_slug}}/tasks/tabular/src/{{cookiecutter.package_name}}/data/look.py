@@ -9,13 +9,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from fsspec import available_protocols
 
 from ..settings import Time
+from ..task.features import MAX_TEXT
 from ..task.schema import NEAR
-from .draft import Draft, believed, key, quoted
+from .draft import Draft, believed, is_value, key, quoted
 from .schema import numbers
-from .sources import Dialect, as_text, fetched, read_table
+from .sources import RESERVED, Dialect, as_text, fetched, read_table
 from .split import ZONE, times
 
 WORDS = {"NA", "N/A", "na", "n/a", "NaN", "nan", "NULL", "null", "None", "none", "?", "-", "."}
@@ -27,6 +30,7 @@ GROUP = re.compile(
 )
 LABEL = re.compile(r"^(y|label|target|class|outcome|result)$", re.I)
 NEAR_SHARE = 0.003  # of near-duplicates that keep together
+SEEN = 20_000  # rows, about, that decide on what a column holds
 ON_A_PAGE = 40  # columns of an example
 LISTED, FREQUENT = 50, 10  # values of a category that are listed; rows that make a value frequent
 
@@ -36,11 +40,21 @@ def look(args: argparse.Namespace) -> Draft:
     rows, choice, source, unsure = opened(args)
     if len(rows) < 2:
         raise ValueError(f"{args.path} has {len(rows)} rows: there is nothing to describe")
+    nested = [name for name in rows if is_nested(rows[name])]
+    rows = rows.drop(columns=nested)
+    unsure += [f"column {name!r} is left out: it holds lists, not values" for name in nested]
     label = label_of([str(name) for name in rows.columns], args.label, unsure)
     source["label"] = label
     table, written = typed(rows, unsure)
+    if not is_value(table[label].dropna()):  # classes stay as they are written, 1.0 or 01
+        table[label] = as_text(rows[label].mask(rows[label].isin(written.get("missing", []))))
     draft = Draft(args.path, choice, source, table[label], written, unsure=unsure)
     columns = table.drop(columns=label)
+    if args.time is not None:
+        named_column([str(name) for name in columns], args.time, "--time")
+        draft.time = time_yaml(args.time, columns[args.time])
+        draft.time_reason = "the newest rows are the test; it is no feature then"
+        columns = columns.drop(columns=args.time)
     unique = next((name for name in columns if is_key(name, rows[name])), None)
     if unique is not None:
         source["id"] = unique
@@ -53,15 +67,15 @@ def look(args: argparse.Namespace) -> Draft:
             f"{group!r} is taken for a group, by its name: `split.key: content` otherwise"
         )
     chosen = columns.drop(columns=[name for name in (unique, group) if name is not None])
-    kinds = {str(name): kind_of(chosen[name]) for name in chosen}
+    kinds = {str(name): kind_of(str(name), chosen[name]) for name in chosen}
     for name, kind in kinds.items():
-        if kind in ("text", "constant"):
+        if kind in LEFT_OUT:
             unsure.append(f"column {name!r} is left out: {LEFT_OUT[kind]}")
-    features = [name for name, kind in kinds.items() if kind not in ("text", "constant")]
+    features = [name for name, kind in kinds.items() if kind not in LEFT_OUT]
     if not features:
         raise ValueError(f"{args.path} has no column that could be a feature")
-    if len(features) < len(chosen.columns):
-        source["columns"] = [*features, *([group] if group is not None else [])]
+    if nested or len(features) < len(chosen.columns):
+        source["columns"] = [*features, *(name for name in (group, args.time) if name is not None)]
     describe_features(draft, chosen[features], kinds)
     content = pd.util.hash_pandas_object(chosen[features], index=False)
     pairs = pd.DataFrame({"content": content, "label": as_text(table[label])})
@@ -69,7 +83,7 @@ def look(args: argparse.Namespace) -> Draft:
     answers = pairs.drop_duplicates()
     draft.conflicts = float(answers["content"].duplicated().sum() / len(rows))
     alike = similar(chosen[features])
-    if group is not None:
+    if group is not None or args.time is not None:
         draft.max_near = round(3 * alike + 0.01, 2)
     elif alike > NEAR_SHARE:
         draft.split_key = "near"
@@ -80,6 +94,8 @@ def look(args: argparse.Namespace) -> Draft:
 LEFT_OUT = {
     "text": "nearly every row has a text of its own",
     "constant": "it has one value, or none",
+    "long": f"it has texts of over {MAX_TEXT} characters",
+    "reserved": "the project has a column of this name: rename yours to keep it",
 }
 
 
@@ -101,6 +117,8 @@ def opened(args: argparse.Namespace) -> tuple[pd.DataFrame, str, dict[str, Any],
         return sql(args.path, args.query), "sql", {"url": args.path, "query": args.query}, unsure
     source: dict[str, Any] = {"path": args.path}
     choice = "files" if "://" not in args.path else "s3" if args.path[:2] == "s3" else "url"
+    if choice == "url" and args.path.partition("://")[0] not in available_protocols():
+        raise ValueError(f"{args.path}: of a database, say which rows: --query 'SELECT ...'")
     with fetched(args.path) as file:
         dialect = Dialect()
         if ".csv" in file.suffixes:
@@ -140,15 +158,19 @@ def label_of(names: list[str], label: str | None, unsure: list[str]) -> str:
             + ("by its name" if named else "the last one")
             + "; `--label` says another"
         )
-    if label not in names:
-        near = difflib.get_close_matches(label, names, 5, 0.3) or names[:10]
-        raise ValueError(f"--label {label!r} is no column: did you mean {', '.join(near)}?")
-    return label
+    return named_column(names, label, "--label")
+
+
+def named_column(names: list[str], name: str, option: str) -> str:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 5, 0.3) or names[:10]
+        raise ValueError(f"{option} {name!r} is no column: did you mean {', '.join(near)}?")
+    return name
 
 
 def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows with numbers as numbers, and what had to be known to read them."""
-    texts = {name: rows[name] for name in rows if not pd.api.types.is_numeric_dtype(rows[name])}
+    texts = {n: sample(rows[n]) for n in rows if not pd.api.types.is_numeric_dtype(rows[n])}
     decimal, thousands = max(
         SIGNS, key=lambda signs: sum(is_number(v, *signs)[0] for v in texts.values())
     )
@@ -158,7 +180,9 @@ def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str
         if pd.api.types.is_bool_dtype(values):
             table[name] = as_text(values)
         elif name in texts:
-            isnumber, words = is_number(values, decimal, thousands)
+            isnumber, words = is_number(texts[name], decimal, thousands)
+            if isnumber:
+                isnumber, words = is_number(values, decimal, thousands)
             if isnumber:
                 missing |= words
                 table[name] = numbers(values.mask(values.isin(words)), decimal, thousands)
@@ -170,6 +194,11 @@ def typed(rows: pd.DataFrame, unsure: list[str]) -> tuple[pd.DataFrame, dict[str
     if missing:
         unsure.append(f"these words among numbers are taken for missing values: {sorted(missing)}")
     return table, written
+
+
+def sample(values: pd.Series) -> pd.Series:
+    """Rows from all over a column: enough to see what it holds."""
+    return values.iloc[:: max(1, len(values) // SEEN)]
 
 
 def is_number(values: pd.Series, decimal: str, thousands: str) -> tuple[bool, set[str]]:
@@ -186,6 +215,12 @@ def is_number(values: pd.Series, decimal: str, thousands: str) -> tuple[bool, se
     return bool(right.mean() >= 0.5 and (few or words <= WORDS)), words
 
 
+def is_nested(values: pd.Series) -> bool:
+    """Whether a column of Parquet or SQL holds lists or structures."""
+    present = values.dropna() if values.dtype == object else values[:0]
+    return len(present) > 0 and isinstance(present.iloc[0], list | dict | np.ndarray)
+
+
 def is_key(name: Any, values: pd.Series) -> bool:
     """Whether no two rows share a value, and the name or the values are those of a key."""
     if values.isna().any() or not values.is_unique:
@@ -200,8 +235,10 @@ def is_group(name: Any, values: pd.Series) -> bool:
     return bool(GROUP.search(str(name)) and values.notna().all() and 0.01 < share < 0.7)
 
 
-def kind_of(values: pd.Series) -> str:
-    """What a column seems to be: numeric, date, categorical, or to be left out."""
+def kind_of(name: str, values: pd.Series) -> str:
+    """What a column seems to be: numeric, date, categorical, or a reason to leave it out."""
+    if name in RESERVED:
+        return "reserved"
     different = values.nunique()
     if different < 2:
         return "constant"
@@ -209,17 +246,20 @@ def kind_of(values: pd.Series) -> str:
         return "numeric"
     if date_format(values) is not None:
         return "date"
-    return "text" if different > max(LISTED, len(values) / 2) else "categorical"
+    if different > max(LISTED, len(values) / 2):
+        return "text"
+    return "long" if values.str.len().max() > MAX_TEXT else "categorical"
 
 
 def date_format(values: pd.Series) -> str | None:
     """The format of a column of dates, "" for ISO 8601; None for other text."""
-    sample = as_text(values.dropna())
-    if not sample.str.contains(r"\d.*\d").all():
+    text = as_text(values.dropna())
+    if not sample(text).str.contains(r"\d.*\d").all():
         return None
     for form in ("", *FORMATS):
         try:
-            moments = times(sample, Time(column="", format=form or None))
+            for part in (sample(text), text):
+                moments = times(part, Time(column="", format=form or None))
         except ValueError:
             continue
         if pd.api.types.is_datetime64_any_dtype(moments):
@@ -249,7 +289,7 @@ def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]
         for name in by_kind["date"]:
             lines.append(f"    {key(name)}: {date_yaml(columns[name])}")
         first = key(by_kind["date"][0])
-        draft.time_hint = "or {column: " + first + "}, for a test on the newest rows"
+        draft.time_reason = "or {column: " + first + "}: `describe --time` drafts that"
     if others:
         lines.append(f"  others: {quoted(others)}  # here all other values count as one")
     missing = columns.isna().mean()
@@ -257,8 +297,10 @@ def describe_features(draft: Draft, columns: pd.DataFrame, kinds: dict[str, str]
     gaps = [str(name) for name in missing[missing > 0].index]
     lines.append(f"  optional: {quoted(gaps)}  # these may be missing")
     if len(columns.columns) <= ON_A_PAGE:
+        row = usual(columns[[name for name in columns if name not in gaps]])
+        pairs = ", ".join(f"{key(name)}: {quoted(value)}" for name, value in row.items())
         lines.append("  examples:                # for the page: the usual row, so nobody's own")
-        lines.append(f"    - {quoted(usual(columns[[n for n in columns if n not in gaps]]))}")
+        lines.append("    - {" + pairs + "}")
 
 
 def usual(columns: pd.DataFrame) -> dict[str, Any]:
@@ -269,10 +311,23 @@ def usual(columns: pd.DataFrame) -> dict[str, Any]:
         if pd.api.types.is_numeric_dtype(values):
             low, high = map(float, believed(values))
             decimals = 3 - math.floor(math.log10(high - low))
-            row[str(name)] = round(float(values.median()), decimals)
+            middle = round(float(values.median()), decimals)
+            row[str(name)] = int(middle) if middle.is_integer() else middle
         else:
             row[str(name)] = str(as_text(values).mode()[0])
     return row
+
+
+def time_yaml(name: str, values: pd.Series) -> str:
+    """The declaration of the column that rows are split by in time."""
+    form = "" if pd.api.types.is_numeric_dtype(values) else date_format(values)
+    if form is None:
+        raise ValueError(
+            f"--time {name!r} holds {values.dropna().iloc[0]!r}, no number and no date of a usual "
+            "format: describe without it, then set data.split.time.format and data.source.columns"
+        )
+    written = f', format: "{form}"' if form else ""
+    return "{column: " + quoted(name) + written + "}"
 
 
 def date_yaml(values: pd.Series) -> str:

@@ -17,6 +17,21 @@ OTHER = "(other)"  # stands for a value that is not listed
 COARSE = 1e-4  # of a number's range: a rounding by more is told
 
 
+def _value(value: Any) -> float | str | None:
+    if value is None or (isinstance(value, str) and len(value) <= MAX_TEXT):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise ValueError(
+            f"must be a finite number, a text of at most {MAX_TEXT} characters, or null"
+        )
+    return float(value)
+
+
+Value = Annotated[
+    float | str | None, BeforeValidator(_value, json_schema_input_type=float | str | None)
+]
+
+
 class Features(BaseModel):
     """The table's columns: numeric ones with their lowest and highest value, categorical ones with
     their values, and dates.
@@ -27,13 +42,13 @@ class Features(BaseModel):
     person's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="data.features")
     numeric: dict[str, tuple[float, float]] = {}
     categorical: dict[str, list[str]] = {}
     dates: dict[str, Dates] = {}
     others: list[str] = []
     optional: list[str] = []
-    examples: list[dict[str, float | str | None]] = []
+    examples: list[dict[str, Value]] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> "Features":
@@ -54,8 +69,11 @@ class Features(BaseModel):
             raise ValueError(
                 f"these need a lowest below a highest value, or values that differ: {wrong}"
             )
-        for example in self.examples:
-            check_instance(Instance(example), self)
+        for number, example in enumerate(self.examples, 1):
+            try:
+                check_instance(Instance(example), self)
+            except ValueError as error:
+                raise ValueError(f"example {number}: {error}") from None
         return self
 
     @property
@@ -101,21 +119,6 @@ class Features(BaseModel):
             end = start + len(values) + (name in self.others)
             blocks[name], start = slice(start, end), end
         return blocks
-
-
-def _value(value: Any) -> float | str | None:
-    if value is None or (isinstance(value, str) and len(value) <= MAX_TEXT):
-        return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        raise ValueError(
-            f"must be a finite number, a text of at most {MAX_TEXT} characters, or null"
-        )
-    return float(value)
-
-
-Value = Annotated[
-    float | str | None, BeforeValidator(_value, json_schema_input_type=float | str | None)
-]
 
 
 class Instance(
