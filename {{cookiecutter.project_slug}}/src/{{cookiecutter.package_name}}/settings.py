@@ -467,14 +467,6 @@ class Settings(Strict):
     serving: Serving
     monitoring: Monitoring
 
-    @model_validator(mode="after")
-    def _one_module(self) -> "Settings":
-        ours = self.training.must_overfit or self.trainer.batches_per_step > 1
-        if self.training.module and ours:
-            keys = "training.must_overfit and trainer.batches_per_step"
-            raise ValueError(f"{keys} are of the project's own module: not with training.module")
-        return self
-
     def changed(self, section: str, **values: Any) -> "Settings":
         """The same with other values in one section."""
         part = getattr(self, section).model_copy(update=values)

@@ -217,7 +217,7 @@ def test_a_module_that_cannot_work_is_told_in_one_line(trained: Project) -> None
         with pytest.raises(ValueError, match=words):
             trained.run("train", OWN % name)
     with pytest.raises(ValueError, match=r"not with training\.module"):
-        trained.settings(OWN % "Adversarial", "training.must_overfit=true")
+        trained.run("train", OWN % "Adversarial", "training.must_overfit=true")
     with pytest.raises(ValueError, match="needs `_target_`"):
         trained.settings("training.module={name: x}")
 

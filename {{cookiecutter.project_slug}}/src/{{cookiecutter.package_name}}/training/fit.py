@@ -71,6 +71,9 @@ def build_module(settings: Settings) -> Module:
 
 def own_module(settings: Settings, network: nn.Module) -> Module:
     """The owner's LightningModule. Raises ValueError where it is none, or has another network."""
+    if settings.training.must_overfit or settings.trainer.batches_per_step > 1:
+        keys = "training.must_overfit and trainer.batches_per_step"
+        raise ValueError(f"{keys} are of the project's own module: not with training.module")
     component = settings.training.module or {}
     name, build = component["_target_"], instantiate({**component, "_partial_": True})
     module = build(settings=settings, network=network, scale=label_scale(settings))
