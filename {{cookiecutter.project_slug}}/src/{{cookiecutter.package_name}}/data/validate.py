@@ -106,8 +106,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         first, columns, sample = inspect(path, data, rules, described)
         keys = pd.read_parquet(path, columns=[name for name in AROUND if name in columns.index])
         split_by = [name for name in split_columns(data) if name in columns.index]
-        # Feedback has none of these, and time goes on: neither missing values nor drift.
-        sample = sample.drop(columns=split_by)
+        # Rows from feedback have none of these, which no limit on missing values is meant for.
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
         judged = checks.judge(keys, columns.drop(split_by), data)
         labels = keys.get("label")
