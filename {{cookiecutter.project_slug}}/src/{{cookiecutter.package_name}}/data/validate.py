@@ -105,13 +105,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         described = source_rows(settings)
         first, columns, sample = inspect(path, data, rules, described)
         keys = pd.read_parquet(path, columns=[name for name in AROUND if name in columns.index])
-        split_by = [name for name in split_columns(data) if name in columns.index]
-        # Rows from feedback have none of these, which no limit on missing values is meant for.
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
-        judged = checks.judge(keys, columns.drop(split_by), data)
-        labels = keys.get("label")
+        judged, labels = judge(path, keys, columns, described, data), keys.get("label")
         judged.append(checks.drift_check(drift, data.checks.max_drift))
-        judged += [no_value(path, name, described) for name in split_by]
         names = keys.get("id", keys.index.to_series()).rename("id")
         first = first.merge(names, "left", left_on="row", right_index=True)
         broken = first.groupby(PAIR, sort=False).agg(count=("count", "first"), first=("id", some))
@@ -145,6 +141,17 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         write_json(reports / "profile.json", {**new, "profile": checks.profile(sample)})
         log.info("%d rows valid, %d checks passed", len(keys), len(judged))
     return 0
+
+
+def judge(
+    path: Path, keys: pd.DataFrame, columns: pd.DataFrame, described: int, data: Data
+) -> list[checks.Check]:
+    """The checks over all rows. Feedback lacks what only splits, for which no limit on missing
+    values is meant.
+    """
+    split_by = [name for name in split_columns(data) if name in columns.index]
+    present = [no_value(path, name, described) for name in split_by]
+    return [*checks.judge(keys, columns.drop(split_by), data), *present]
 
 
 def some(ids: pd.Series) -> str:
