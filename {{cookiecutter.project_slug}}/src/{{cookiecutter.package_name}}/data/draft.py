@@ -139,7 +139,9 @@ def values_of(label: pd.Series) -> dict[str, list[str]]:
 def classes_of(label: pd.Series, unsure: list[str]) -> dict[str, list[str]]:
     counts = as_text(label).value_counts()
     if len(counts) < 2:
-        raise ValueError(f"the label has one value or none, {[*counts.index]}: name another by --label")
+        raise ValueError(
+            f"the label has one value or none, {[*counts.index]}: name another by --label"
+        )
     if len(counts) > 10 * MOST_CLASSES:
         raise ValueError(
             f"the label has {len(counts)} different texts: name another column by --label"
@@ -188,6 +190,6 @@ def experiment_yaml(name: str, data: Draft) -> str:
         "  invariance: {max_violations: 0.2}",
         "  direction: {max_violations: 0.2}",
         "  calibration: {max_ece: 0.1}",
-        "  slices: {max_gap: %s}" % gap,
+        "  slices: {max_gap: " + str(gap) + "}",
     ]
     return "\n".join(lines) + "\n"
