@@ -81,3 +81,21 @@ def test_a_contradiction_is_one_label_too_many_for_equal_rows(project: Project) 
     judged = {c["check"]: c for c in module("data.checks").judge(keys, columns, data)}
     assert judged["equal rows with different labels"]["rows"] == [3]
     assert judged["duplicate rows"]["rows"] == [1, 3, 4]
+
+
+@pytest.mark.row("D5")
+def test_feedback_needs_no_value_of_a_column_that_only_splits(project: Project) -> None:
+    """It has none, which no limit on missing values is meant for; a row of the source needs one."""
+    project.run("ingest")
+    rows, key = module("data.ingest").read(project.settings()), "data.split.key=site"
+    source = module("data.ingest").source_rows(project.settings())
+    sites = [f"s{i // 3}" for i in range(source)]
+    feedback = rows.head(source // 2).assign(id=[f"f{i}" for i in range(source // 2)])
+    changed = feedback.assign(
+        label=feedback["label"], content=[f"{i:064x}" for i in range(len(feedback))]
+    )
+    columns = [*rows.columns[:-2], "site", "label", "content"]
+    store(project, pd.concat([rows.assign(site=sites), changed], ignore_index=True)[columns])
+    assert project.run("validate", key) == 0
+    store(project, pd.concat([rows.assign(site=[None, *sites[1:]])])[columns])
+    assert project.run("validate", key) == 1

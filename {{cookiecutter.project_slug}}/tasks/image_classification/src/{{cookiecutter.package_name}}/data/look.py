@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..task.features import Features
 from ..task.schema import readable
-from .draft import Draft, quoted
+from .draft import Draft
 from .sources.folder import folder
 
 LOOKED_AT = 200  # pictures whose size and colours are looked at
@@ -41,7 +41,7 @@ def look(args: argparse.Namespace) -> Draft:
     draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
     draft.features.append("  max_body_bytes: ${serving.max_body_bytes}  # larger ones are refused")
     epochs = min(100, max(12 if side > SIDES[1] else 30, SEEN // len(rows)))
-    draft.experiment = [f"trainer: {quoted({'max_epochs': epochs})}  # few pictures need more"]
+    draft.experiment = ["trainer: {max_epochs: " + str(epochs) + "}  # few pictures need more"]
     if side > SIDES[1]:  # half the width is a quarter of the time
         draft.experiment.append("model: {width: 16}")
     draft.split_key, draft.split_reason = "near", "shots of one moment share a split"
