@@ -77,18 +77,25 @@ def look(args: argparse.Namespace) -> Draft:
     if nested or len(features) < len(chosen.columns):
         source["columns"] = [*features, *(name for name in (group, args.time) if name is not None)]
     describe_features(draft, chosen[features], kinds)
-    content = pd.util.hash_pandas_object(chosen[features], index=False)
-    pairs = pd.DataFrame({"content": content, "label": as_text(table[label])})
+    describe_repeats(draft, chosen[features], group is not None or args.time is not None)
+    return draft
+
+
+def describe_repeats(draft: Draft, features: pd.DataFrame, divided: bool) -> None:
+    """Sets what follows from equal and nearly equal rows; `divided` says that the split has a rule
+    of its own.
+    """
+    content = pd.util.hash_pandas_object(features, index=False)
+    pairs = pd.DataFrame({"content": content, "label": as_text(draft.label)})
     draft.duplicates = float(content.duplicated().mean())
     answers = pairs.drop_duplicates()
-    draft.conflicts = float(answers["content"].duplicated().sum() / len(rows))
-    alike = similar(chosen[features])
-    if group is not None or args.time is not None:
+    draft.conflicts = float(answers["content"].duplicated().sum() / len(features))
+    alike = similar(features)
+    if divided:
         draft.max_near = round(3 * alike + 0.01, 2)
     elif alike > NEAR_SHARE:
         draft.split_key = "near"
         draft.split_reason = "some rows are nearly equal: those share a split"
-    return draft
 
 
 LEFT_OUT = {
