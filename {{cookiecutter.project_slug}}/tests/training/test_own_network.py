@@ -134,13 +134,13 @@ def test_a_failed_run_holds_the_error_with_its_place(
     assert all("error" not in run.data.tags for run in runs(trained) if run.info.status != "FAILED")
 
 
-def test_an_error_where_a_network_is_made_keeps_its_place(
+def test_an_error_that_hydra_wraps_keeps_its_place(
     trained: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network: Any = get_class(trained.settings().model["_target_"])
-    monkeypatch.setattr(network, "__init__", broken(network.__init__, "KeyError"))
+    augment: Any = get_class(trained.settings().augmentation["_target_"])
+    monkeypatch.setattr(augment, "__init__", broken(augment.__init__, "KeyError"))
     assert module("__main__").main(["train", "--pipeline"]) == 2
-    assert "networks.py, line 3: KeyError: 'the third line'" in capsys.readouterr().err
+    assert "augment.py, line 3: KeyError: 'the third line'" in capsys.readouterr().err
 
 
 class Adversarial(L.LightningModule):
