@@ -133,3 +133,12 @@ def test_cosine_schedule_rises_then_falls_to_zero() -> None:
         and rates.index(max(rates)) in (9, 10)
     )
     assert rates[55] == pytest.approx(1.0) and rates[-1] < 0.001
+
+
+def test_a_class_without_rows_has_an_output_in_every_baseline() -> None:
+    baselines = module("modeling.baselines")
+    inputs, label = {"x": np.arange(40, dtype=np.float32)[:, None]}, np.arange(40) // 20
+    rows, labels = baselines.with_all_classes(inputs, label, ["a", "b", "c"])
+    assert len(rows["x"]) == 41 and labels[-1] == 2 and rows["x"].dtype == np.float32
+    same = baselines.with_all_classes(inputs, label, ["a", "b"])
+    assert same[0] is inputs and same[1] is label

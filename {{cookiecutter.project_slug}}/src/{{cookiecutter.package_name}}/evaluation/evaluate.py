@@ -99,8 +99,10 @@ def choose(settings: Settings) -> tuple[Subject, dict[str, Any], Losses]:
     losses = {name: m.losses(test.inputs, test.label) for name, m in models.items()}
     name, why = comparison.select(losses, operations, kind, settings.evaluation.comparison.alpha)
     answers = {(n, split): m.answers(split) for n, m in models.items() for split in splits}
+    train = splits["train"]
+    rows = baselines.with_all_classes(train.inputs, train.label, settings.data.labels)
     for simple, baseline in baselines.simple_baselines(kind).items():
-        fitted = baseline.fit(splits["train"].inputs, splits["train"].label)
+        fitted = baseline.fit(*rows)
         for split, examples in splits.items():
             answers[simple, split] = functions.decide(fitted.predict(examples.inputs), Rule())
         losses[simple] = functions.row_losses(answers[simple, "test"], test.label, scale)

@@ -35,6 +35,22 @@ def flat(inputs: Inputs) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
+def with_all_classes(
+    inputs: Inputs, label: NDArray[Any], labels: list[str]
+) -> tuple[Inputs, NDArray[Any]]:
+    """The rows, and for each class that has none, one of average inputs: a classifier that never
+    saw a class would have no output for it. Values have no `labels`.
+    """
+    absent = np.setdiff1d(np.arange(len(labels)), label)
+    if not len(absent):
+        return inputs, label
+    rows = {
+        name: np.concatenate([values, np.stack([values.mean(axis=0)] * len(absent))])
+        for name, values in inputs.items()
+    }
+    return rows, np.concatenate([label, absent])
+
+
 def simple_baselines(kind: Kind) -> dict[str, Constant | Heuristic]:
     """The baselines that need no learning to speak of; unfitted."""
     return {"constant": Constant(kind), "heuristic": Heuristic(kind)}

@@ -139,11 +139,12 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
     splits = {name: load(settings, name) for name in ("train", "val")}
     train = splits["train"]
     model = classical(settings.data.kind, settings.seed)
-    model.fit(baselines.flat(train.inputs), train.label)
+    rows = baselines.with_all_classes(train.inputs, train.label, settings.data.labels)
+    model.fit(baselines.flat(rows[0]), rows[1])
     candidates.save(settings.paths.model, network, model)
     simple = baselines.simple_baselines(settings.data.kind)
     for baseline in simple.values():
-        baseline.fit(train.inputs, train.label)
+        baseline.fit(*rows)
     metrics: Metrics = {name: {} for name in ("network", "classical", *simple)}
     for split, examples in splits.items():
         raw = {name: baseline.predict(examples.inputs) for name, baseline in simple.items()}
