@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def values(rows: pd.DataFrame) -> list[list[Any]]:
     return [
-        [None if value != value else value for value in row]
+        [None if pd.isna(value) else value for value in row]
         for row in rows.astype(object).to_numpy().tolist()
     ]
 

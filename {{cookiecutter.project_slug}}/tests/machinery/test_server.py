@@ -21,7 +21,7 @@ JSON = {"Content-Type": "application/json"}
 @pytest.mark.row("S7", "S8")
 def test_a_large_body_is_refused_without_its_length(client: httpx.Client) -> None:
     def pieces() -> Iterator[bytes]:
-        for _ in range(40):
+        for _ in range(400):
             yield b" " * 50_000
 
     assert client.post("/predict", content=pieces(), headers=JSON).status_code == 413

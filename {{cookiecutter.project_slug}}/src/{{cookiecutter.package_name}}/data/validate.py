@@ -108,8 +108,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
         judged, labels = judge(path, keys, columns, described, data), keys.get("label")
         judged.append(checks.drift_check(drift, data.checks.max_drift))
-        names = keys.get("id", keys.index.to_series()).rename("id")
-        first = first.merge(names, "left", left_on="row", right_index=True)
+        names = keys.get("id", keys.index.to_series())
+        first = first.assign(id=names.reindex(first["row"]).to_numpy())  # none of a whole column
         broken = first.groupby(PAIR, sort=False).agg(count=("count", "first"), first=("id", some))
         broken = broken.nlargest(MAX_RULES, "count").reset_index()
         wrong = [f"{r.column}: {r.rule} ({r.count} times: {r.first})" for r in broken.itertuples()]
