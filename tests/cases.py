@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes small inputs of the kinds that users have; tests/test_cases.py says what a project must do with each.
 
-    python cases.py FOLDER [first_hours]     # needs numpy, pandas, pyarrow, pillow: a generated project's environment has them
+    python cases.py FOLDER [first_hours]     # needs numpy, pandas, pyarrow and pillow, as generated projects do
 
 Every case is a folder or file below FOLDER. All content is made up here.
 """
