@@ -4,14 +4,17 @@ import json
 from typing import Any
 
 import pytest
-from conftest import ROOT, Project
+from conftest import ROOT, Baker, Project
+from tasks import TASKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.deep]
 
 
 @pytest.fixture(scope="module")
-def simulated(shared: Project) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(shared.python(ROOT / "tests" / "simulations.py", "my_model").stdout)
+def simulated(shared: Project, bake: Baker) -> dict[str, Any]:
+    """Of a project that has every kind, in the shared environment."""
+    done = bake(task=TASKS[1].name).python(ROOT / "tests" / "simulations.py", "my_model")
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 

@@ -114,6 +114,8 @@ def judge(row: str, entry: dict[str, Any], project: Project) -> tuple[str, str]:
     """Status and proof of one row."""
     if entry.get("needs", project.profile) != project.profile:
         return "not applicable", f"profile {project.profile}"
+    if "excuse" in entry:
+        return "not applicable", entry["excuse"]
     proofs = []
     if "ask" in entry:
         words = answer(entry["ask"], project.settings.data.name)
@@ -138,9 +140,10 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         for name in ("checklist.yaml", "not_applicable.yaml")
     )
     project, results = project_now(settings), {}
+    for row, excuse in excuses.items():
+        entries[row]["excuse"] = excuse
     for row, entry in entries.items():
-        excuse = row in excuses and ("not applicable", excuses[row])
-        results[row] = excuse or judge(row, entry, project)
+        results[row] = judge(row, entry, project)
     if args.json:
         records = {row: {"status": pair[0], "proof": pair[1]} for row, pair in results.items()}
         print(json.dumps(records, indent=2))
