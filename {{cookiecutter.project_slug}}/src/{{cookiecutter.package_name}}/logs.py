@@ -112,7 +112,7 @@ def explain(error: BaseException) -> str | None:
         remedy = "move its file, in store/ or mlflow.db, out of the way"
         return f"a database is damaged or busy ({lines[0]}): {remedy}"
     told = [line for line in lines if not line.startswith("See http")][:6]
-    return "; ".join(told).replace(":; ", ": ") or repr(error)
+    return "; ".join(told) or repr(error)
 
 
 def progress(items: Iterable[T], words: str) -> Iterator[T]:

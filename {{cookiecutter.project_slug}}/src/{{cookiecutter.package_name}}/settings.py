@@ -499,6 +499,5 @@ def parse(raw: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = problems(error)
-        text = "\n  ".join(["", *lines]) if len(lines) > 1 else f" {lines[0]}"
-        raise ValueError(f"the configuration is wrong:{text}") from None
+        text = "; ".join(problems(error))
+        raise ValueError(f"the configuration is wrong: {text}") from None

@@ -180,3 +180,12 @@ def test_types_are_asked_of_the_library(project: Project) -> None:
     kinds = [bool, object, None, "datetime64[ns]"]
     for kind in kinds:
         assert not schema.holds_text(pa.Column(kind)) and not schema.holds_numbers(pa.Column(kind))
+
+
+def test_a_word_for_missing_values_may_be_a_key(project: Project) -> None:
+    data = project.settings().data.model_copy(update={"missing": ["NA", "NB"]})
+    rows = pd.DataFrame(
+        {"id": ["NA", "x"], "label": [data.labels[0] if data.labels else "1", "NB"]}
+    )
+    typed = ingest.typed(rows, data)
+    assert typed["id"].tolist() == ["NA", "x"] and typed["label"].isna().tolist() == [False, True]

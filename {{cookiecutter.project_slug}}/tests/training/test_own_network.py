@@ -229,7 +229,7 @@ def test_a_long_epoch_says_where_it_is(
     fitted = module("modeling.module").Module(settings, small.deep(nn.SiLU))
     small.fit(fitted, small.Data(rows, rows), fit.EpochLines(), 1)
     assert capsys.readouterr().err.count("\n") == 1  # an epoch that is short
-    monkeypatch.setattr(fit, "PATIENCE", 0.0)
+    monkeypatch.setattr(module("logs"), "TOLD_SECONDS", 0.0)
     small.fit(fitted, small.Data(rows, rows), fit.EpochLines(), 1)
     first, *_, last = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"  epoch 1/1 step 1 of 3 loss \d\.\d{4}", first)

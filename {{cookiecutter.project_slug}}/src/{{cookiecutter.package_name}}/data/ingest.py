@@ -99,12 +99,14 @@ def typed(rows: pd.DataFrame, data: Data) -> pd.DataFrame:
     """
     rules = schema(data).columns
     names = [*(name for name in rules if name in rows), *rows.columns.difference(rules, sort=False)]
-    columns = {name: rows[name] for name in names}
+    columns, split_by = {name: rows[name] for name in names}, split_columns(data)
     for name in rules.keys() & columns.keys():
-        values = without_missing(rows[name], rules[name], data)
+        values = rows[name]
+        if name not in ("id", "content"):  # a key may be any word
+            values = without_missing(values, rules[name], data)
         if holds_numbers(rules[name]):
             columns[name] = converted(values, rules[name], data)
-        elif holds_text(rules[name]) or name in split_columns(data):
+        elif holds_text(rules[name]) or name in split_by:
             columns[name] = as_text(values)
     return pd.DataFrame(columns)
 

@@ -47,7 +47,6 @@ NOT_HERE = (  # warnings
     ".*isinstance\\(treespec, LeafSpec\\).*",
     "Found .* in eval mode",  # layers that a recipe has frozen
 )
-PATIENCE = 5.0  # seconds without a word
 HAS_PANEL = find_spec(f"{__package__}.panel") is not None  # a lean project has none
 
 
@@ -166,7 +165,7 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        if time.monotonic() - self.last < PATIENCE:
+        if time.monotonic() - self.last < logs.TOLD_SECONDS:
             return
         self.last = time.monotonic()
         loss = f" loss {float(outputs['loss']):.4f}" if "loss" in (outputs or {}) else ""

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from fsspec import available_protocols
 
+from ..provenance import sha256
 from ..settings import Time
 from ..task.features import MAX_TEXT
-from ..task.schema import NEAR
+from ..task.schema import near_hash
 from .draft import Draft, believed, is_value, key, quoted
 from .schema import numbers
 from .sources import RESERVED, Dialect, as_text, fetched, read_table
@@ -108,11 +109,11 @@ LEFT_OUT = {
 
 def similar(columns: pd.DataFrame) -> float:
     """Share of the rows that are equal to another, different one when numbers are rounded."""
-    rounded = columns.copy()
+    ranges = {}
     for name in columns.select_dtypes("number"):
-        low, high = map(float, believed(columns[name]))
-        rounded[name] = ((columns[name] - low) / (high - low) * NEAR).round()
-    alike = rounded[~columns.duplicated()].duplicated()
+        low, high = believed(columns[name])
+        ranges[str(name)] = (float(low), float(high))
+    alike = near_hash(columns, ranges)[~columns.duplicated()].duplicated()
     return float(alike.sum() / len(columns))
 
 
@@ -131,7 +132,7 @@ def opened(args: argparse.Namespace) -> tuple[pd.DataFrame, str, dict[str, Any],
         if ".csv" in file.suffixes:
             dialect = dialect_of(file, unsure)
         if choice == "url":
-            source["sha256"] = import_module("..provenance", __package__).sha256(file)
+            source["sha256"] = sha256(file)
         rows = read_table(file, args.path, dialect)
     defaults = Dialect()._asdict()
     source |= {k: v for k, v in dialect._asdict().items() if v != defaults[k]}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class Features(BaseModel):
         """All columns, in the order of the raw table."""
         return [*self.numeric, *self.categorical, *self.dates]
 
-    @property
+    @cached_property  # every request asks for it
     def numbers(self) -> dict[str, tuple[float, float]]:
         """Lowest and highest value of each element of the input "numeric": the numeric columns,
         and the parts of dates, such as "sold hour".
@@ -93,25 +94,25 @@ class Features(BaseModel):
         }
         return {**self.numeric, **parts}
 
-    @property
+    @cached_property
     def centre(self) -> NDArray[np.float64]:
         """What is subtracted from each number before it becomes a float32, [d]: the middle of its
         range. Otherwise 1,700,000,000 s and a minute more would be the same number.
         """
         return np.array([(low + high) / 2 for low, high in self.numbers.values()])
 
-    @property
+    @cached_property
     def ranges(self) -> NDArray[np.float32]:
         """Lowest and highest value of each element of "numeric", less the centre, [2, d]."""
         ends = np.array([*self.numbers.values()]).reshape(-1, 2).T
         return np.asarray(ends - self.centre, np.float32)
 
-    @property
+    @cached_property
     def may_miss(self) -> NDArray[np.bool_]:
         """Which elements of "numeric" are optional columns, [d]."""
         return np.array([name in self.optional for name in self.numbers], bool)
 
-    @property
+    @cached_property
     def blocks(self) -> dict[str, slice]:
         """Where each categorical column lies in the one-hot input; the others come last in it."""
         blocks, start = {}, 0

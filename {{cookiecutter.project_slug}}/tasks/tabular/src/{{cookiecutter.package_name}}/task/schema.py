@@ -46,7 +46,12 @@ def near_key(rows: pd.DataFrame, data: Data) -> pd.Series:
     range.
     """
     features = Features.model_validate(data.features)
-    rounded = rows[features.names].copy()
-    for name, (low, high) in features.numeric.items():
+    return near_hash(rows[features.names], features.numeric)
+
+
+def near_hash(rows: pd.DataFrame, ranges: dict[str, tuple[float, float]]) -> pd.Series:
+    """A number per row [n] that tells all columns apart, but numbers by the hundredth alone."""
+    rounded = rows.copy()
+    for name, (low, high) in ranges.items():
         rounded[name] = ((rows[name] - low) / (high - low) * NEAR).round()
     return pd.util.hash_pandas_object(rounded, index=False)
