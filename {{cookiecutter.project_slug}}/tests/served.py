@@ -134,7 +134,7 @@ def build(folder: Path, settings: Settings, rows: Rows, temperature: float = 1.0
         {
             "name": settings.project.name,
             "kind": data.kind,
-            "task": "test",
+            "task": data.name,
             "labels": data.labels,
             "inputs": shapes,
             "outputs": {"raw": {"dtype": "float32", "shape": [-1, raw.shape[1]]}},
@@ -200,6 +200,14 @@ def network(path: Path, rows: Rows, labels: list[str]) -> Any:
     return flat.astype(np.float32) @ weights + bias
 
 
+def point(live: Path, version: str, identity: str) -> None:
+    """Names a bundle the champion, in one step as `pull` does."""
+    entry = {"version": version, "path": version, "identity": identity}
+    draft = live / ".current.json.tmp"
+    draft.write_text(json.dumps({"champion": entry, "challenger": None}), encoding="utf-8")
+    draft.replace(live / "current.json")
+
+
 @pytest.fixture
 def release(settings: Settings, rows: Rows) -> Callable[..., str]:
     """Builds a bundle and names it the champion, in one step as `pull` does: its identity."""
@@ -208,10 +216,7 @@ def release(settings: Settings, rows: Rows) -> Callable[..., str]:
         identity = build(settings.paths.live / version, settings, rows, temperature)
         if damaged:
             (settings.paths.live / version / "model.onnx").write_bytes(b"not a model")
-        entry = {"version": version, "path": version, "identity": identity}
-        draft = settings.paths.live / ".current.json.tmp"
-        draft.write_text(json.dumps({"champion": entry, "challenger": None}), encoding="utf-8")
-        draft.replace(settings.paths.live / "current.json")
+        point(settings.paths.live, version, identity)
         return identity
 
     return one

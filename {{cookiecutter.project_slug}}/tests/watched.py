@@ -316,7 +316,7 @@ def feed(settings: Settings, table: pd.DataFrame) -> Feed:
             records.append(Record(**base))  # type: ignore[typeddict-item]
         store.append(records)
         for record, row in zip(records, rows, strict=True):
-            assert store.feedback(record["prediction_id"], row["label"] if label is None else label)
+            store.feedback(record["prediction_id"], row["label"] if label is None else label)
         assert store.flush()
         store.close()
 

@@ -1,6 +1,7 @@
 """Answers of every kind: over /predict and /v2, in the store, in the metrics and in batches."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import served
 from kinds import every_kind
 
 from {{cookiecutter.package_name}}.modeling import kinds
+from {{cookiecutter.package_name}}.monitoring.retrain import labelled_predictions
 from {{cookiecutter.package_name}}.packaging.bundle import Bundle
 from {{cookiecutter.package_name}}.serving import batch
 from {{cookiecutter.package_name}}.serving.predictor import load_live
-from {{cookiecutter.package_name}}.serving.store import recent
+from {{cookiecutter.package_name}}.serving.store import models, recent
 from {{cookiecutter.package_name}}.settings import Settings
 from {{cookiecutter.package_name}}.types import Decisions
 
@@ -84,7 +86,8 @@ def test_v2_gives_the_same_numbers(client: httpx.Client, settings: Settings, row
     inputs = []
     for name, array in rows.inputs.items():
         tensor = {"name": name, "datatype": "FP32", "shape": [3, *array.shape[1:]]}
-        inputs.append({**tensor, "data": array[:3].tolist()})
+        values = array[:3] + rows.centre.get(name, 0)
+        inputs.append({**tensor, "data": values.tolist()})
     outputs = client.post(path, json={"inputs": inputs}).json()["outputs"]
     arrays = {output["name"]: output for output in outputs}
     assert len(arrays["prediction_id"]["data"]) == 3
@@ -127,3 +130,31 @@ def test_parity_and_labels(settings: Settings, live: str, rows: Any) -> None:
     for label in (rows.wrong, None, True, [rows.label], float("inf")):
         with pytest.raises(ValueError, match="must be"):
             kinds.of(settings.data.kind).check_label(label, settings.data.labels)
+
+
+def test_feedback_is_judged_by_the_model_that_answered(
+    client: httpx.Client, settings: Settings, rows: Any, release: Any, wait_for: Any
+) -> None:
+    id_ = predictions(client, rows, 1)[0]["prediction_id"]
+    wait_for(lambda: len(recent(settings.paths.store, 1)) == 1)
+    changes: dict[str, Any] = {"kind": "binary", "labels": ["own", "other"], "name": "own"}
+    other = settings.model_copy(update={"data": settings.data.model_copy(update=changes)})
+    table = rows.table.assign(label=np.where(np.arange(len(rows.table)) % 2, "own", "other"))
+    newcomer = replace(rows, table=table, labels=table["label"].tolist())
+    identity = served.build(settings.paths.live / "2", other, newcomer)
+    served.point(settings.paths.live, "2", identity)
+    wait_for(lambda: client.get("/readyz").json()["model"]["version"] == "2")
+    right = {"prediction_id": id_, "label": rows.label}
+    assert client.post("/feedback", json=right).status_code == 200
+    wrong = client.post("/feedback", json={**right, "label": "own"})
+    assert wrong.status_code == 422, "a class of the newcomer is none of the old model's"
+    answer = predictions(client, rows, 1)[0]
+    own = {"prediction_id": answer["prediction_id"], "label": "own"}
+    assert client.post("/feedback", json=own).status_code == 200
+    wait_for(lambda: len(recent(settings.paths.store, 9, labelled=True)) == 2)
+    kept = labelled_predictions(other)
+    assert [row["prediction_id"] for row in kept] == [answer["prediction_id"]]
+    assert {model["task"] for model in models(settings.paths.store).values()} == {
+        settings.data.name,
+        "own",
+    }

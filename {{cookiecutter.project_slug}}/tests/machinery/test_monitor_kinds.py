@@ -13,7 +13,6 @@ from {{cookiecutter.package_name}}.monitoring import monitor
 from {{cookiecutter.package_name}}.monitoring.drift import Result
 from {{cookiecutter.package_name}}.monitoring.quality import measure
 from {{cookiecutter.package_name}}.monitoring.samples import Sample
-from {{cookiecutter.package_name}}.packaging.bundle import Card
 from {{cookiecutter.package_name}}.settings import Settings
 
 ask, draw, environment, identity = watched.ask, watched.draw, watched.environment, watched.identity
@@ -77,8 +76,6 @@ def test_many_changes_are_told_in_a_few_lines() -> None:
     found = [
         Result(f"signal {i}", "", 0.5, 0.0, 0.5, "D", "", 0.009 / (i + 1), True) for i in range(9)
     ]
-    told = monitor.alarms(
-        found, measure([], Card.model_construct(kind="multiclass", labels=[]), 0.9), 1
-    )
+    told = monitor.alarms(found, measure([], None, 0.9), 1)
     assert [line[:8] for line in told[:5]] == [f"signal {i}" for i in (8, 7, 6, 5, 4)]
     assert len(told) == 6 and told[5].startswith("and 4 more")

@@ -7,20 +7,20 @@ import pytest
 
 from {{cookiecutter.package_name}}.monitoring import abuse, quality
 from {{cookiecutter.package_name}}.monitoring.samples import Row
-from {{cookiecutter.package_name}}.packaging.bundle import Card
+from {{cookiecutter.package_name}}.serving.store import Model
 
 pytestmark = pytest.mark.row("O3", "O5")
 
 
-def card(*labels: str) -> Card:
-    return Card.model_construct(kind="multiclass", labels=list(labels))
+def model(*labels: str) -> Model:
+    return Model(task="letters", kind="multiclass", labels=list(labels))
 
 
-def measure(rows: list[Row], of: Card, confidence: float) -> SimpleNamespace:
+def measure(rows: list[Row], of: Model, confidence: float) -> SimpleNamespace:
     return SimpleNamespace(**quality.measure(rows, of, confidence))
 
 
-def row(label: str, feedback: str | None = None, **changes: Any) -> Row:
+def row(label: str | float, feedback: str | float | None = None, **changes: Any) -> Row:
     base: Row = {
         "label": label,
         "feedback": feedback,
@@ -51,7 +51,7 @@ def test_wilson_is_the_textbooks() -> None:
 
 def test_errors_count_where_there_is_feedback() -> None:
     rows = [row("a", "a"), row("a", "b"), row("b"), row("b", abstain=True, confidence=0.25)]
-    found = measure(rows, card("a", "b", "c"), 0.95)
+    found = measure(rows, model("a", "b", "c"), 0.95)
     assert (found.rows, found.labelled, found.errors, found.error_rate) == (4, 2, 1, 0.5)
     assert found.error_interval == quality.wilson(1, 2, 0.95)
     assert found.abstention_rate == 0.25
@@ -60,7 +60,7 @@ def test_errors_count_where_there_is_feedback() -> None:
 
 
 def test_nothing_is_claimed_of_no_rows() -> None:
-    found = measure([], card("a"), 0.95)
+    found = measure([], model("a"), 0.95)
     assert (
         found.error_rate,
         found.error_interval,
@@ -71,12 +71,21 @@ def test_nothing_is_claimed_of_no_rows() -> None:
 
 def test_versions_are_told_apart() -> None:
     found = quality.by_version(
-        [row("a", "a"), row("a", "b", version="2"), row("b", version="2")], card("a", "b"), 0.95
+        [
+            row("a", "a", identity="x"),
+            row("a", "b", version="2", identity="y"),
+            row("b", version="2", identity="y"),
+            row(17.5, 18.0, version="3", identity="unknown"),
+        ],
+        {"x": model("a", "b"), "y": model("b", "a", "c")},
+        0.95,
     )
     assert {version: (q["rows"], q["error_rate"]) for version, q in found.items()} == {
         "1": (1, 0.0),
         "2": (2, 1.0),
+        "3": (1, None),  # of a store that is older than the table of models
     }
+    assert [*found["2"]["label_shares"]] == ["b", "a", "c"]
 
 
 def test_a_flood_repeats_itself() -> None:

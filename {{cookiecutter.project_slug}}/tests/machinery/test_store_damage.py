@@ -21,7 +21,7 @@ blocked, store = served.blocked, served.store
 def test_labels_keep_their_type(store: Store) -> None:
     store.append([record(1, label="7"), record(2, label=7.0), record(3, label=-0.25)])
     for i, given in ((1, "7"), (2, 8.0), (3, 1e300)):
-        assert store.feedback(f"id-{i}", given)
+        store.feedback(f"id-{i}", given)
     store.flush()
     found = [(row["label"], row["feedback"]) for row in recent(store.path, 3)]
     assert found == [("7", "7"), (7.0, 8.0), (-0.25, 1e300)]
@@ -39,7 +39,7 @@ def test_labels_keep_their_type(store: Store) -> None:
 def test_a_file_without_tables_is_an_empty_store(store: Store) -> None:
     store.path.parent.mkdir()
     store.path.touch()  # so it looks for a moment while another process makes it
-    assert recent(store.path, 10) == [] and not store.feedback("id-1", "a")
+    assert recent(store.path, 10) == [] and store.answered_by("id-1") is None
 
 
 @pytest.mark.row("S5")
@@ -47,7 +47,7 @@ def test_a_damaged_file_is_busy_not_a_crash(store: Store) -> None:
     store.path.parent.mkdir()
     store.path.write_bytes(b"no database " * 1000)
     with pytest.raises(StoreBusy):
-        store.feedback("id-1", "a")
+        store.answered_by("id-1")
 
 
 @pytest.mark.row("S5")
@@ -62,7 +62,8 @@ def test_the_queue_is_bounded_in_bytes(
 @pytest.mark.row("S5")
 def test_feedback_on_what_is_still_queued(store: Store, blocked: Callable[[], None]) -> None:
     store.append([record(7)])
-    assert store.feedback("id-7", "a")
+    assert store.answered_by("id-7")
+    store.feedback("id-7", "a")
     assert [row["prediction_id"] for row in recent(store.path, 10)] == [
         "id--1"
     ]  # it is really not there yet

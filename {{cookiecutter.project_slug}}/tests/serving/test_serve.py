@@ -10,8 +10,7 @@ import pytest
 from served import Start, replayed
 
 from {{cookiecutter.package_name}}.monitoring.quality import measure
-from {{cookiecutter.package_name}}.packaging.bundle import Bundle
-from {{cookiecutter.package_name}}.serving.store import recent
+from {{cookiecutter.package_name}}.serving.store import models, recent
 from {{cookiecutter.package_name}}.settings import Settings
 
 # What training needs and serving must not: none of it is in the image.
@@ -86,6 +85,6 @@ def test_replay_compares_scores_and_reports(
     stored = recent(settings.paths.store, 1000)
     labelled = recent(settings.paths.store, 1000, labelled=True)
     assert len(stored) == 68 and len(labelled) == 60  # the bundle's examples come first
-    card = Bundle.load(settings.paths.live / "1").card
-    assert report["right"] == pytest.approx(1 - measure(labelled, card, 0.9)["errors"] / 60)
+    model = models(settings.paths.store)[live]
+    assert report["right"] == pytest.approx(1 - measure(labelled, model, 0.9)["errors"] / 60)
     assert 0.3 < report["right"] <= 1

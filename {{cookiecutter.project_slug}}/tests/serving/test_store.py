@@ -20,7 +20,8 @@ SECONDS_OF_A_SLOW_DISK = 0.5
 def test_what_was_stored_comes_back_newest_last(store: Store) -> None:
     assert recent(store.path, 10) == []
     assert store.append([record(i) for i in range(5)]) == 0
-    assert store.feedback("id-3", "a") and not store.feedback("id-9", "a")
+    store.feedback("id-3", "a")
+    assert store.answered_by("id-3") and store.answered_by("id-9") is None
     assert store.flush()
     rows = recent(store.path, 3)
     assert [row["prediction_id"] for row in rows] == ["id-2", "id-3", "id-4"]

@@ -16,7 +16,7 @@ from typing import Any
 from .. import logs
 from ..packaging.bundle import Bundle, load_live
 from ..provenance import stamp, write_json
-from ..serving.store import recent
+from ..serving.store import model_of, models, recent
 from ..settings import Settings
 from . import drift, quality
 from .samples import Row, reference_sample, stored_sample
@@ -51,7 +51,8 @@ def monitor(settings: Settings) -> Report:
         rows, everything = recent(store, size, bundle.identity), recent(store, LOOK_BACK * size)
         report = judge(settings, rows, bundle, version)
         confidence = 1 - settings.monitoring.alpha
-        report["versions"] = quality.by_version(everything, bundle.card, confidence)
+        present = {**models(store), bundle.identity: model_of(bundle.card)}
+        report["versions"] = quality.by_version(everything, present, confidence)
         reports = settings.paths.reports
         write_json(reports / "monitor.json", report)
         write_html(reports / "monitor.html", report, rows, bundle)
@@ -66,7 +67,7 @@ def monitor(settings: Settings) -> Report:
 def judge(settings: Settings, rows: list[Row], bundle: Bundle, version: str) -> Report:
     """Everything the report says about a window, ready for JSON."""
     limits = settings.monitoring
-    numbers = quality.measure(rows, bundle.card, 1 - limits.alpha)
+    numbers = quality.measure(rows, model_of(bundle.card), 1 - limits.alpha)
     tests: list[drift.Result] = []
     if len(rows) >= limits.min_rows:
         reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)

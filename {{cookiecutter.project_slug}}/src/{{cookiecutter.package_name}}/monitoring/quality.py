@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from ..modeling import kinds
-from ..packaging.bundle import Card
+from ..serving.store import Model
 from .samples import Row
 
 OF_CLASSES = ("mean_confidence", "estimated_accuracy")
@@ -19,20 +19,23 @@ def wilson(errors: int, rows: int, confidence: float) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def measure(rows: list[Row], card: Card, confidence: float) -> dict[str, Any]:
-    """Numbers of stored predictions of a model. Shares lie in 0..1; None where there is nothing to
-    divide by.
+def measure(rows: list[Row], model: Model | None, confidence: float) -> dict[str, Any]:
+    """Numbers of stored predictions of a model, of one that is not known the counts alone. Shares
+    lie in 0..1; None where there is nothing to divide by.
 
     Errors count over the rows with feedback, abstentions included; of a value it is one where the
     truth lies outside the answered interval.
     """
-    kind, counts = kinds.of(card.kind), Counter(row["label"] for row in rows)
     labelled = [row for row in rows if row["feedback"] is not None]
-    right = [kind.is_right(row | row["signals"], row["feedback"]) for row in labelled]
     names = ("error_rate", "error_interval", "abstention_rate", *OF_CLASSES, *OF_VALUES)
     numbers: dict[str, Any] = dict.fromkeys(names)
-    numbers |= {"rows": len(rows), "labelled": len(labelled), "errors": right.count(False)}
-    numbers["label_shares"] = {name: counts[name] / max(1, len(rows)) for name in card.labels}
+    numbers |= {"rows": len(rows), "labelled": len(labelled)}
+    if model is None:
+        return numbers
+    kind, counts = kinds.of(model["kind"]), Counter(row["label"] for row in rows)
+    right = [kind.is_right(row | row["signals"], row["feedback"]) for row in labelled]
+    numbers["errors"] = right.count(False)
+    numbers["label_shares"] = {n: counts[n] / max(1, len(rows)) for n in model["labels"]}
     if labelled:
         numbers["error_rate"] = numbers["errors"] / len(labelled)
         numbers["error_interval"] = wilson(numbers["errors"], len(labelled), confidence)
@@ -42,14 +45,19 @@ def measure(rows: list[Row], card: Card, confidence: float) -> dict[str, Any]:
     return numbers
 
 
-def by_version(rows: list[Row], card: Card, confidence: float) -> dict[str, dict[str, Any]]:
+def by_version(
+    rows: list[Row], models: dict[str, Model], confidence: float
+) -> dict[str, dict[str, Any]]:
     """Numbers and share of requests per model version, in the order in which versions first
-    answered.
+    answered; each is judged as the model that it was.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["version"], []).append(row)
-    return {
-        version: {**measure(group, card, confidence), "request_share": len(group) / len(rows)}
-        for version, group in groups.items()
-    }
+    versions = {}
+    for version, group in groups.items():
+        model = models.get(group[0]["identity"])
+        numbers = measure(group, model, confidence)
+        task = model["task"] if model else None
+        versions[version] = {**numbers, "task": task, "request_share": len(group) / len(rows)}
+    return versions

@@ -70,7 +70,7 @@ def tests(report: dict[str, Any]) -> pages.Table:
 def versions(report: dict[str, Any]) -> pages.Table:
     """The numbers of each version that the kind of the model has."""
     frame = pd.DataFrame(report["versions"]).T.rename_axis("version").reset_index()
-    frame = frame.filter(["version", "request_share", *NUMBERS]).dropna(axis=1, how="all")
+    frame = frame.filter(["version", "task", "request_share", *NUMBERS]).dropna(axis=1, how="all")
     return pages.table(frame.to_dict("records"), stack=True)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import logs
 from ..modeling import kinds
 from ..provenance import git, read_json, write_json
-from ..serving.store import recent
+from ..serving.store import models, recent
 from ..settings import Settings
 from ..worktree import Worktree, checkout
 
@@ -40,7 +40,7 @@ class Outcome:
 def retrain(settings: Settings, reasons: list[str], again: bool = False) -> Outcome:
     """Trains on the labelled predictions and lets the gates decide. Raises ValueError."""
     needed = settings.monitoring.retrain_min_labels
-    labelled = len(recent(settings.paths.store, needed, labelled=True))
+    labelled = len(labelled_predictions(settings))
     if labelled < needed:
         return _too_few(labelled, needed)
     with checkout(settings, "routine") as tree:
@@ -96,6 +96,17 @@ def new_rows(settings: Settings, feedback: Path) -> "pd.DataFrame":
     return rows[~alike].reset_index(drop=True)
 
 
+def labelled_predictions(settings: Settings) -> list[dict[str, Any]]:
+    """Stored predictions with feedback, but for those of a model of other data: a picture or a
+    class there may look like one of these.
+    """
+    store, data = settings.paths.store, settings.data
+    asked = {name: (model["task"], model["kind"]) for name, model in models(store).items()}
+    present = (data.name, data.kind)
+    items = recent(store, settings.serving.store_rows, labelled=True)
+    return [item for item in items if asked.get(item["identity"], present) == present]
+
+
 def labelled_rows(settings: Settings) -> list[dict[str, Any]]:
     """Stored predictions with feedback as raw rows. What the settings allow no more stays out:
     validation would stop the pipeline at it.
@@ -104,7 +115,7 @@ def labelled_rows(settings: Settings) -> list[dict[str, Any]]:
 
     data, rows = settings.data, []
     features, kind = Features.model_validate(data.features), kinds.of(data.kind)
-    for item in recent(settings.paths.store, settings.serving.store_rows, labelled=True):
+    for item in labelled_predictions(settings):
         try:
             instance = Instance.model_validate(item["instance"])
             check_instance(instance, features)

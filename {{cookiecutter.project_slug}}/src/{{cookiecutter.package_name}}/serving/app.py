@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..modeling import kinds
 from ..settings import Settings
 from ..task.features import instance_schema
 from . import v2
@@ -99,22 +100,22 @@ def _feedback(app: FastAPI, service: Service) -> None:
     @app.post("/feedback", responses=ERRORS, openapi_extra=_body(FeedbackRequest))
     async def feedback(request: Request) -> Response:
         """The true label of an earlier prediction; a second one replaces the first."""
-        bundle = service.champion().bundle
+        champion = service.champion()
 
         def job(content: dict[str, Any]) -> Response:
             given = check(FeedbackRequest, content)
             id_ = given.prediction_id
             try:
-                label = bundle.kind.check_label(given.label, bundle.card.labels)
-            except ValueError as error:
-                raise refuse("label", str(error)) from None
-            try:
-                stored = id_.isascii() and service.store.feedback(id_, label)
+                model = service.model(id_, champion) if id_.isascii() else None
+                if model is None:
+                    rule = [("prediction_id", "must be one that was given")]
+                    raise Refused(404, "prediction_id: no such prediction", rule)
+                label = kinds.of(model["kind"]).check_label(given.label, model["labels"])
+                service.store.feedback(id_, label)
             except StoreBusy:
                 raise Refused(503, "the store is busy: try again", headers=RETRY) from None
-            if not stored:
-                rule = "must be one that was given"
-                raise Refused(404, "prediction_id: no such prediction", [("prediction_id", rule)])
+            except ValueError as error:
+                raise refuse("label", str(error)) from None
             service.metrics.feedback.labels(label if isinstance(label, str) else "value").inc()
             return answer({"stored": True})
 

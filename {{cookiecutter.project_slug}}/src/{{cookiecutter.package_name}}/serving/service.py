@@ -19,7 +19,7 @@ from ..settings import Settings
 from .metrics import Metrics
 from .predictor import Champion, Predictor, Scored
 from .protocol import Refused, parse, read
-from .store import Record, Store
+from .store import Model, Record, Store, model_of, models
 
 Answer = TypeVar("Answer")
 RELOAD_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Service:
         self.store = Store(settings.paths.store, self.limits.store_rows, self.log)
         self.in_flight = 0
         self.metrics = Metrics(self.store, lambda: self.in_flight)
-        self.predictor = Predictor(settings.paths.live, self.log, self.metrics.loaded)
+        self.predictor = Predictor(settings.paths.live, self.log, self._loaded)
         keys = os.environ.get("API_KEYS", "").split(",")
         self._keys = [key.strip().encode() for key in keys if key.strip()]
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "model")
@@ -112,6 +112,19 @@ class Service:
         self.store.append(records)
         self.metrics.predicted(champion, answers)
         return [record["prediction_id"] for record in records]
+
+    def model(self, prediction_id: str, champion: Champion) -> Model | None:
+        """What an earlier answer was one of: another model's than the champion's, perhaps. None
+        where there is no such prediction. Raises StoreBusy.
+        """
+        identity = self.store.answered_by(prediction_id)
+        if identity in (None, champion.bundle.identity):
+            return model_of(champion.bundle.card) if identity else None
+        return models(self.store.path).get(str(identity), model_of(champion.bundle.card))
+
+    def _loaded(self, champion: Champion) -> None:
+        self.metrics.loaded(champion)
+        self.store.know(champion.bundle.identity, model_of(champion.bundle.card))
 
     async def _compute(self, job: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, job)

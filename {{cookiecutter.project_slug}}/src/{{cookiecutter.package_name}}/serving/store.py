@@ -18,6 +18,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ..packaging.bundle import Card
+from ..settings import Kind
+
 MAX_QUEUED_ROWS, MAX_QUEUED_BYTES = 10_000, 64_000_000
 GATHER_SECONDS = 0.02
 TABLES = """
@@ -32,6 +35,7 @@ CREATE TABLE IF NOT EXISTS predictions (
 CREATE TABLE IF NOT EXISTS feedback (
     prediction_id TEXT PRIMARY KEY, time REAL NOT NULL, label NOT NULL
 );
+CREATE TABLE IF NOT EXISTS models (identity TEXT PRIMARY KEY, model TEXT NOT NULL);
 COMMIT;
 """  # a label has no type in SQL, so that text stays text and a number stays a number
 
@@ -53,6 +57,19 @@ class Record(TypedDict):
     signals: dict[str, Any]  # probabilities, or interval and deviation; embedding or None; signals
 
 
+class Model(TypedDict):
+    """What the answers of one bundle are, and so how they are judged."""
+
+    task: str
+    kind: Kind
+    labels: list[str]
+
+
+def model_of(card: Card) -> Model:
+    """What a bundle's card says of its answers."""
+    return Model(task=card.task, kind=card.kind, labels=card.labels)
+
+
 Row = tuple[str, tuple[Any, ...]]  # a statement and its values
 COLUMNS = tuple(Record.__annotations__)
 JSON = ("instance", "signals")
@@ -64,7 +81,9 @@ COMPLETE = "SELECT count(*) = 2 FROM sqlite_master WHERE name IN ('predictions',
 OLD = (
     "SELECT prediction_id FROM predictions WHERE rowid <= (SELECT max(rowid) FROM predictions) - ?"
 )
-FIND = "SELECT 1 FROM predictions WHERE prediction_id = :id"
+FIND = "SELECT identity FROM predictions WHERE prediction_id = :id"
+KNOW = "INSERT OR IGNORE INTO models (identity, model) VALUES (?, ?)"
+KNOWN = "SELECT name FROM sqlite_master WHERE name = 'models'"
 RECENT = """
 SELECT p.*, f.label AS feedback FROM predictions p LEFT JOIN feedback f USING (prediction_id)
 WHERE (:identity IS NULL OR p.identity = :identity) AND (f.label IS NOT NULL OR NOT :labelled)
@@ -83,6 +102,13 @@ def recent(
     """
     values = {"identity": identity, "labelled": labelled, "limit": limit}
     return [_record(row) for row in reversed(_query(path, RECENT, values))]
+
+
+def models(path: Path) -> dict[str, Model]:
+    """The models that answered, by identity. Those of version 0.1.0's stores are missing."""
+    if not _query(path, KNOWN, {}):
+        return {}
+    return {row[0]: json.loads(row[1]) for row in _query(path, "SELECT * FROM models", {})}
 
 
 class StoreBusy(Exception):
@@ -106,7 +132,8 @@ class Store:
         self._ready, self._stored = threading.Condition(self._lock), threading.Condition(self._lock)
         self._queue: deque[Row] = deque()
         self._bytes = 0
-        self._pending: set[str] = set()  # ids that are answered and not yet committed
+        # Identity of the model by id, of what is answered and not yet committed.
+        self._pending: dict[str, str] = {}
         self._writer: threading.Thread | None = None
         self._closing = False
 
@@ -122,24 +149,31 @@ class Store:
             if not self._put(rows):
                 self.dropped += len(rows)
                 return len(rows)
-            self._pending.update(row[0] for _, row in rows)
+            self._pending |= {record["prediction_id"]: record["identity"] for record in records}
         return 0
 
-    def feedback(self, prediction_id: str, label: str | float) -> bool:
-        """Queues the true label of a prediction; False if there is no such prediction. Raises
-        StoreBusy.
+    def know(self, identity: str, model: Model) -> None:
+        """Queues what the answers of a bundle are."""
+        with self._lock:
+            self._put([(KNOW, (identity, json.dumps(model)))])
+
+    def answered_by(self, prediction_id: str) -> str | None:
+        """Identity of the bundle that made a prediction; None where there is no such prediction.
+        Raises StoreBusy.
         """
         with self._lock:
-            pending = prediction_id in self._pending
+            identity = self._pending.get(prediction_id)
         try:
-            if not pending and not _query(self.path, FIND, {"id": prediction_id}):
-                return False
+            rows = [] if identity else _query(self.path, FIND, {"id": prediction_id})
         except sqlite3.Error as error:
             raise StoreBusy from error
+        return str(rows[0][0]) if rows else identity
+
+    def feedback(self, prediction_id: str, label: str | float) -> None:
+        """Queues the true label of a prediction. Raises StoreBusy."""
         with self._lock:
             if not self._put([(JUDGE, (prediction_id, time.time(), label))]):
                 raise StoreBusy
-        return True
 
     def flush(self, seconds: float = 10.0) -> bool:
         """Waits until everything queued so far is committed; False if that takes longer."""
@@ -209,7 +243,8 @@ class Store:
             for row in rows:
                 self._queue.popleft()
                 self._bytes -= _size(row)
-            self._pending.difference_update(added)
+            for prediction_id in added:
+                self._pending.pop(prediction_id, None)
             self.dropped += len(added) if failed else 0
             self._stored.notify_all()
 
