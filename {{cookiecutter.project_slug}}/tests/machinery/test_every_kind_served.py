@@ -114,10 +114,10 @@ def test_a_batch_has_the_columns_of_its_kind(
 ) -> None:
     rows.table.to_parquet(tmp_path / "in.parquet")
     champion = load_live(settings.paths.live)
-    batch.score(champion, [tmp_path / "in.parquet"], tmp_path / "out.parquet", LOG)
+    batch.score(champion, [tmp_path / "in.parquet"], tmp_path / "out.parquet", settings.data, LOG)
     added = [c for c in pd.read_parquet(tmp_path / "out.parquet") if c not in rows.table]
-    values = ["predicted_value", "interval_low", "interval_high", "abstain", "model"]
-    names = ["predicted_label", "confidence", "abstain", "model"]
+    values = ["predicted_value", "interval_low", "interval_high", "abstain", "model", "problem"]
+    names = ["predicted_label", "confidence", "abstain", "model", "problem"]
     assert added == (names if settings.data.labels else values)
 
 

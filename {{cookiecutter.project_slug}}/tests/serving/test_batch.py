@@ -11,6 +11,7 @@ import pytest
 from {{cookiecutter.package_name}}.serving import batch
 from {{cookiecutter.package_name}}.serving.predictor import load_live
 from {{cookiecutter.package_name}}.settings import Settings
+from {{cookiecutter.package_name}}.task.features import FILE_COLUMN
 
 
 def score(settings: Settings, *words: str | Path) -> int:
@@ -39,12 +40,41 @@ def test_scores_a_file_in_pieces(
     assert set(scored["model"]) == {live}
     added = [name for name in scored if name not in rows.table]
     columns = champion.bundle.kind.columns(answers, settings.data.labels)
-    assert added == [*columns, "abstain", "model"]
+    assert added == [*columns, "abstain", "model", "problem"] and scored["problem"].isna().all()
     for name, values in columns.items():
         if isinstance(values[0], str):
             assert scored[name].tolist() == values
         else:
             np.testing.assert_allclose(scored[name], values, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.row("S3")
+def test_scores_files_as_people_have_them(
+    settings: Settings, live: str, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A folder of what the model takes, or a CSV file: the answers are those of the Parquet file,
+    and the last row, which is none, has a problem instead.
+    """
+    caplog.set_level("INFO", "{{cookiecutter.package_name}}")
+    rows.table[:20].to_parquet("in.parquet")
+    assert score(settings, "in.parquet", "right.parquet") == 0
+    if FILE_COLUMN:
+        place = Path("in")
+        place.mkdir()
+        for i, content in enumerate([*rows.table[FILE_COLUMN][:20], b"no picture"]):
+            (place / f"{i:03d}.bin").write_bytes(content)
+    else:
+        place = Path("in.csv")
+        wrong = rows.table[20:21].assign(**{rows.table.columns[1]: "?"})
+        pd.concat([rows.table[:20], wrong]).to_csv(place, sep=";", index=False)
+    assert score(settings, str(place), "out.csv") == 0
+    right, scored = pd.read_parquet("right.parquet"), pd.read_csv("out.csv")
+    sure = "confidence" if "confidence" in scored else "predicted_value"
+    np.testing.assert_allclose(scored[sure][:20], right[sure], rtol=1e-4)
+    assert (
+        scored[sure].isna().tolist() == scored["problem"].notna().tolist() == [False] * 20 + [True]
+    )
+    assert "20 rows scored to out.csv" in caplog.text and "1 rows have no answer" in caplog.text
 
 
 @pytest.mark.row("S3")
@@ -61,7 +91,7 @@ def test_what_cannot_be_scored_is_named_and_leaves_nothing(
         "missing.parquet": "no such",
         "no-features.parquet": f"{features[0]}.*is missing",
         "text.parquet": "not a Parquet file",
-        "wrong-cells.parquet": "rows 0 to",
+        "wrong-cells.parquet": f"no row of .* can be scored: {features[0]}",
         "taken.parquet": "there already",
         "no-rows.parquet": "no rows",
     }

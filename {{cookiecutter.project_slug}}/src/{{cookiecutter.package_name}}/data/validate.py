@@ -19,6 +19,7 @@ from .. import logs, pages
 from ..modeling import kinds
 from ..provenance import data_version, read_json, stamp, write_json
 from ..settings import Data, Settings
+from ..task.schema import columns as task_columns
 from . import checks
 from .ingest import GROUP_ROWS, chunks, source_rows, verified
 from .schema import AROUND, holds_numbers, numbers, schema, split_columns
@@ -60,6 +61,22 @@ def row_failures(
     return pd.concat(parts)
 
 
+def wrong_types(cases: pd.DataFrame) -> set[str]:
+    """Columns of another type than the schema's."""
+    return {*cases["column"][cases["rule"].str.startswith("dtype")]}
+
+
+def wrong_rows(rows: pd.DataFrame, data: Data) -> pd.Series:
+    """The first rule that a row's features break, in words, of each row that breaks one. Columns
+    that are absent are not judged.
+    """
+    rules = pa.DataFrameSchema({n: r for n, r in task_columns(data).items() if n in rows})
+    mistyped = wrong_types(failures(rules, rows.head(0)))
+    no_numbers = {name for name in mistyped if holds_numbers(rules.columns[name])}
+    cases = row_failures(rules, rows, no_numbers, data).drop_duplicates("row")
+    return (cases["column"] + ": " + cases["rule"]).set_axis(cases["row"])
+
+
 def inspect(
     path: Path, data: Data, rules: pa.DataFrameSchema, described: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -68,7 +85,7 @@ def inspect(
     """
     empty = pq.read_schema(path).empty_table().to_pandas()
     first = failures(rules, empty)
-    mistyped = {*first["column"][first["rule"].str.startswith("dtype")]}
+    mistyped = wrong_types(first)
     counts, columns, sample = [first.value_counts(PAIR)], [checks.statistics(empty)], []
     for rows in logs.progress(chunks(path), f"%d times {GROUP_ROWS} rows checked"):
         cases = row_failures(rules, rows, mistyped, data)

@@ -1,10 +1,11 @@
-"""Scores a Parquet file, or a folder of them, larger than memory: record batches stream through a
-bundle.
+"""Scores a CSV or Parquet file, or a folder of them or of what the model takes, larger than memory:
+blocks of rows stream through a bundle.
 
-    python -m <package> batch data/splits/test.parquet scored.parquet --bundle artifacts/bundle
+    python -m <package> batch data/mine.csv scored.parquet --bundle artifacts/bundle
 
-Adds the columns predicted_label, confidence, abstain and model (the bundle's identity); where
-values are predicted, predicted_value, interval_low, interval_high, abstain and model.
+Adds the columns predicted_label, confidence, abstain, model (the bundle's identity) and problem;
+where values are predicted, predicted_value, interval_low, interval_high, abstain, model and
+problem. A row that the model's schema refuses has no answer, and the problem in words.
 """
 
 import argparse
@@ -12,96 +13,139 @@ import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 
 from .. import logs
+from ..data.ingest import typed
+from ..data.sources import Dialect, blocks, is_table
+from ..data.validate import wrong_rows
 from ..packaging.bundle import Bundle
-from ..settings import Settings
-from ..task.features import encode
+from ..settings import Data, Settings
+from ..task.features import FILE_COLUMN, encode
+from ..task.schema import columns
 from .predictor import Champion, load, load_live
 
 ROWS = 1024
-READ_BYTES = 1 << 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    rows = "a Parquet file, or a folder of them, with the raw columns"
+    rows = "a .csv or .parquet file with the raw columns, or a folder of files"
     parser.add_argument("input", type=Path, metavar="INPUT", help=rows)
-    target = "the Parquet file to write; it appears when it is complete"
+    target = "the .parquet or .csv file to write; it appears when it is complete"
     parser.add_argument("output", type=Path, metavar="OUTPUT", help=target)
     bundle = "the bundle to score with (default: the champion in live/)"
     parser.add_argument("--bundle", type=Path, metavar="DIR", help=bundle)
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
-    """0 when every row was scored. Raises ValueError that names the file and the rows which cannot
-    be.
-    """
+    """0 when every row was read. Raises ValueError that names the file which cannot be."""
     with logs.stage("batch") as log:
         live = settings.paths.live
         champion = load(Bundle.load(args.bundle), "") if args.bundle else load_live(live)
-        files = sorted(args.input.glob("*.parquet")) if args.input.is_dir() else [args.input]
-        if not files or not all(file.is_file() for file in files):
-            raise ValueError(f"{args.input}: no such Parquet file or folder of Parquet files")
-        score(champion, files, args.output, log)
+        if args.output.suffix not in (".parquet", ".csv"):
+            raise ValueError(f"{args.output} must end in .parquet or .csv")
+        score(champion, files_in(args.input), args.output, settings.data, log)
     return 0
 
 
-def score(champion: Champion, files: list[Path], output: Path, log: logging.Logger) -> int:
-    """Writes beside the target and renames at the end; returns the number of rows."""
-    import pyarrow.parquet as pq
+def files_in(path: Path) -> list[Path]:
+    """The file itself, or the tables in a folder; where it has none and the model takes files, all
+    of them.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if path.is_file():
+        return [path]
+    visible = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    tables = [file for file in visible if is_table(file)]
+    if not tables and (FILE_COLUMN is None or not visible):
+        raise ValueError(f"{path} holds no .csv or .parquet file")
+    return tables or visible
 
-    tables, rows = _scored(champion, files), 0
+
+def score(
+    champion: Champion, files: list[Path], output: Path, data: Data, log: logging.Logger
+) -> int:
+    """Writes beside the target and renames at the end; returns the number of rows. `data` says how
+    missing values and numbers are written.
+    """
+    tables = answered(
+        champion, files, data.model_copy(update={"features": champion.bundle.card.features})
+    )
     first = next(tables, None)
     if first is None:
-        raise ValueError(f"{files[0].parent}: no rows to score")
+        raise ValueError(f"{files[0]}: no rows to score")
+    if first["problem"].null_count == 0:
+        raise ValueError(f"no row of {files[0]} can be scored: {first['problem'][0]}")
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f".{output.name}.tmp")
+    writing = pyarrow.csv.CSVWriter if output.suffix == ".csv" else pq.ParquetWriter
+    rows = problems = 0
     try:
-        with pq.ParquetWriter(draft, first.schema) as writer:
+        with writing(draft, first.schema) as writer:
             for table in logs.progress(chain([first], tables), f"%d times {ROWS} rows scored"):
-                writer.write_table(table)
+                # A block without answers lacks their columns.
+                whole = pa.concat_tables([first.slice(0, 0), table], promote_options="default")
+                writer.write_table(whole)
                 rows += table.num_rows
+                problems += table.num_rows - table["problem"].null_count
         draft.replace(output)
     finally:
         draft.unlink(missing_ok=True)
-    fields = {"rows": rows, "bundle": champion.bundle.identity}
-    log.info("%d rows scored to %s", rows, output, extra={"fields": fields})
+    fields = {"rows": rows, "problems": problems, "bundle": champion.bundle.identity}
+    log.info("%d rows scored to %s", rows - problems, output, extra={"fields": fields})
+    if problems:
+        log.warning("%d rows have no answer: see the column `problem`", problems)
     return rows
 
 
-def _scored(champion: Champion, files: list[Path]) -> Iterator[Any]:
-    """Arrow tables of up to ROWS rows with the added columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def answered(champion: Champion, files: list[Path], data: Data) -> Iterator[pa.Table]:
+    """Arrow tables of up to ROWS rows, each as it came with the added columns."""
+    if is_table(files[0]):
+        written = {k: v for k, v in data.source.items() if k in Dialect._fields}
+        wanted = [*columns(data)]
+        for path in files:
+            first = 0
+            for table in blocks(path, Dialect(**written), wanted, ROWS):
+                where = f"{path}, rows {first} to {first + len(table) - 1}"
+                yield with_answers(champion, data, table, where)
+                first += len(table)
+        return
+    for start in range(0, len(files), ROWS):
+        part = files[start : start + ROWS]
+        contents = [path.read_bytes() for path in part]
+        table = pa.table({"file": [str(path) for path in part], FILE_COLUMN: contents})
+        where = f"files {part[0]} to {part[-1]}"
+        yield with_answers(champion, data, table, where).drop_columns(FILE_COLUMN)
 
-    for path in files:
-        first = 0
+
+def with_answers(champion: Champion, data: Data, table: pa.Table, where: str) -> pa.Table:
+    """The table with the answers on its valid rows, and what is wrong with the others."""
+    bundle = champion.bundle
+    rows = typed(table.to_pandas(integer_object_nulls=True), data)
+    problem = wrong_rows(rows, data)
+    valid, answers = typed(rows.drop(problem.index), data), pd.DataFrame(index=rows.index[:0])
+    if len(valid):
         try:
-            file = pq.ParquetFile(path, buffer_size=READ_BYTES)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ValueError(f"{path} is not a Parquet file: {error}") from None
-        with file:
-            for batch in file.iter_batches(ROWS):
-                where = f"{path}, rows {first} to {first + batch.num_rows - 1}"
-                yield _add(champion, batch, where)
-                first += batch.num_rows
-
-
-def _add(champion: Champion, batch: Any, where: str) -> Any:
-    import pyarrow as pa
-
-    bundle, table = champion.bundle, pa.Table.from_batches([batch])
-    try:
-        answers = champion.predict(encode(batch.to_pydict(), champion.features)).answers
-    except KeyError as error:
-        raise ValueError(f"{where}: the column {error} is missing") from None
-    except (ValueError, TypeError, OSError) as error:
-        raise ValueError(f"{where}: cannot be read: {error}") from None
-    columns = bundle.kind.columns(answers, bundle.card.labels)
-    columns |= {"abstain": answers.abstain, "model": [bundle.identity] * len(answers.abstain)}
-    for name, values in columns.items():
+            inputs = encode(
+                {str(k): v for k, v in valid.to_dict("list").items()}, champion.features
+            )
+            decided = champion.predict(inputs).answers
+        except KeyError as error:
+            raise ValueError(f"{where}: the column {error} is missing") from None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        given = bundle.kind.columns(decided, bundle.card.labels)
+        answers = pd.DataFrame({**given, "abstain": decided.abstain}, index=valid.index)
+    added = answers.reindex(rows.index).assign(
+        model=bundle.identity, problem=problem.reindex(rows.index).astype("str")
+    )
+    for name, values in added.items():
         if name in table.column_names:
             raise ValueError(f"{where}: the column {name!r} is there already: rename it")
-        table = table.append_column(name, pa.array(values))
+        table = table.append_column(str(name), pa.Array.from_pandas(values))
     return table

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 
 from ...provenance import sha256 as checksum
 
@@ -29,6 +30,8 @@ CONVERT = {
     ".json": "`pandas.read_json(path).to_parquet(...)` converts it",
     ".tsv": "rename it to .csv and set data.source.separator='\\t'",
 }
+SEPARATORS = (",", ";", "\t", "|")
+READ_BYTES = 1 << 20
 RESERVED = {"id", "label", "content"}
 NUMBER = "row number"  # the key of rows that come without one
 
@@ -72,31 +75,68 @@ def read_table(file: Path, name: str, dialect: Dialect) -> pd.DataFrame:
     if file.suffix == ".parquet":
         # Types that may be missing: a float64 in their place would round long whole numbers.
         return pd.read_parquet(file, dtype_backend="numpy_nullable")
-    if not file.name.endswith((".csv", ".csv.gz")):
+    if not is_table(file):
         remedy = CONVERT.get(file.suffix, "save it as one of these")
         raise ValueError(f"{name} must end in .csv, .csv.gz or .parquet: {remedy}")
     try:
-        _, header = next(records(file, dialect), (0, [""]))
-    except (UnicodeError, LookupError) as error:
-        raise ValueError(misread(name, dialect, error)) from None
-    if repeated := [column for column in header if header.count(column) > 1]:
-        raise ValueError(f"{name} has two columns called {repeated[0]!r}: rename one")
-    try:
-        rows = pa.csv.read_csv(
-            file,
-            pa.csv.ReadOptions(encoding=dialect.encoding),
-            pa.csv.ParseOptions(
-                delimiter=dialect.separator, quote_char=dialect.quote, newlines_in_values=True
-            ),
-            pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()),
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
-        )
+        rows = pa.csv.read_csv(file, **options(file, name, dialect))
     except (pa.ArrowInvalid, UnicodeError) as error:
         raise ValueError(fault(file, name, dialect, error)) from None
     return pd.DataFrame(rows.to_pandas())
+
+
+def options(file: Path, name: str, dialect: Dialect) -> dict[str, Any]:
+    """How pyarrow reads a CSV file. Raises ValueError where its header cannot be read."""
+    columns = header(file, name, dialect)
+    if repeated := [column for column in columns if columns.count(column) > 1]:
+        raise ValueError(f"{name} has two columns called {repeated[0]!r}: rename one")
+    return {
+        "read_options": pa.csv.ReadOptions(encoding=dialect.encoding),
+        "parse_options": pa.csv.ParseOptions(
+            delimiter=dialect.separator, quote_char=dialect.quote, newlines_in_values=True
+        ),
+        "convert_options": pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    }
+
+
+def header(file: Path, name: str, dialect: Dialect) -> list[str]:
+    """The names of a CSV file's columns. Raises ValueError where it is written in other letters."""
+    try:
+        return next(records(file, dialect), (0, [""]))[1]
+    except (UnicodeError, LookupError) as error:
+        raise ValueError(misread(name, dialect, error)) from None
+
+
+def is_table(file: Path) -> bool:
+    """Whether `read_table` takes files of this name."""
+    return file.name.endswith((".csv", ".csv.gz", ".parquet"))
+
+
+def blocks(file: Path, dialect: Dialect, wanted: list[str], rows: int) -> Iterator[pa.Table]:
+    """A CSV or Parquet file of any size, as tables of up to so many rows. A CSV file may have
+    another separator than the dialect's, if with that its columns are the wanted ones.
+    """
+    name = str(file)
+    try:
+        if file.suffix == ".parquet":
+            with pq.ParquetFile(file, buffer_size=READ_BYTES) as opened:
+                for batch in opened.iter_batches(rows):
+                    yield pa.Table.from_batches([batch])
+            return
+        dialects = [dialect, *(dialect._replace(separator=s) for s in SEPARATORS)]
+        matching = [d for d in dialects if {*wanted} & {*header(file, name, d)}]
+        dialect = (matching or dialects)[0]
+        for part in pa.csv.open_csv(file, **options(file, name, dialect)):
+            for batch in pa.Table.from_batches([part]).to_batches(rows):
+                yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, UnicodeError, OSError) as error:
+        if file.suffix == ".parquet":
+            raise ValueError(f"{name} is not a Parquet file: {error}") from None
+        raise ValueError(fault(file, name, dialect, error)) from None
 
 
 def records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Inputs = dict[str, NDArray[np.float32]]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 WANTED = "a whole PNG, JPEG, WebP, BMP, TIFF or GIF file"
+FILE_COLUMN = "image"  # what a file in a folder of files becomes
 WHITE = (255, 255, 255, 255)
 DEEPEST = 65535  # the lightest value of a 16-bit picture
 
@@ -147,7 +148,8 @@ def instance_to_row(instance: Instance) -> dict[str, Any]:
 
 def row_to_instance(row: Mapping[str, Any], features: Features) -> dict[str, Any]:
     """The request item, ready for JSON, that a client would send for a raw row."""
-    return {"image": base64.b64encode(row["image"]).decode()}
+    image = row["image"]
+    return {"image": base64.b64encode(image).decode() if isinstance(image, bytes) else image}
 
 
 def inputs_to_instances(inputs: Inputs, features: Features) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, m
 from .dates import Dates
 
 Inputs = dict[str, NDArray[np.float32]]
+FILE_COLUMN = None  # a file is a table here
 NOT_FEATURES = ("id", "label", "content")
 MAX_TEXT = 200  # characters of a value in a request
 OTHER = "(other)"  # stands for a value that is not listed
