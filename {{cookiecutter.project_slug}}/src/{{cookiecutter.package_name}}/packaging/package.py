@@ -20,12 +20,12 @@ from ..modeling.candidates import Candidate
 from ..modeling.candidates import load as load_candidates
 from ..provenance import read_json, stamp, write_json
 from ..settings import Settings
-from ..task.features import Features, row_to_instance, signals
+from ..task.features import LIBRARIES, Features, row_to_instance, signals
 from ..types import Examples, Inputs, Rule
 from .bundle import CARD, EXAMPLES, MODEL, REFERENCE, Bundle, Card, Tensor, seal
 from .export import export, rows_of
 
-SERVED_WITH = ("numpy", "onnxruntime", "pydantic")
+SERVED_WITH = ("numpy", "onnxruntime", "pandas", "pydantic", *LIBRARIES)
 
 
 def tensor(values: NDArray[Any]) -> Tensor:

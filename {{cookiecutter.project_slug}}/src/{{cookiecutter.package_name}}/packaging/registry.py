@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 from .. import tracking
 from ..provenance import git, user
 from ..settings import Settings
-from .bundle import MODEL, Bundle
+from ..task.features import Features, instance_schema
+from .bundle import Bundle
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+# What MLflow runs to have the model.
+LOADER = """from mlflow.models import set_model
+
+from {package}.serving.pyfunc import Model
+
+set_model(Model())
+"""
 # the best model ever promoted, which bounds what a series of champions may lose together
 BEST = "best"
 
@@ -48,16 +57,33 @@ def register(settings: Settings, bundle: Bundle) -> "ModelVersion":
     it stands for.
     """
     import mlflow
-    import numpy as np
-    import onnx
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
     name, card = settings.tracking.registered_model, bundle.card
-    example = {n: np.zeros((1, *t.shape[1:]), t.dtype) for n, t in card.inputs.items()}
-    with tracking.current(settings, "register") as run, mlflow.start_run(run_id=run.id):
-        logged = mlflow.onnx.log_model(
-            onnx.load(bundle.folder / MODEL),
+    item = instance_schema(Features.model_validate(card.features))
+    # What a column holds is judged by the model itself: pandas has whole numbers in their place,
+    # and other types where some are missing.
+    anything: Any = AnyType
+    columns: list[Any] = [
+        ColSpec(anything(), name, name in item["required"]) for name in item["properties"]
+    ]
+    package, loader = Path(__file__).parents[1], settings.paths.state / "loader.py"
+    loader.parent.mkdir(exist_ok=True)
+    loader.write_text(LOADER.format(package=package.name), encoding="utf-8")
+    with (
+        tracking.current(settings, "register") as run,
+        mlflow.start_run(run_id=run.id),
+        warnings.catch_warnings(),
+    ):
+        # It asks for examples, which may be of persons.
+        warnings.filterwarnings("ignore", ".*An input example was not provided")
+        logged = mlflow.pyfunc.log_model(
             name="model",
-            signature=mlflow.models.infer_signature(example, bundle.infer(example)),
+            python_model=str(loader),
+            signature=mlflow.models.ModelSignature(Schema(columns)),
+            artifacts={"bundle": str(bundle.folder)},
+            code_paths=[str(package)],  # it is to be loaded where the project is not installed
             # Asked for, not guessed: that takes minutes.
             pip_requirements=[f"{name}=={number}" for name, number in card.dependencies.items()],
             metadata={"identity": bundle.identity},

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Inputs = dict[str, NDArray[np.float32]]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 WANTED = "a whole PNG, JPEG, WebP, BMP, TIFF or GIF file"
+LIBRARIES = ("pillow",)  # beside numpy and pydantic
 FILE_COLUMN = "image"  # what a file in a folder of files becomes
 WHITE = (255, 255, 255, 255)
 DEEPEST = 65535  # the lightest value of a 16-bit picture

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, m
 from .dates import Dates
 
 Inputs = dict[str, NDArray[np.float32]]
+LIBRARIES = ()  # beside numpy and pydantic
 FILE_COLUMN = None  # a file is a table here
 NOT_FEATURES = ("id", "label", "content")
 MAX_TEXT = 200  # characters of a value in a request
@@ -252,8 +253,19 @@ def instance_to_row(instance: Instance) -> dict[str, Any]:
 def row_to_instance(row: Mapping[str, Any], features: Features) -> dict[str, Any]:
     """The request item, ready for JSON, that a client would send for a raw row."""
     values = {name: row[name] for name in features.names if name in row}
-    # NaN differs from itself.
-    return {name: None if value != value else value for name, value in values.items()}
+    for name, value in values.items():
+        if value != value:  # NaN
+            values[name] = None
+        elif name not in features.numeric and not isinstance(value, str | None):
+            values[name] = written(value)
+    return values
+
+
+def written(value: Any) -> str:
+    """A category or date as text, such as 7 for the whole number 7.0."""
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    return str(int(value)) if isinstance(value, float) and value % 1 == 0 else str(value)
 
 
 def inputs_to_instances(inputs: Inputs, features: Features) -> list[dict[str, Any]]:
