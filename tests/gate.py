@@ -15,8 +15,8 @@ import numpy as np
 from my_model import params
 from my_model.data import datamodule
 from my_model.evaluation import comparison, evaluate, subject
-from my_model.modeling import candidates, kinds
-from my_model.types import Examples
+from my_model.modeling import baselines, candidates, kinds
+from my_model.types import Examples, Rule
 from torch import nn
 
 Splits = dict[str, Examples]
@@ -74,8 +74,11 @@ def judged(settings: Any, network: nn.Module, damage: Damage, splits: Splits, ch
         model = replace(model, candidate=altered, raw={n: altered.outputs(e.inputs).raw for n, e in splits.items()})
     model, test = replace(model, rule=damage.rule(model.rule)), splits["test"]
     losses = {"network": model.losses(test.inputs, test.label)}
-    simple = evaluate.simple_answers(splits, settings)
-    losses |= {n: kinds.of(kind).row_losses(answers["test"], test.label, scale) for n, answers in simple.items()}
+    train, functions = splits["train"], kinds.of(kind)
+    rows = baselines.with_all_classes(train.inputs, train.label, settings.data.labels)
+    for name, baseline in baselines.simple_baselines(kind).items():
+        answers = functions.decide(baseline.fit(*rows).predict(test.inputs), Rule())
+        losses[name] = functions.row_losses(answers, test.label, scale)
     found = {v.method: [v.outcome, v.number, v.why] for v in evaluate.judge(model, losses)}
     before = subject.fit(candidates.NetworkCandidate(champion), splits, settings, scale)
     limits = settings.evaluation.comparison

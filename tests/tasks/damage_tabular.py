@@ -12,7 +12,8 @@ from torch import nn
 
 
 def damages(settings: Any, splits: Splits, champion: nn.Module) -> dict[str, Damage]:
-    columns = [*Features.model_validate(settings.data.features).numeric]
+    features = Features.model_validate(settings.data.features)
+    columns = [*features.numeric]
     age, bmi, bp = (columns.index(name) for name in ("age", "bmi", "bp"))
     train = splits["train"]
     unit, middle = float(train.label.std()), float(train.inputs["numeric"][:, bp].mean())
@@ -48,7 +49,7 @@ def damages(settings: Any, splits: Splits, champion: nn.Module) -> dict[str, Dam
 
     def elderly(inputs: dict[str, Any]) -> Any:
         """A group of which the network knows nothing, since it was left out of training."""
-        return 1.5 * unit * (inputs["numeric"][:, age] >= 62)
+        return 1.5 * unit * (inputs["numeric"][:, age] >= 62 - float(features.centre[age]))
 
     class Shuffled(nn.Module):
         """One of the columns that matter most is mixed with that of other rows."""
