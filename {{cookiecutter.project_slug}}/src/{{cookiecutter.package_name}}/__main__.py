@@ -121,6 +121,20 @@ def command_line(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
+def bypass_proxies() -> None:
+    """Requests to this machine, such as to a tracker, go through none of the proxies that the
+    environment names.
+    """
+    from .settings import LOOPBACK
+
+    names = {name.lower() for name in os.environ}
+    if not {"http_proxy", "https_proxy", "all_proxy"} & names:
+        return  # a system's own settings count, which a variable would put out of force
+    present = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    if present != "*":
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([present, *LOOPBACK])
+
+
 def run(verb: str, argv: list[str]) -> int:
     """Raises ValueError and the like for what a user got wrong."""
     from .params import load
@@ -143,6 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         print(overview())
         return 0
     os.environ.update({**QUIET, **os.environ})  # nothing phones home
+    bypass_proxies()
     from .logs import explain
     from .settings import refuse_renamed
 

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -94,7 +95,10 @@ for _section in ["paths", "training", "health", "evaluation", "packaging", "serv
 
 
 class Project(Strict):
+    """`title` is the project's name for people."""
+
     name: str
+    title: str = ""
     package: str
     owner: str
 
@@ -183,12 +187,15 @@ class Goal(Strict):
 class Data(Strict):
     """`labels` are the classes, for binary the positive one second; empty for regression.
 
+    `predicts` says in words what a label is, `unit` in what values are measured, for the page.
     `missing` are words that stand for a missing value, beside the empty field; `decimal` and
     `thousands` are the signs in numbers that are written as text. A class of `allow_absent` may
     lack rows in a split.
     """
 
     name: str
+    predicts: str = ""
+    unit: str = ""
     kind: Kind
     source: Component
     missing: list[str] = []

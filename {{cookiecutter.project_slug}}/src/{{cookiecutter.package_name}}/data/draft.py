@@ -29,6 +29,7 @@ class Draft:
     choice: str
     source: dict[str, Any]
     label: pd.Series
+    predicts: str = ""
     written: dict[str, Any] = field(default_factory=dict)
     features: list[str] = field(default_factory=list)
     split_key: str = "content"
@@ -85,6 +86,7 @@ def data_yaml(name: str, data: Draft) -> str:
     lines = [
         f"# Drafted by `describe` from {len(data.label)} rows of {data.path}. Yours from here on.",
         f"name: {name}",
+        f"predicts: {quoted(data.predicts)}  # what a label is, in words, for the page",
         *described["head"],
         f"source: {quoted(data.source)}",
         *extra,
@@ -124,7 +126,7 @@ def is_value(label: pd.Series) -> bool:
 def values_of(label: pd.Series) -> dict[str, list[str]]:
     low, high = believed(label)
     return {
-        "head": ["kind: regression", "labels: []"],
+        "head": ['unit: ""  # of the label, such as EUR', "kind: regression", "labels: []"],
         "goal": [
             "  metric: r2",
             "  at_least: 0.1            # of the variance explained: raise it to what is of use",

@@ -35,6 +35,7 @@ from .protocol import (
 from .service import RETRY, Service
 from .store import StoreBusy
 
+DESCRIBED = {"name", "kind", "labels", "predicts", "unit", "features"}
 PAGE = Path(__file__).parents[1] / "task" / "page.html"
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer} for code in (400, 401, 404, 413, 415, 422, 503)
@@ -52,7 +53,7 @@ def create(settings: Settings) -> FastAPI:
 
     # The usual documentation pages load scripts from elsewhere: only the schema itself is offered.
     app = FastAPI(
-        title=settings.project.name,
+        title=settings.project.title or settings.project.name,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -125,6 +126,15 @@ def _operations(app: FastAPI, service: Service, page: str) -> None:
     @app.get("/", include_in_schema=False)
     async def home() -> Response:
         return HTMLResponse(page)
+
+    @app.get("/model", responses={503: {"model": ErrorAnswer}})
+    async def model() -> Response:
+        """What the model is, as its bundle says: the page shows it."""
+        champion = service.champion()
+        card = champion.bundle.card.model_dump(mode="json", include=DESCRIBED)
+        most = service.limits.max_instances
+        described = {"title": app.title, **card, "max_instances": most, "model": _model(champion)}
+        return answer(described)
 
     @app.get("/healthz")
     async def healthz() -> Response:

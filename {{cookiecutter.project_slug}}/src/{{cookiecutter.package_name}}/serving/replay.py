@@ -1,7 +1,7 @@
 """Sends rows of a split to a running server and compares each answer with the bundle's own: a
 release's smoke test.
 
-python -m <package> replay --split test --rows 300 --feedback
+python -m <package> replay --split test --rows 300 --feedback serving.port=9000
 python -m <package> replay --rows 300 --corrupt NAME:SEVERITY
 """
 
@@ -10,17 +10,19 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 
 from ..provenance import stamp, write_json
-from ..settings import Settings
+from ..settings import LOOPBACK, Settings
 from ..task.features import Features, Instance, check_instance, inputs_to_instances, row_to_instance
 from .predictor import Champion, load_live
+from .serve import address
 
 BATCH = 50
 TOLERANCE = 1e-4  # of a probability, or of the labels' standard deviation
@@ -36,8 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     corrupt = "corrupt the inputs first; severity 1 to 5"
     parser.add_argument("--corrupt", metavar="NAME:SEVERITY", help=corrupt)
     parser.add_argument("--feedback", action="store_true", help="send the true labels too")
-    url = "http://127.0.0.1:8000"
-    parser.add_argument("--url", default=url, help=f"the server (default: {url})")
+    parser.add_argument("--url", help="the server (default: the one of serving.host and .port)")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -47,23 +48,26 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     A value counts as right where the answered interval holds the truth.
     """
     champion, started = load_live(settings.paths.live), time.perf_counter()
+    url = args.url or address(settings.serving.host, settings.serving.port)
     drawn = pairs = rows(settings, args.split, args.rows)
     if args.corrupt:
         pairs = corrupt(settings, champion, drawn, args.corrupt)
-    answers, different = [], ask(args.url, champion, champion.bundle.examples["instances"])[1]
+    answers, different = [], ask(url, champion, champion.bundle.examples["instances"])[1]
     size = min(BATCH, settings.serving.max_instances)
     for start in range(0, len(pairs), size):
         items = [item for item, _ in pairs[start : start + size]]
-        answered, wrong = ask(args.url, champion, items)
+        answered, wrong = ask(url, champion, items)
         answers += answered
         different += wrong
     right = 0
     for answer, (_, label) in zip(answers, pairs, strict=True):
         right += champion.bundle.kind.is_right(answer, label)
         if args.feedback:
-            post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
+            post(url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
     report = {
-        **{name: getattr(args, name) for name in ("url", "split", "feedback")},
+        "url": url,
+        "split": args.split,
+        "feedback": args.feedback,
         "rows": len(pairs),
         "corruption": args.corrupt,
         "left_out": len(drawn) - len(pairs),
@@ -151,15 +155,17 @@ def post(url: str, path: str, content: dict[str, Any]) -> Any:
     key = os.environ.get("API_KEYS", "").split(",")[0].strip()
     headers = {"Content-Type": "application/json", "X-API-Key": key}
     body = json.dumps(content).encode()
-    request = urllib.request.Request(url.rstrip("/") + path, body, headers)
+    request = Request(url.rstrip("/") + path, body, headers)
+    direct = urlsplit(url).hostname in LOOPBACK
+    opener = build_opener(*[ProxyHandler({})][:direct])  # no proxy reaches this machine's loopback
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with opener.open(request, timeout=60) as response:
             return json.load(response)
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         with error:
             reason = error.read(2000).decode(errors="replace")
         raise ValueError(f"{url}{path} answered {error.code}: {reason}") from None
     except OSError as error:
         raise ValueError(
-            f"no answer from {url} ({error}): run `make serve`, or use --url"
+            f"no answer from {url} ({error}): run `make serve` in another terminal, or use --url"
         ) from None

@@ -50,12 +50,17 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     # makes the exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = address(*listener.getsockname()[:2])
     line = f"{settings.project.name} {version} answers at {url} (Ctrl+C ends it)"
     print(line, file=sys.stderr, flush=True)
     server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def address(host: str, port: int) -> str:
+    """The URL at which this machine reaches a server; one that listens everywhere at loopback."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -65,6 +70,8 @@ def _listen(host: str, port: int) -> socket.socket:
         socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
     )
     try:
+        if listener.family == socket.AF_INET6:  # on all addresses: on those of IPv4, too
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
         if os.name == "posix":  # elsewhere it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -72,7 +79,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise ValueError(
-            f"cannot listen on {host}:{port} ({error}): choose another with serving.port=..."
+            f"cannot listen on {host}, port {port} ({error}): choose another with serving.port=..."
         ) from None
     return listener
 
