@@ -56,7 +56,7 @@ def draw_digits(page: Any, expect: Any) -> str:
         expect(page.locator("#answer")).to_contain_text(digit)
         expect(page.locator("#answer")).to_contain_text("% sure")
     page.click("#right")
-    expect(page.locator("#thanks")).to_contain_text("noted as a 7")
+    expect(page.locator("#thanks")).to_contain_text("noted as 7")
     return "7"
 
 

@@ -37,7 +37,7 @@ def look(args: argparse.Namespace) -> Draft:
         with Image.open(io.BytesIO(content)) as picture:
             sizes.append(min(picture.size))
             modes.add(picture.mode)
-        middles.append(float(np.median(upright(content, limits).convert("L"))))
+        middles.append(float(np.median(np.asarray(upright(content, limits).convert("L")))))
     side = max([size for size in SIDES if size <= np.median(sizes)], default=SIDES[0])
     channels = 1 if modes <= GREY else 3
     draft = Draft(args.path, "files", {"path": args.path}, rows["label"])
