@@ -40,7 +40,7 @@ def refused(error: str, status: int = 422) -> tuple[int, Any]:
 def served(task: str, about: dict[str, Any], predict: Predict, instance: Any = None) -> Iterator[str]:
     """The address of the page of a task whose model is as `about` and the schema of an item say."""
     page = next((ROOT / "tasks" / task / "src").glob("*/task/page.html"))
-    described = {"title": "My Model", "predicts": "", "unit": "", "labels": [], "features": {}, "max_instances": 256}
+    described = {"title": "My Model", "predicts": "", "unit": "", "labels": [], "features": {}}
     answers = {
         "/model": {**described, "model": MODEL, **about},
         "/openapi.json": {"components": {"schemas": {"Instance": instance}}},

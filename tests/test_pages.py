@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from pages import CHROMIUM, Predict, classes, numbers, ok, refused, schema, served, value
+from tasks import TASKS
 
+PICTURES, TABLES = (task.name for task in TASKS)
 LONG = ["Longleaf tidal marsh orchid (Platanthera)", "<b>Brick</b> & stone with lime mortar, old", "O" * 40]
 PICTURE = {"features": {"drawn": None, "max_body_bytes": 1_000_000}}
 PIXEL = bytes.fromhex(  # a PNG of one pixel
@@ -18,7 +20,7 @@ FLAT = schema(
     optional=("rooms",),
     examples=({"area": 80, "rooms": 3, "town": "A"},),
 )
-RENT = {"title": "Rents", "predicts": "rent", "unit": "EUR", "max_instances": 5}
+RENT = {"title": "Rents", "predicts": "monthly_rent", "unit": "EUR"}
 OLD = "#judge, #note, #set, #bars, #many"
 
 
@@ -74,13 +76,15 @@ def hand_over(page: Any, event: str, text: str | None = None, file: bytes | None
 
 
 def rents(items: list[Any]) -> tuple[int, Any]:
+    if len(items) > 5:
+        return refused(f"instances: at most 5 at a time, got {len(items)}")
     wrong = next((i for i, item in enumerate(items) if not isinstance(item.get("area"), int | float)), None)
     if wrong is not None:
         return refused(f"instances[{wrong}].area: must be a number from 10 to 500")
     return ok([value(10 * item["area"] + item.get("rooms", 0)) for item in items])
 
 
-@pytest.mark.parametrize("task", ["image_classification", "tabular"])
+@pytest.mark.parametrize("task", [PICTURES, TABLES])
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_long_names_and_marks_of_html_break_nothing(task: str, width: int, page: Any) -> None:
     about = {"title": "Plants & <i>stones</i> " + "x" * 40, "labels": LONG, **PICTURE}
@@ -90,7 +94,7 @@ def test_long_names_and_marks_of_html_break_nothing(task: str, width: int, page:
         page.wait_for_selector("#model")
         assert page.title() == about["title"] and page.inner_text("#title") == about["title"]
         assert all(name in page.inner_text("#about") for name in (*LONG, "Version 3"))
-        if task == "tabular":
+        if task == TABLES:
             choose(page, "key,area,town\n" + "".join(f"{'k' * 40}{i},80,A\n" for i in range(3)))
             page.click("#rows button >> nth=1")
         else:
@@ -114,7 +118,7 @@ def test_only_drawn_pictures_can_be_drawn(page: Any) -> None:
 
     for drawn, ground in (("light", 0), ("dark", 255), (None, None)):
         about = {"labels": labels, "features": {"drawn": drawn, "max_body_bytes": 1_000_000}}
-        with served("image_classification", about, predict) as url:
+        with served(PICTURES, about, predict) as url:
             page.goto(url)
             page.wait_for_selector("#model")
             assert page.locator("#canvas").is_visible() == (drawn is not None)
@@ -135,7 +139,7 @@ def test_a_picture_that_fails_leaves_nothing_of_the_last_one(page: Any) -> None:
             return ok([classes(["a", "b"], [0.5, 0.5])])
         return refused("instances[0].image: must be a whole PNG, JPEG, WebP, BMP, TIFF or GIF file")
 
-    with served("image_classification", {"labels": ["a", "b"], **PICTURE}, predict) as url:
+    with served(PICTURES, {"labels": ["a", "b"], **PICTURE}, predict) as url:
         page.goto(url)
         page.wait_for_selector("#model")
         for event, text, content, words in (
@@ -159,10 +163,10 @@ def test_a_picture_that_fails_leaves_nothing_of_the_last_one(page: Any) -> None:
 
 
 def test_rows_of_files_as_people_have_them_are_answered(page: Any) -> None:
-    with served("tabular", RENT, rents, FLAT) as url:
+    with served(TABLES, RENT, rents, FLAT) as url:
         page.goto(url)
         page.wait_for_selector("#model")
-        assert "Predicts rent in EUR from area, rooms and town. Version 3." in page.inner_text("#about")
+        assert "Predicts monthly rent in EUR from area, rooms and town. Version 3." in page.inner_text("#about")
         one = "1000 EUR"  # 10 x 100
         for text in (
             "area,rooms,town\n100,0,A\n",
@@ -186,7 +190,7 @@ def test_rows_of_files_as_people_have_them_are_answered(page: Any) -> None:
         shows(page, "2 rows are answered")
         assert page.input_value("[name=area]") == "100"
         table = [row.split("\t") for row in page.inner_text("#rows").replace("\n\t", "\t").splitlines()]
-        assert table[0] == ["row", "id", "left", "who", "rent EUR", "probably"]
+        assert table[0] == ["row", "id", "left", "who", "monthly rent EUR", "probably"]
         assert [cell.strip() for cell in table[2][1:]] == ["x2", "yes", "you", "2000", "1990 to 2010"]
         page.click("#rows button >> nth=1")
         shows(page, "2000 EUR")
@@ -206,14 +210,14 @@ def test_rows_of_files_as_people_have_them_are_answered(page: Any) -> None:
         ("area,town,area\n1,A,2\n", "twice: area"),
         ("area,town\n", "no row below its header"),
         ("", "there is no row"),
-        ("area,town\n" + "100,A\n" * 6, "6 rows, at most 5"),
+        ("area,town\n" + "100,A\n" * 6, "rows: at most 5 at a time"),
         ("area,town\n" + "100,A\n" * 900_000, "too large: at most 5 MB"),
         (b"PK\x03\x04\0\0", "is no CSV file"),
         ('area,town\n"1"0,A\n', "line 2 has a quote inside"),
     ],
 )
 def test_a_table_that_fails_is_one_line_beside_nothing_old(text: str | bytes, words: str, page: Any) -> None:
-    with served("tabular", RENT, rents, FLAT) as url:
+    with served(TABLES, RENT, rents, FLAT) as url:
         page.goto(url)
         page.click("#examples button")
         shows(page, "EUR")
@@ -232,7 +236,7 @@ def test_a_table_that_fails_is_one_line_beside_nothing_old(text: str | bytes, wo
 def test_a_request_that_fails_leaves_nothing_of_the_last_answer(failure: tuple[int, Any], page: Any) -> None:
     replies: list[tuple[int, Any]] = []
     predict: Predict = lambda items: replies.pop() if replies else rents(items)  # noqa: E731
-    with served("tabular", RENT, predict, FLAT) as url:
+    with served(TABLES, RENT, predict, FLAT) as url:
         page.goto(url)
         page.click("#examples button")
         shows(page, "EUR")

@@ -123,16 +123,16 @@ def command_line(verb: str) -> argparse.ArgumentParser:
 
 def bypass_proxies() -> None:
     """Requests to this machine, such as to a tracker, go through none of the proxies that the
-    environment names.
+    environment names; without one a system's own settings count, which NO_PROXY would put out of
+    force.
     """
+    from urllib.request import getproxies_environment
+
     from .settings import LOOPBACK
 
-    names = {name.lower() for name in os.environ}
-    if not {"http_proxy", "https_proxy", "all_proxy"} & names:
-        return  # a system's own settings count, which a variable would put out of force
-    present = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
-    if present != "*":
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([present, *LOOPBACK])
+    proxies = getproxies_environment()
+    if proxies and proxies.get("no") != "*":
+        os.environ["no_proxy"] = ",".join([proxies.get("no", ""), *LOOPBACK])
 
 
 def run(verb: str, argv: list[str]) -> int:

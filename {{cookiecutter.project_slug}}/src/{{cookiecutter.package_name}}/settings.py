@@ -48,32 +48,12 @@ builds it.
 
 Kind = Literal["multiclass", "binary", "regression"]
 METRICS: dict[Kind, list[str]] = {
-    "multiclass": [
-        "accuracy",
-        "precision_micro",
-        "recall_micro",
-        "f1_micro",
-        "precision_macro",
-        "recall_macro",
-        "f1_macro",
-        "cohen_kappa",
-        "jaccard",
-        "log_loss",
-    ],
-    "binary": [
-        "accuracy",
-        "precision",
-        "recall",
-        "f1",
-        "auroc",
-        "auprc",
-        "tpr",
-        "tnr",
-        "fpr",
-        "fnr",
-        "log_loss",
-    ],
-    "regression": ["mse", "rmse", "mae", "r2", "mape", "msle", "huber"],
+    "multiclass": (
+        "accuracy precision_micro recall_micro f1_micro precision_macro recall_macro f1_macro "
+        "cohen_kappa jaccard log_loss"
+    ).split(),
+    "binary": "accuracy precision recall f1 auroc auprc tpr tnr fpr fnr log_loss".split(),
+    "regression": "mse rmse mae r2 mape msle huber".split(),
 }
 SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}
 """1 - mean loss per row."""
@@ -95,10 +75,8 @@ for _section in ["paths", "training", "health", "evaluation", "packaging", "serv
 
 
 class Project(Strict):
-    """`title` is the project's name for people."""
-
     name: str
-    title: str = ""
+    title: str = ""  # for people
     package: str
     owner: str
 
@@ -187,14 +165,13 @@ class Goal(Strict):
 class Data(Strict):
     """`labels` are the classes, for binary the positive one second; empty for regression.
 
-    `predicts` says in words what a label is, `unit` in what values are measured, for the page.
     `missing` are words that stand for a missing value, beside the empty field; `decimal` and
     `thousands` are the signs in numbers that are written as text. A class of `allow_absent` may
     lack rows in a split.
     """
 
     name: str
-    predicts: str = ""
+    predicts: str = ""  # what a label is, in words, for the page, and the unit of a value
     unit: str = ""
     kind: Kind
     source: Component

@@ -188,7 +188,6 @@ def test_the_model_is_described_as_its_bundle_says(
     assert said["model"] == {"version": "1", "identity": live} and said["kind"] == data.kind
     assert said["labels"] == data.labels and said["features"] == data.features
     assert said["predicts"] == data.predicts and said["unit"] == "kg"
-    assert said["max_instances"] == settings.serving.max_instances
 
 
 @pytest.mark.row("S1")

@@ -29,7 +29,6 @@ class Draft:
     choice: str
     source: dict[str, Any]
     label: pd.Series
-    predicts: str = ""
     written: dict[str, Any] = field(default_factory=dict)
     features: list[str] = field(default_factory=list)
     split_key: str = "content"
@@ -86,7 +85,7 @@ def data_yaml(name: str, data: Draft) -> str:
     lines = [
         f"# Drafted by `describe` from {len(data.label)} rows of {data.path}. Yours from here on.",
         f"name: {name}",
-        f"predicts: {quoted(data.predicts)}  # what a label is, in words, for the page",
+        f"predicts: {quoted(data.source.get('label', ''))}  # what a label is, in words, for the page",
         *described["head"],
         f"source: {quoted(data.source)}",
         *extra,

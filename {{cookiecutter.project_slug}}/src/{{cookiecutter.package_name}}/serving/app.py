@@ -127,14 +127,12 @@ def _operations(app: FastAPI, service: Service, page: str) -> None:
     async def home() -> Response:
         return HTMLResponse(page)
 
-    @app.get("/model", responses={503: {"model": ErrorAnswer}})
+    @app.get("/model", responses=ERRORS)
     async def model() -> Response:
         """What the model is, as its bundle says: the page shows it."""
         champion = service.champion()
-        card = champion.bundle.card.model_dump(mode="json", include=DESCRIBED)
-        most = service.limits.max_instances
-        described = {"title": app.title, **card, "max_instances": most, "model": _model(champion)}
-        return answer(described)
+        card = champion.bundle.card.model_dump(include=DESCRIBED)
+        return answer({"title": app.title, **card, "model": _model(champion)})
 
     @app.get("/healthz")
     async def healthz() -> Response:

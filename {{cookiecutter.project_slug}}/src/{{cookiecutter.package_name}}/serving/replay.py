@@ -48,24 +48,24 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     A value counts as right where the answered interval holds the truth.
     """
     champion, started = load_live(settings.paths.live), time.perf_counter()
-    url = args.url or address(settings.serving.host, settings.serving.port)
+    args.url = args.url or address(settings.serving.host, settings.serving.port)
     drawn = pairs = rows(settings, args.split, args.rows)
     if args.corrupt:
         pairs = corrupt(settings, champion, drawn, args.corrupt)
-    answers, different = [], ask(url, champion, champion.bundle.examples["instances"])[1]
+    answers, different = [], ask(args.url, champion, champion.bundle.examples["instances"])[1]
     size = min(BATCH, settings.serving.max_instances)
     for start in range(0, len(pairs), size):
         items = [item for item, _ in pairs[start : start + size]]
-        answered, wrong = ask(url, champion, items)
+        answered, wrong = ask(args.url, champion, items)
         answers += answered
         different += wrong
     right = 0
     for answer, (_, label) in zip(answers, pairs, strict=True):
         right += champion.bundle.kind.is_right(answer, label)
         if args.feedback:
-            post(url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
+            post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
     report = {
-        "url": url,
+        "url": args.url,
         "split": args.split,
         "feedback": args.feedback,
         "rows": len(pairs),

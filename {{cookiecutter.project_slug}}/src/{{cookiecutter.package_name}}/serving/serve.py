@@ -6,7 +6,6 @@ python -m <package> serve serving.port=9000
 
 import argparse
 import logging
-import os
 import signal
 import socket
 import sys
@@ -64,24 +63,18 @@ def address(host: str, port: int) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # The protocol is named because asyncio looks at it: without, answers wait 40 ms for the
-    # client's acknowledgement.
-    listener = socket.socket(
-        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )
-    try:
-        if listener.family == socket.AF_INET6:  # on all addresses: on those of IPv4, too
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        if os.name == "posix":  # elsewhere it would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:  # all addresses are those of IPv4, too
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
+        )
     except (OSError, OverflowError) as error:
-        listener.close()
         raise ValueError(
             f"cannot listen on {host}, port {port} ({error}): choose another with serving.port=..."
         ) from None
-    return listener
+    # The protocol is named because asyncio looks at it: without, answers wait 40 ms for the
+    # client's acknowledgement.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listener.detach())
 
 
 def _log_server_errors(settings: Settings) -> None:

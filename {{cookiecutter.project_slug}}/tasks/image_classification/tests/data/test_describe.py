@@ -25,32 +25,9 @@ def test_few_pictures_are_seen_more_often_and_broken_ones_named(tmp_path: Path) 
     (tmp_path / "cat" / "torn.png").write_bytes(b"\x89PNG")
     data = look.look(arguments(tmp_path))
     assert data.features[:3] == ["  height: 32", "  width: 32", "  channels: 3"]
+    assert data.features[3].startswith("  drawn: null  # or light or dark")
     assert data.experiment[0].startswith("trainer: {max_epochs: 100}")
     assert any("cat/torn.png" in words for words in data.unsure)
-
-
-@pytest.mark.parametrize(
-    ("mode", "ground", "drawn"),
-    [
-        ("L", 0, "light"),
-        ("L", 255, "dark"),
-        ("1", 1, "dark"),
-        ("L", 120, "null"),
-        ("RGB", 0, "null"),
-    ],
-)
-def test_what_people_draw_can_be_drawn_on_the_page(
-    mode: str, ground: int, drawn: str, tmp_path: Path
-) -> None:
-    for name in ("ring", "rod"):
-        (tmp_path / name).mkdir()
-        for i in range(5):
-            colour = (ground,) * 3 if mode == "RGB" else ground
-            picture = Image.new(mode, (28, 28), colour)
-            picture.paste(Image.new("L", (6, 12 + i), 128).convert(mode), (10, 5))
-            picture.save(tmp_path / name / f"{i}.png")
-    lines = look.look(arguments(tmp_path)).features
-    assert next(line for line in lines if "drawn" in line).startswith(f"  drawn: {drawn}  # ")
 
 
 @pytest.mark.parametrize("option", ["label", "time"])

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from ..task.features import Features, upright
+from ..task.features import Features
 from ..task.schema import readable
 from .draft import Draft
 from .sources.folder import folder
@@ -15,8 +15,7 @@ from .sources.folder import folder
 LOOKED_AT = 200  # pictures whose size and colours are looked at
 SEEN = 10_000  # pictures in all epochs: a network that saw fewer learned little
 SIDES = (8, 16, 32, 64)  # of the network's input
-GROUND = 25  # of 255: most of a drawing is as dark, or as light, as paper
-DRAWN = "or light or dark, the ink of pictures that people draw: the page offers to draw"
+DRAWN = "  drawn: null  # or light or dark, the ink where people draw them: the page offers that"
 GREY = {"1", "L", "LA", "I", "I;16", "F"}
 
 
@@ -32,17 +31,16 @@ def look(args: argparse.Namespace) -> Draft:
     whole = chosen["image"].map(partial(readable, features=limits))
     if not whole.any():
         raise ValueError(f"{args.path} holds no picture that can be read")
-    sizes, modes, middles = [], set(), []
+    sizes, modes = [], set()
     for content in chosen["image"][whole]:
         with Image.open(io.BytesIO(content)) as picture:
             sizes.append(min(picture.size))
             modes.add(picture.mode)
-        middles.append(float(np.median(np.asarray(upright(content, limits).convert("L")))))
     side = max([size for size in SIDES if size <= np.median(sizes)], default=SIDES[0])
     channels = 1 if modes <= GREY else 3
     draft = Draft(args.path, "files", {"path": args.path}, rows["label"])
     draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
-    draft.features.append(f"  drawn: {ink(middles) if channels == 1 else 'null'}  # {DRAWN}")
+    draft.features.append(DRAWN)
     draft.features.append("  max_body_bytes: ${serving.max_body_bytes}  # larger ones are refused")
     epochs = min(100, max(12 if side > SIDES[1] else 30, SEEN // len(rows)))
     draft.experiment = ["trainer: {max_epochs: " + str(epochs) + "}  # few pictures need more"]
@@ -56,13 +54,3 @@ def look(args: argparse.Namespace) -> Draft:
         draft.unsure.append(f"{len(bad)} of {len(chosen)} files are no whole pictures: {bad[:5]}")
     draft.unsure.append(f"the network sees {side}x{side} pixels: larger shows more and costs more")
     return draft
-
-
-def ink(middles: list[float]) -> str:
-    """What pictures with these middle values seem to be drawn with: light, dark or, for others,
-    null.
-    """
-    middle = np.median(middles)
-    if GROUND < middle < 255 - GROUND:
-        return "null"
-    return "light" if middle <= GROUND else "dark"

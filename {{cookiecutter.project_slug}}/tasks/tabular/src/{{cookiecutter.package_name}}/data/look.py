@@ -49,8 +49,7 @@ def look(args: argparse.Namespace) -> Draft:
     table, written = typed(rows, unsure)
     if not is_value(table[label].dropna()):  # classes stay as they are written, 1.0 or 01
         table[label] = as_text(rows[label].mask(rows[label].isin(written.get("missing", []))))
-    words = label.replace("_", " ")
-    draft = Draft(args.path, choice, source, table[label], words, written, unsure=unsure)
+    draft = Draft(args.path, choice, source, table[label], written, unsure=unsure)
     columns = table.drop(columns=label)
     if args.time is not None:
         named_column([str(name) for name in columns], args.time, "--time")
