@@ -128,7 +128,7 @@ def bypass_proxies() -> None:
     """
     from urllib.request import getproxies_environment
 
-    from .settings import LOOPBACK
+    from .serving.serve import LOOPBACK
 
     proxies = getproxies_environment()
     if proxies and proxies.get("no") != "*":

@@ -20,7 +20,6 @@ from pydantic import (
     model_validator,
 )
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -48,12 +47,32 @@ builds it.
 
 Kind = Literal["multiclass", "binary", "regression"]
 METRICS: dict[Kind, list[str]] = {
-    "multiclass": (
-        "accuracy precision_micro recall_micro f1_micro precision_macro recall_macro f1_macro "
-        "cohen_kappa jaccard log_loss"
-    ).split(),
-    "binary": "accuracy precision recall f1 auroc auprc tpr tnr fpr fnr log_loss".split(),
-    "regression": "mse rmse mae r2 mape msle huber".split(),
+    "multiclass": [
+        "accuracy",
+        "precision_micro",
+        "recall_micro",
+        "f1_micro",
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "cohen_kappa",
+        "jaccard",
+        "log_loss",
+    ],
+    "binary": [
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "auroc",
+        "auprc",
+        "tpr",
+        "tnr",
+        "fpr",
+        "fnr",
+        "log_loss",
+    ],
+    "regression": ["mse", "rmse", "mae", "r2", "mape", "msle", "huber"],
 }
 SCORE: dict[Kind, str] = {"multiclass": "accuracy", "binary": "accuracy", "regression": "r2"}
 """1 - mean loss per row."""
@@ -76,7 +95,7 @@ for _section in ["paths", "training", "health", "evaluation", "packaging", "serv
 
 class Project(Strict):
     name: str
-    title: str = ""  # for people
+    title: str  # for people
     package: str
     owner: str
 
@@ -166,8 +185,7 @@ class Data(Strict):
     """`labels` are the classes, for binary the positive one second; empty for regression.
 
     `missing` are words that stand for a missing value, beside the empty field; `decimal` and
-    `thousands` are the signs in numbers that are written as text. A class of `allow_absent` may
-    lack rows in a split.
+    `thousands` are signs in numbers as text. A class of `allow_absent` may lack rows in a split.
     """
 
     name: str

@@ -85,7 +85,7 @@ def data_yaml(name: str, data: Draft) -> str:
     lines = [
         f"# Drafted by `describe` from {len(data.label)} rows of {data.path}. Yours from here on.",
         f"name: {name}",
-        f"predicts: {quoted(data.source.get('label', ''))}  # what a label is, in words, for the page",
+        f"predicts: {quoted(data.source.get('label', ''))}  # a label, in words, for the page",
         *described["head"],
         f"source: {quoted(data.source)}",
         *extra,

@@ -53,7 +53,7 @@ def create(settings: Settings) -> FastAPI:
 
     # The usual documentation pages load scripts from elsewhere: only the schema itself is offered.
     app = FastAPI(
-        title=settings.project.title or settings.project.name,
+        title=settings.project.title,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

@@ -19,10 +19,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 import numpy as np
 
 from ..provenance import stamp, write_json
-from ..settings import LOOPBACK, Settings
+from ..settings import Settings
 from ..task.features import Features, Instance, check_instance, inputs_to_instances, row_to_instance
 from .predictor import Champion, load_live
-from .serve import address
+from .serve import LOOPBACK, address
 
 BATCH = 50
 TOLERANCE = 1e-4  # of a probability, or of the labels' standard deviation
