@@ -143,4 +143,4 @@ def test_describe_refuses_the_settings_that_it_would_ignore(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert module("__main__").main(["describe", "seed=8", "data/mine"]) == 2
-    assert "takes one path and no settings" in capsys.readouterr().err
+    assert "takes one path, and no settings" in capsys.readouterr().err
