@@ -9,7 +9,7 @@ from pages import CHROMIUM, Predict, classes, numbers, ok, refused, schema, serv
 from tasks import TASKS
 
 PICTURES, TABLES = (task.name for task in TASKS)
-LONG = ["Longleaf tidal marsh orchid (Platanthera)", "<b>Brick</b> & stone with lime mortar, old", "O" * 40]
+LONG = ["Longleaf tidal marsh orchid (Platanthera)", "<b>Brick</b> & stone with lime mortar, old", "O" * 40, "10"]
 PICTURE = {"features": {"drawn": None, "max_body_bytes": 1_000_000}}
 PIXEL = bytes.fromhex(  # a PNG of one pixel
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738"
@@ -89,7 +89,7 @@ def rents(items: list[Any]) -> tuple[int, Any]:
 def test_long_names_and_marks_of_html_break_nothing(task: str, width: int, page: Any) -> None:
     about = {"title": "Plants & <i>stones</i> " + "x" * 40, "labels": LONG, **PICTURE}
     page.set_viewport_size({"width": width, "height": 900})
-    with served(task, about, lambda items: ok([classes(LONG, [0.2, 0.55, 0.25])] * len(items)), FLAT) as url:
+    with served(task, about, lambda items: ok([classes(LONG, [0.15, 0.55, 0.25, 0.05])] * len(items)), FLAT) as url:
         page.goto(url)
         page.wait_for_selector("#model")
         assert page.title() == about["title"] and page.inner_text("#title") == about["title"]
@@ -110,11 +110,11 @@ def test_long_names_and_marks_of_html_break_nothing(task: str, width: int, page:
 
 
 def test_only_drawn_pictures_can_be_drawn(page: Any) -> None:
-    labels, sent = ["10", "9a"], list[Any]()
+    labels, sent = ["9a", "10"], list[Any]()
 
     def predict(items: list[Any]) -> tuple[int, Any]:
         sent.extend(items)
-        return ok([classes(labels, [0.1, 0.9])])
+        return ok([classes(labels, [0.9, 0.1])])
 
     for drawn, ground in (("light", 0), ("dark", 255), (None, None)):
         about = {"labels": labels, "features": {"drawn": drawn, "max_body_bytes": 1_000_000}}
