@@ -128,11 +128,9 @@ def bypass_proxies() -> None:
     """
     from urllib.request import getproxies_environment
 
-    from .serving.serve import LOOPBACK
-
     proxies = getproxies_environment()
     if proxies and proxies.get("no") != "*":
-        os.environ["no_proxy"] = ",".join([proxies.get("no", ""), *LOOPBACK])
+        os.environ["no_proxy"] = f"{proxies.get('no', '')},127.0.0.1,localhost,::1"
 
 
 def run(verb: str, argv: list[str]) -> int:

@@ -22,7 +22,7 @@ from ..provenance import stamp, write_json
 from ..settings import Settings
 from ..task.features import Features, Instance, check_instance, inputs_to_instances, row_to_instance
 from .predictor import Champion, load_live
-from .serve import LOOPBACK, address
+from .serve import address
 
 BATCH = 50
 TOLERANCE = 1e-4  # of a probability, or of the labels' standard deviation
@@ -156,7 +156,7 @@ def post(url: str, path: str, content: dict[str, Any]) -> Any:
     headers = {"Content-Type": "application/json", "X-API-Key": key}
     body = json.dumps(content).encode()
     request = Request(url.rstrip("/") + path, body, headers)
-    direct = urlsplit(url).hostname in LOOPBACK
+    direct = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     opener = build_opener(*[ProxyHandler({})][:direct])  # no proxy reaches this machine's loopback
     try:
         with opener.open(request, timeout=60) as response:

@@ -16,7 +16,6 @@ from ..settings import Settings
 
 GRACE_SECONDS = 10
 BACKLOG = 2048
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
