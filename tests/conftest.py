@@ -33,6 +33,8 @@ STRIPPED = (
     "PYTHONDONTWRITEBYTECODE",  # bytecode is written as on a user's machine: DVC must not take it for code
 )
 IDENTITY = {f"GIT_{role}_{key}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+# Tests speak to servers on this machine, through none of its proxies.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost,::1"
 NOTHING: Mapping[str, str] = {}
 Baker = Callable[..., "Project"]
 

@@ -50,17 +50,19 @@ def draw(page: Any, strokes: list[list[tuple[float, float]]]) -> None:
 
 
 def draw_digits(page: Any, expect: Any) -> str:
+    expect(page.locator("#about")).to_contain_text("Predicts the digit from a drawing or a picture: 0, 1, 2")
     for digit, strokes in DIGITS.items():
         page.click("#clear")
         draw(page, strokes)
         expect(page.locator("#answer")).to_contain_text(digit)
         expect(page.locator("#answer")).to_contain_text("% sure")
     page.click("#right")
-    expect(page.locator("#thanks")).to_contain_text("noted as a 7")
+    expect(page.locator("#thanks")).to_contain_text("noted as 7")
     return "7"
 
 
 def fill_in_a_patient(page: Any, expect: Any) -> str:
+    expect(page.locator("#about")).to_contain_text("Predicts progression of diabetes within a year from age, bmi")
     page.click("#examples button >> nth=0")
     expect(page.locator("#set")).to_contain_text("Probably between")
     page.fill("input[name=bmi]", "400")
@@ -73,6 +75,10 @@ def fill_in_a_patient(page: Any, expect: Any) -> str:
     page.fill("#truth", "150")
     page.click("#value button")
     expect(page.locator("#thanks")).to_contain_text("noted as 150")
+    rows = b"who;age;sex;bmi;bp\nme;50;1;26,5;95\nyou;60;2;30;100\n"
+    page.set_input_files("#file", {"name": "rows.csv", "mimeType": "text/csv", "buffer": rows})
+    expect(page.locator("#answer")).to_contain_text("2 rows are answered")
+    expect(page.locator("#rows")).to_contain_text("you")
     return "150.0"
 
 

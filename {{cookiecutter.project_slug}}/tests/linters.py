@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,38 @@ def tool() -> Callable[..., str]:
         return done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture
+def healthy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[str], int], bool]]:
+    """Whether a container's health check is content where every path is answered with a status,
+    and a proxy that does not answer is named.
+    """
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+
+    class Server(BaseHTTPRequestHandler):
+        status = 200
+
+        def do_GET(self) -> None:
+            self.send_response(self.status if self.path in ("/healthz", "/readyz") else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def check(command: list[str], status: int) -> bool:
+        Server.status = status
+        python, *words = [word.replace("8000", str(server.server_port)) for word in command]
+        assert python == "python"
+        done = subprocess.run([sys.executable, *words], capture_output=True, check=False)
+        return done.returncode == 0
+
+    yield check
+    server.shutdown()
+    server.server_close()
+    thread.join()

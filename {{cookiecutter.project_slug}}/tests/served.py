@@ -135,6 +135,8 @@ def build(folder: Path, settings: Settings, rows: Rows, temperature: float = 1.0
             "name": settings.project.name,
             "kind": data.kind,
             "task": data.name,
+            "predicts": data.predicts,
+            "unit": "kg",
             "labels": data.labels,
             "inputs": shapes,
             "outputs": {"raw": {"dtype": "float32", "shape": [-1, raw.shape[1]]}},

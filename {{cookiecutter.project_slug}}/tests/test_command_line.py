@@ -1,9 +1,11 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from harness import PACKAGE, Project, module
+from requests.utils import should_bypass_proxies
 
 VERBS = list(filter(module("__main__").is_here, module("__main__").VERBS))
 
@@ -113,3 +115,32 @@ def test_what_was_renamed_names_its_successor(capsys: pytest.CaptureFixture[str]
     for old, new in module("settings").RENAMED.items():
         assert module("__main__").main([old] if "=" not in old else ["pipeline", old]) == 2
         assert capsys.readouterr().err == f"error: {old} is {new} now\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ",{}"), ("corp", "corp,{}"), ("*", "*")])
+def test_this_machine_is_reached_through_no_proxy(
+    before: str, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, before)
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert module("__main__").main(["nonsense"]) == 2
+    assert os.environ["no_proxy"] == after.format("127.0.0.1,localhost,::1")
+    for host in ("127.0.0.1:5000", "localhost:5000", "[::1]:5000"):
+        assert should_bypass_proxies(f"http://{host}", None)  # as MLflow's client asks
+    assert should_bypass_proxies("http://example.com", None) == (before == "*")
+
+
+def test_a_systems_own_proxies_stay_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    assert module("__main__").main(["nonsense"]) == 2
+    assert not [name for name in os.environ if name.lower().endswith("_proxy")]
+
+
+def test_describe_refuses_the_settings_that_it_would_ignore(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert module("__main__").main(["describe", "seed=8", "data/mine"]) == 2
+    assert "takes one path, and no settings" in capsys.readouterr().err

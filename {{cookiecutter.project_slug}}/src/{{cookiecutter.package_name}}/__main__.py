@@ -121,6 +121,18 @@ def command_line(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
+def bypass_proxies() -> None:
+    """Requests to this machine, such as to a tracker, go through none of the proxies that the
+    environment names; without one a system's own settings count, which NO_PROXY would put out of
+    force.
+    """
+    from urllib.request import getproxies_environment
+
+    proxies = getproxies_environment()
+    if proxies and proxies.get("no") != "*":
+        os.environ["no_proxy"] = f"{proxies.get('no', '')},127.0.0.1,localhost,::1"
+
+
 def run(verb: str, argv: list[str]) -> int:
     """Raises ValueError and the like for what a user got wrong."""
     from .params import load
@@ -143,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         print(overview())
         return 0
     os.environ.update({**QUIET, **os.environ})  # nothing phones home
+    bypass_proxies()
     from .logs import explain
     from .settings import refuse_renamed
 

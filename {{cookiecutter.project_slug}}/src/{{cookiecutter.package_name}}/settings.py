@@ -95,6 +95,7 @@ for _section in ["paths", "training", "health", "evaluation", "packaging", "serv
 
 class Project(Strict):
     name: str
+    title: str  # for people
     package: str
     owner: str
 
@@ -184,11 +185,12 @@ class Data(Strict):
     """`labels` are the classes, for binary the positive one second; empty for regression.
 
     `missing` are words that stand for a missing value, beside the empty field; `decimal` and
-    `thousands` are the signs in numbers that are written as text. A class of `allow_absent` may
-    lack rows in a split.
+    `thousands` are signs in numbers as text. A class of `allow_absent` may lack rows in a split.
     """
 
     name: str
+    predicts: str = ""  # what a label is, in words, for the page, and the unit of a value
+    unit: str = ""
     kind: Kind
     source: Component
     missing: list[str] = []

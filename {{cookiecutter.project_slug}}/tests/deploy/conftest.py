@@ -2,4 +2,4 @@
 
 import linters
 
-deploy, tool = linters.deploy, linters.tool
+deploy, healthy, tool = linters.deploy, linters.healthy, linters.tool

@@ -22,7 +22,7 @@ from {{cookiecutter.package_name}}.serving.metrics import Metrics
 from {{cookiecutter.package_name}}.serving.store import Store
 
 Tool = Callable[..., str]
-deploy, tool = linters.deploy, linters.tool
+deploy, healthy, tool = linters.deploy, linters.healthy, linters.tool
 SUFFIXES = {
     "counter": ("_total",),
     "histogram": ("_bucket", "_sum", "_count"),
@@ -135,6 +135,15 @@ def test_compose_services_are_hardened_and_pinned(compose: dict[str, Any]) -> No
         assert service["read_only"] and service["cap_drop"] == ["ALL"], name
         assert "build" in service or re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+
+
+@pytest.mark.row("P4")
+def test_compose_asks_for_health_without_a_proxy(
+    compose: dict[str, Any], healthy: Callable[[list[str], int], bool]
+) -> None:
+    _, *command = compose["services"]["server"]["healthcheck"]["test"]
+    assert healthy(command, 200) and not healthy(command, 503)
+    assert "serving.port=8000" in compose["services"]["server"]["entrypoint"]
 
 
 @pytest.mark.row("P4")

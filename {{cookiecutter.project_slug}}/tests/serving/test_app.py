@@ -180,6 +180,17 @@ def test_the_schema_describes_the_requests(client: httpx.Client, settings: Setti
 
 
 @pytest.mark.row("S1")
+def test_the_model_is_described_as_its_bundle_says(
+    client: httpx.Client, settings: Settings, live: str
+) -> None:
+    said, data = client.get("/model").json(), settings.data
+    assert said["title"] == settings.project.title != settings.project.name
+    assert said["model"] == {"version": "1", "identity": live} and said["kind"] == data.kind
+    assert said["labels"] == data.labels and said["features"] == data.features
+    assert said["predicts"] == data.predicts and said["unit"] == "kg"
+
+
+@pytest.mark.row("S1")
 def test_metrics_count_what_happened(client: httpx.Client, settings: Settings, rows: Any) -> None:
     client.post("/predict", json={"instances": rows.items[:5]})
     client.get("/made/up/path")
@@ -231,7 +242,7 @@ def test_keys_guard_what_asks_the_model(
         client.post(f"/v2/models/{client.get('/v2').json()['name']}/infer", json={}).status_code
         == 401
     )
-    for path in ("/", "/healthz", "/readyz", "/metrics", "/openapi.json"):
+    for path in ("/", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert client.get(path).status_code == 200, path
 
 
@@ -277,6 +288,7 @@ def test_a_new_champion_takes_over_and_a_broken_one_does_not(
     client, body = serve(), {"instances": rows.items[:1]}
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code == client.get("/v2/health/ready").status_code == 503
+    assert client.get("/model").status_code == 503
     assert client.post("/predict", json=body).status_code == 503
     release("1")
     wait_for(lambda: client.get("/readyz").status_code == 200)

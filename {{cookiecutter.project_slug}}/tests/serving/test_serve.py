@@ -71,6 +71,31 @@ def test_no_model_and_a_taken_port_are_one_line_each(
 
 
 @pytest.mark.row("S10")
+def test_replay_asks_where_the_settings_say_and_through_no_proxy(
+    start: Start,
+    live: str,
+    settings: Settings,
+    rows: Any,
+    data: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody answers
+    for host, reached in {"127.0.0.1": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "[::1]"}.items():
+        process = start(f"serving.host={host}")
+        assert process.url is not None, process.end()
+        address, _, port = process.url.rpartition(":")
+        assert address == f"http://{reached}"
+        post(f"http://127.0.0.1:{port}", "/predict", {"instances": [rows.items[0]]})
+        serving = settings.changed("serving", host=host, port=int(port))
+        assert replayed(serving, "", "--rows", "10") == 0
+        process.end()
+    with pytest.raises(ValueError, match=r"no answer from http://[^ ]*:9 .* another terminal"):
+        replayed(settings.changed("serving", port=9), "")
+
+
+@pytest.mark.row("S10")
 def test_replay_compares_scores_and_reports(
     start: Start, live: str, settings: Settings, data: None
 ) -> None:

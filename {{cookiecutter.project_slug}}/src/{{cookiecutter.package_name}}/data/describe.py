@@ -33,6 +33,8 @@ def is_usable(name: str) -> bool:
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     """Exit code 0; raises ValueError for what cannot be read or would be overwritten."""
+    if args.overrides:
+        raise ValueError("describe takes one path, and no settings")
     file_name = re.sub(r"\W+", "_", Path(args.path).name.partition(".")[0], flags=re.A).strip("_")
     name = args.name or (file_name if is_usable(file_name) else f"data_{file_name}")
     if not is_usable(name):

@@ -85,6 +85,7 @@ def data_yaml(name: str, data: Draft) -> str:
     lines = [
         f"# Drafted by `describe` from {len(data.label)} rows of {data.path}. Yours from here on.",
         f"name: {name}",
+        f"predicts: {quoted(data.source.get('label', ''))}  # a label, in words, for the page",
         *described["head"],
         f"source: {quoted(data.source)}",
         *extra,
@@ -124,7 +125,7 @@ def is_value(label: pd.Series) -> bool:
 def values_of(label: pd.Series) -> dict[str, list[str]]:
     low, high = believed(label)
     return {
-        "head": ["kind: regression", "labels: []"],
+        "head": ['unit: ""  # of the label, such as EUR', "kind: regression", "labels: []"],
         "goal": [
             "  metric: r2",
             "  at_least: 0.1            # of the variance explained: raise it to what is of use",

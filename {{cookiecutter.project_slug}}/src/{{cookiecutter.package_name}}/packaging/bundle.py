@@ -36,6 +36,8 @@ class Card(Strict):
     name: str
     kind: Kind
     task: str
+    predicts: str = ""
+    unit: str = ""
     labels: list[str]
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]

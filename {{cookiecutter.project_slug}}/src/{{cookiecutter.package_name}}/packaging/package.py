@@ -64,6 +64,8 @@ def build(settings: Settings, folder: Path) -> None:
         name=settings.project.name,
         kind=data.kind,
         task=data.name,
+        predicts=data.predicts,
+        unit=data.unit,
         labels=data.labels,
         inputs={name: tensor(values) for name, values in test.inputs.items()},
         outputs={k: tensor(v.astype(np.float32)) for k, v in outputs.items() if v is not None},

@@ -36,6 +36,7 @@ from .protocol import (
 from .service import RETRY, Service
 from .store import StoreBusy
 
+DESCRIBED = {"name", "kind", "labels", "predicts", "unit", "features"}
 PAGE = Path(__file__).parents[1] / "task" / "page.html"
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorAnswer} for code in (400, 401, 404, 413, 415, 422, 503)
@@ -53,7 +54,7 @@ def create(settings: Settings) -> FastAPI:
 
     # The usual documentation pages load scripts from elsewhere: only the schema itself is offered.
     app = FastAPI(
-        title=settings.project.name,
+        title=settings.project.title,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -126,6 +127,13 @@ def _operations(app: FastAPI, service: Service, page: str) -> None:
     @app.get("/", include_in_schema=False)
     async def home() -> Response:
         return HTMLResponse(page)
+
+    @app.get("/model", responses=ERRORS)
+    async def model() -> Response:
+        """What the model is, as its bundle says: the page shows it."""
+        champion = service.champion()
+        card = champion.bundle.card.model_dump(include=DESCRIBED)
+        return answer({"title": app.title, **card, "model": _model(champion)})
 
     @app.get("/healthz")
     async def healthz() -> Response:

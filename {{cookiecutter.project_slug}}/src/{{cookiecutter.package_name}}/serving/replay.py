@@ -1,7 +1,7 @@
 """Sends rows of a split to a running server and compares each answer with the bundle's own: a
 release's smoke test.
 
-python -m <package> replay --split test --rows 300 --feedback
+python -m <package> replay --split test --rows 300 --feedback serving.port=9000
 python -m <package> replay --rows 300 --corrupt NAME:SEVERITY
 """
 
@@ -10,10 +10,11 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ..provenance import stamp, write_json
 from ..settings import Settings
 from ..task.features import Features, Instance, check_instance, inputs_to_instances, row_to_instance
 from .predictor import Champion, load_live
+from .serve import address
 
 BATCH = 50
 TOLERANCE = 1e-4  # of a probability, or of the labels' standard deviation
@@ -36,8 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     corrupt = "corrupt the inputs first; severity 1 to 5"
     parser.add_argument("--corrupt", metavar="NAME:SEVERITY", help=corrupt)
     parser.add_argument("--feedback", action="store_true", help="send the true labels too")
-    url = "http://127.0.0.1:8000"
-    parser.add_argument("--url", default=url, help=f"the server (default: {url})")
+    parser.add_argument("--url", help="the server (default: the one of serving.host and .port)")
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -47,6 +48,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     A value counts as right where the answered interval holds the truth.
     """
     champion, started = load_live(settings.paths.live), time.perf_counter()
+    args.url = args.url or address(settings.serving.host, settings.serving.port)
     drawn = pairs = rows(settings, args.split, args.rows)
     if args.corrupt:
         pairs = corrupt(settings, champion, drawn, args.corrupt)
@@ -63,7 +65,9 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         if args.feedback:
             post(args.url, "/feedback", {"prediction_id": answer["prediction_id"], "label": label})
     report = {
-        **{name: getattr(args, name) for name in ("url", "split", "feedback")},
+        "url": args.url,
+        "split": args.split,
+        "feedback": args.feedback,
         "rows": len(pairs),
         "corruption": args.corrupt,
         "left_out": len(drawn) - len(pairs),
@@ -151,15 +155,17 @@ def post(url: str, path: str, content: dict[str, Any]) -> Any:
     key = os.environ.get("API_KEYS", "").split(",")[0].strip()
     headers = {"Content-Type": "application/json", "X-API-Key": key}
     body = json.dumps(content).encode()
-    request = urllib.request.Request(url.rstrip("/") + path, body, headers)
+    request = Request(url.rstrip("/") + path, body, headers)
+    direct = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    opener = build_opener(*[ProxyHandler({})][:direct])  # no proxy reaches this machine's loopback
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with opener.open(request, timeout=60) as response:
             return json.load(response)
-    except urllib.error.HTTPError as error:
+    except HTTPError as error:
         with error:
             reason = error.read(2000).decode(errors="replace")
         raise ValueError(f"{url}{path} answered {error.code}: {reason}") from None
     except OSError as error:
         raise ValueError(
-            f"no answer from {url} ({error}): run `make serve`, or use --url"
+            f"no answer from {url} ({error}): run `make serve` in another terminal, or use --url"
         ) from None

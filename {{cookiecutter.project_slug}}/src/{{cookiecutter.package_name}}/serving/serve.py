@@ -6,7 +6,6 @@ python -m <package> serve serving.port=9000
 
 import argparse
 import logging
-import os
 import signal
 import socket
 import sys
@@ -50,31 +49,32 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     # makes the exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = address(*listener.getsockname()[:2])
     line = f"{settings.project.name} {version} answers at {url} (Ctrl+C ends it)"
     print(line, file=sys.stderr, flush=True)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
+def address(host: str, port: int) -> str:
+    """The URL at which this machine reaches a server; one that listens everywhere at loopback."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:  # all addresses are those of IPv4, too
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=host == "::"
+        )
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"cannot listen on {host}, port {port} ({error}): choose another with serving.port=..."
+        ) from None
     # The protocol is named because asyncio looks at it: without, answers wait 40 ms for the
     # client's acknowledgement.
-    listener = socket.socket(
-        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )
-    try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ValueError(
-            f"cannot listen on {host}:{port} ({error}): choose another with serving.port=..."
-        ) from None
-    return listener
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listener.detach())
 
 
 def _log_server_errors(settings: Settings) -> None:

@@ -25,6 +25,7 @@ def test_few_pictures_are_seen_more_often_and_broken_ones_named(tmp_path: Path) 
     (tmp_path / "cat" / "torn.png").write_bytes(b"\x89PNG")
     data = look.look(arguments(tmp_path))
     assert data.features[:3] == ["  height: 32", "  width: 32", "  channels: 3"]
+    assert data.features[3].startswith("  drawn: null  # or light or dark")
     assert data.experiment[0].startswith("trainer: {max_epochs: 100}")
     assert any("cat/torn.png" in words for words in data.unsure)
 

@@ -120,3 +120,11 @@ def test_a_database_is_asked_for_rows(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="--query 'SELECT"):
         described(url)
+
+
+def test_the_page_is_told_what_is_predicted(tmp_path: Path) -> None:
+    rows = table(monthly_cost=np.arange(60) + 0.5)
+    content, _ = described(written(tmp_path, rows), label="monthly_cost")
+    assert content["predicts"] == "monthly_cost" and content["unit"] == ""
+    content, _ = described(written(tmp_path, rows))
+    assert content["predicts"] == "y" and "unit" not in content

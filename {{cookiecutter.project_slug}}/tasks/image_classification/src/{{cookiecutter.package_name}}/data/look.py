@@ -15,6 +15,7 @@ from .sources.folder import folder
 LOOKED_AT = 200  # pictures whose size and colours are looked at
 SEEN = 10_000  # pictures in all epochs: a network that saw fewer learned little
 SIDES = (8, 16, 32, 64)  # of the network's input
+DRAWN = "  drawn: null  # or light or dark, the ink where people draw them: the page offers that"
 GREY = {"1", "L", "LA", "I", "I;16", "F"}
 
 
@@ -39,6 +40,7 @@ def look(args: argparse.Namespace) -> Draft:
     channels = 1 if modes <= GREY else 3
     draft = Draft(args.path, "files", {"path": args.path}, rows["label"])
     draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
+    draft.features.append(DRAWN)
     draft.features.append("  max_body_bytes: ${serving.max_body_bytes}  # larger ones are refused")
     epochs = min(100, max(12 if side > SIDES[1] else 30, SEEN // len(rows)))
     draft.experiment = ["trainer: {max_epochs: " + str(epochs) + "}  # few pictures need more"]

@@ -6,7 +6,7 @@ import base64
 import binascii
 import io
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,14 @@ DEEPEST = 65535  # the lightest value of a 16-bit picture
 class Features(BaseModel):
     """Size of the network's input; pictures of another size are resized to it. The limits hold for
     training and serving: pixels of the longer side, and bytes of a request with the file in base64.
+    Where people draw such pictures, light on dark or dark on light, the page offers that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     channels: int = Field(ge=1, le=3)
+    drawn: Literal["light", "dark"] | None = None
     max_side: int = Field(default=8192, gt=0)  # a small file can unpack to fill the memory
     max_body_bytes: int = Field(default=16_000_000, gt=0)
 
