@@ -12,12 +12,11 @@ from ..modeling import kinds
 from ..settings import Confidence, Kind
 from ..types import Floats, Rule
 from . import conformal
-from .verdict import Outcome, Verdict
+from .verdict import Outcome, Verdict, of_values
 
 Split = tuple[Floats, NDArray[Any]]
 USEFUL, REFUSED = 0.05, 0.01  # levels of the test that confidences help, and of those that refuse
 FEW = 4  # losses like those of fewer wrong rows cannot show that confidences are useless
-TINY = 1e-9  # of equal deviations the ratio is 1 but for rounding
 
 
 def risk_coverage(confidence: Floats, losses: Floats) -> tuple[Floats, Floats]:
@@ -99,34 +98,13 @@ def fit(
     return rule.model_copy(update={"abstain_below": below, "conformal_quantile": quantile})
 
 
-def promised(deviation: Floats) -> tuple[float, float]:
-    """The ratio of `aurc` that deviations [n] promise, and its standard deviation for Gaussian
-    errors.
-    """
-    square, weight = deviation**2, weights(-deviation)
-    ratio = float((weight * square).sum() / square.sum())
-    return ratio, float(np.sqrt(2 * ((weight - ratio) ** 2 * square**2).sum()) / square.sum())
-
-
-def _words(ratio: float) -> str:
-    return f"the surest answers first, mean loss is {ratio:.2f} of what it is in any order"
-
-
-def keeps_promise(deviation: Floats, ratio: float) -> tuple[Outcome, float, str]:
-    """Whether the ratio of `aurc` speaks for deviations [n], against which limit, and in words.
-
-    Hard and easy values may hardly differ: so deviations must keep half of what they promise, be
-    that much or little.
-    """
-    promise, error = promised(deviation)
-    limit, rare = (1 + promise) / 2, promise + float(stats.norm.isf(REFUSED)) * error + TINY
-    words = f"{_words(ratio)}; the deviations promise {promise:.2f}"
-    return "fail" if ratio > max(limit, rare) else "pass", limit, words
+def in_words(ratio: float) -> str:
+    return f"the surest answers first, mean loss is {ratio:.3g} of what it is in any order"
 
 
 def usefulness(area: dict[str, float], max_ratio: float) -> tuple[Outcome, float, str]:
     """The same for probabilities, from their `aurc`."""
-    ratio, words = area["ratio"], _words(area["ratio"])
+    ratio, words = area["ratio"], in_words(area["ratio"])
     if area["aurc"] == 0:
         return "pass", max_ratio, "no answer is wrong"
     if ratio <= max_ratio and area["p"] < USEFUL:
@@ -171,7 +149,7 @@ def judge(
         outcome, number, limit = "pass", None, None
         why = "confidence is not applicable: the model gives no deviation"
     elif functions.PROMISES == "deviations":
-        outcome, limit, why = keeps_promise(answers.deviation, area["ratio"])
+        outcome, limit, why = of_values().keeps_promise(answers.deviation, area["ratio"])
     else:
         outcome, limit, why = usefulness(area, settings.max_ratio)
     outcome = "fail" if sets["coverage_p"] < REFUSED else outcome

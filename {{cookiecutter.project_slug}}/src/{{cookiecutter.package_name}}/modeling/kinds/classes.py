@@ -3,6 +3,7 @@
 """
 
 from dataclasses import replace
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,17 @@ import numpy as np
 from ...settings import Data
 from ...types import Decisions, Flags, Floats, Inputs, Labels, Rule
 
+MANY = 15  # classes: numbers in the cells of their table would overlap
+
 if TYPE_CHECKING:
     import pandas as pd  # which the server does not have
     import pandera.pandas as pa
     from torch import Tensor, nn
     from torchmetrics import MetricCollection
+
+
+def shorten(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
@@ -388,10 +395,14 @@ def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any
     def matrix(figure: Any) -> None:
         from sklearn.metrics import ConfusionMatrixDisplay
 
-        figure.set_size_inches(5, 4.2 if len(labels) > 4 else 3)
-        display = ConfusionMatrixDisplay(counts, display_labels=labels)
-        rotation = 90 if len("".join(labels)) > 30 else 0
-        display.plot(cmap="Blues", colorbar=False, ax=figure.subplots(), xticks_rotation=rotation)
+        many, long = len(labels) > MANY, len("".join(labels)) > 30
+        names = [shorten(name, 24 if many else 40) for name in labels]
+        names = [fill(name, 24) for name in names]
+        figure.set_size_inches(5, 5.5 if long else 4.2 if len(labels) > 4 else 3)
+        display = ConfusionMatrixDisplay(counts, display_labels=names)
+        style: Any = {"cmap": "Blues", "colorbar": many, "include_values": not many}
+        display.plot(ax=figure.subplots(), xticks_rotation=90 if long else 0, **style)
+        display.ax_.tick_params(labelsize=6 if many else 8)
         display.ax_.set(xlabel="answered", ylabel="true")
 
     def distribution(figure: Any) -> None:
