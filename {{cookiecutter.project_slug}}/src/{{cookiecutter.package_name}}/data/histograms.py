@@ -13,7 +13,7 @@ BARS, LISTED = 20, 8  # of numbers, and values of text with a bar of their own
 def plain(rows: pd.DataFrame, hidden: list[str]) -> pd.DataFrame:
     """The columns that bars may show; of files, their sizes."""
     columns = rows.drop(columns=["id", "content", *hidden], errors="ignore")
-    for name in columns.columns[columns.dtypes == object]:
+    for name in columns.select_dtypes("object", "str"):
         sizes = columns[name].map(lambda v: len(v) if isinstance(v, bytes) else None)
         columns = columns.drop(columns=name).assign(**{f"{name}: bytes": sizes})
     return columns

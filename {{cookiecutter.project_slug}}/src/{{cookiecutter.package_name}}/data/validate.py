@@ -206,7 +206,9 @@ def page(report: dict[str, Any], project: str, path: Path) -> None:
         "Columns": [{"column": name, **column} for name, column in report["columns"].items()],
     }
     sections = [
-        pages.Section(title, [pages.table(records)]) for title, records in tables.items() if records
+        pages.Section(title, [pages.table(records, stack=len(records[0]) > 5)])
+        for title, records in tables.items()
+        if records
     ]
     origin = report["provenance"]
     pages.write(

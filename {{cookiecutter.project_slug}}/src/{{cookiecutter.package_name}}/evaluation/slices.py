@@ -179,11 +179,11 @@ def judge(
         return Verdict("M12", title, "cannot tell", None, limit, why)
     worse = [row for row in rows if row["loss"] > overall]
     worst = max(worse, key=lambda row: float(row["least_gap"]), default=None)
-    gap = max(0.0, worst["least_gap"]) if worst else 0.0
-    why = "no group is served worse than chance explains"
-    if gap:
-        why = f"{worst['slice']} is served worse, by {gap:.4f} more than chance explains"
+    gap, why = 0.0, "no group is served worse than chance explains"
     if worst:
+        gap = max(0.0, worst["least_gap"])
+        if gap:
+            why = f"{worst['slice']} is served worse, by {gap:.4f} more than chance explains"
         why += f"; mean loss of {worst['slice']} {worst['loss']:.3f} on {worst['rows']} rows, "
         why += f"{overall:.3f} over all"
     details = {"slices": rows, "overall": overall, "searched": len(searched)}

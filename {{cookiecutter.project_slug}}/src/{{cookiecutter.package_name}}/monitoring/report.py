@@ -102,10 +102,10 @@ def histogram(figure: Any, sides: tuple[Floats, Floats], labels: list[str]) -> N
     axes.hist(values, bins, weights=weights, label=("reference", "requests"))
     axes.set_ylabel("share of rows")
     if labels:
-        names = [pages.wrapped(label, 24, 2) for label in labels]
-        long = len("".join(labels)) > 30
+        long, many = len("".join(labels)) > 30, len(labels) > 12
+        names = [pages.wrapped(label, 24, 1 if many else 2) for label in labels]
         figure.set_size_inches(5, 4.5 if long else 3.2)
-        size = 6 if len(labels) > 12 else 8
+        size = 6 if many else 8
         axes.set_xticks(range(len(labels)), names, rotation=90 if long else 0, fontsize=size)
     figure.legend(frameon=False, ncols=2, loc="outside upper center")
 
