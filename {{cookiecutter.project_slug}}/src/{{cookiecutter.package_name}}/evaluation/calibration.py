@@ -12,10 +12,9 @@ from ..modeling import kinds
 from ..modeling.kinds.classes import log_loss, softmax
 from ..settings import Calibration, Kind
 from ..types import Floats, Rule
-from .verdict import Verdict, of_values, outcome
-
-DRAWS = 2000
-ALPHA = 0.01  # what is off by more than its limit is refused where chance is rarer than this
+from .by_kind import of_values
+from .chance import ALPHA, DRAWS, beyond_chance
+from .verdict import Verdict, outcome
 
 
 def fit_temperature(kind: Kind, raw: Floats, label: NDArray[Any]) -> float:
@@ -96,14 +95,6 @@ def ece(diagram: dict[str, list[float]], num: int) -> dict[str, float]:
     chance = np.abs(drawn / rows - promised) @ share
     square = ((promised - found) ** 2 - found * (1 - found) / np.maximum(rows - 1, 1)) @ share
     return {"ece": error, "rms": float(max(0, square)) ** 0.5, **beyond_chance(error, chance)}
-
-
-def beyond_chance(gap: float, chance: Floats) -> dict[str, float]:
-    """What is left of a gap after the mean of those [draws] that chance gives, and its p-value
-    among them.
-    """
-    p = float((1 + (chance >= gap).sum()) / (len(chance) + 1))
-    return {"debiased": max(0.0, gap - float(chance.mean())), "p": p}
 
 
 def brier(probabilities: Floats, label: NDArray[np.int64], count: int) -> dict[str, float]:

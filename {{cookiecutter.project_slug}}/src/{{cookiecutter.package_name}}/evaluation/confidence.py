@@ -12,10 +12,12 @@ from ..modeling import kinds
 from ..settings import Confidence, Kind
 from ..types import Floats, Rule
 from . import conformal
-from .verdict import Outcome, Verdict, of_values
+from .by_kind import of_values
+from .chance import ALPHA, in_words, weights
+from .verdict import Outcome, Verdict
 
 Split = tuple[Floats, NDArray[Any]]
-USEFUL, REFUSED = 0.05, 0.01  # levels of the test that confidences help, and of those that refuse
+USEFUL = 0.05  # level of the test that confidences help
 FEW = 4  # losses like those of fewer wrong rows cannot show that confidences are useless
 
 
@@ -31,17 +33,6 @@ def risk_coverage(confidence: Floats, losses: Floats) -> tuple[Floats, Floats]:
     shared = (np.bincount(group, losses) / rows)[group][order]
     answered = np.arange(1, len(losses) + 1)
     return answered / len(losses), np.cumsum(shared) / answered
-
-
-def weights(confidence: Floats) -> Floats:
-    """What a row's loss [n] counts in the area under the risk: 1 on average, most where the model
-    is surest.
-    """
-    n = len(confidence)
-    ranked = np.empty(n)
-    ranked[np.argsort(-confidence, kind="stable")] = np.cumsum(1 / np.arange(n, 0, -1))[::-1]
-    _, group, rows = np.unique(confidence, return_inverse=True, return_counts=True)
-    return np.asarray((np.bincount(group, ranked) / rows)[group])
 
 
 def aurc(confidence: Floats, losses: Floats) -> dict[str, float]:
@@ -98,10 +89,6 @@ def fit(
     return rule.model_copy(update={"abstain_below": below, "conformal_quantile": quantile})
 
 
-def in_words(ratio: float) -> str:
-    return f"the surest answers first, mean loss is {ratio:.3g} of what it is in any order"
-
-
 def usefulness(area: dict[str, float], max_ratio: float) -> tuple[Outcome, float, str]:
     """The same for probabilities, from their `aurc`."""
     ratio, words = area["ratio"], in_words(area["ratio"])
@@ -152,7 +139,7 @@ def judge(
         outcome, limit, why = of_values().keeps_promise(answers.deviation, area["ratio"])
     else:
         outcome, limit, why = usefulness(area, settings.max_ratio)
-    outcome = "fail" if sets["coverage_p"] < REFUSED else outcome
+    outcome = "fail" if sets["coverage_p"] < ALPHA else outcome
     why += f"; {functions.SETS} hold the truth on {sets['set_coverage']:.1%} of rows"
     why += f" (promised {1 - settings.alpha:.0%}); abstains on {details['abstained']:.1%}"
     return Verdict("M11", "Confidence", outcome, number, limit and round(limit, 4), why, details)

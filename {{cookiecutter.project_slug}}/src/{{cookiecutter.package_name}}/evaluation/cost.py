@@ -14,7 +14,8 @@ from ..modeling import kinds
 from ..modeling.kinds.classes import softmax
 from ..settings import Cost, Kind
 from ..types import Answers, Floats, Rule
-from .verdict import Verdict, of_values, outcome
+from .by_kind import of_values
+from .verdict import Verdict, outcome
 
 Costs = list[list[float]] | dict[Any, float] | None
 

@@ -1,10 +1,8 @@
 """One line of the gate's table, which every method gives."""
 
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from typing import Any, Literal
 
-OF_VALUES = f"{__package__}.of_values"  # a task of classes alone does not have it
 Outcome = Literal["pass", "fail", "cannot tell", "not applicable"]
 
 
@@ -24,11 +22,6 @@ class Verdict:
 
     def record(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def of_values() -> Any:
-    """What the methods ask of values, where classes have probabilities."""
-    return import_module(OF_VALUES)
 
 
 def outcome(passed: bool) -> Outcome:

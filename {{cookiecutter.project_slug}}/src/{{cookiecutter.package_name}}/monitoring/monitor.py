@@ -115,7 +115,8 @@ def alarms(tests: list[drift.Result], numbers: Report, max_error_rate: float) ->
     sentences = []
     for test in changed[:MAX_REASONS]:
         numbers_of = f"{test.effect_name} {test.effect:.2f}, adjusted {pages.chance(test.adjusted)}"
-        words = f"{test.name} {test.words}: {test.detail}".removesuffix(": ")
+        detail = test.detail.replace("most: ", "mostly the ")
+        words = f"{test.name} {test.words}: {detail}".removesuffix(": ")
         sentences.append(f"{words} ({numbers_of})")
     if len(changed) > MAX_REASONS:
         sentences.append(f"and {len(changed) - MAX_REASONS} more, in the report's table")

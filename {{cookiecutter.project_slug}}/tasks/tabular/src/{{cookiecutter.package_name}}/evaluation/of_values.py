@@ -9,8 +9,7 @@ from scipy import stats
 
 from ..settings import Calibration
 from ..types import Estimates, Floats, Rule
-from .calibration import ALPHA, DRAWS, beyond_chance
-from .confidence import REFUSED, in_words, weights
+from .chance import ALPHA, DRAWS, beyond_chance, in_words, weights
 from .verdict import Outcome, Verdict, outcome
 
 LEVELS = np.arange(1, 10) / 10  # of intervals
@@ -73,7 +72,7 @@ def keeps_promise(deviation: Floats, ratio: float) -> tuple[Outcome, float, str]
     that much or little.
     """
     promise, error = promised(deviation)
-    limit, rare = (1 + promise) / 2, promise + float(stats.norm.isf(REFUSED)) * error + TINY
+    limit, rare = (1 + promise) / 2, promise + float(stats.norm.isf(ALPHA)) * error + TINY
     words = f"{in_words(ratio)}; the deviations promise {promise:.2f}"
     return "fail" if ratio > max(limit, rare) else "pass", limit, words
 
