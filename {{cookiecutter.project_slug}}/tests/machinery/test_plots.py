@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 from typing import Any
 
@@ -69,14 +70,14 @@ def test_long_names_of_classes_overlap_nothing(count: int) -> None:
     plots, report = module("evaluation.plots"), module("monitoring.report")
     rates = {f"{name} and {name}": 0.1 for name in labels}
 
-    def drawn(figure: Any) -> None:
+    def drawn(figure: Any, drawer: Any) -> None:
         drawer(figure)
         figure.canvas.draw()
         for axes in figure.axes:
             for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
                 texts = [tick for tick in ticks if "class" in tick.get_text()]
                 boxes = [text.get_window_extent() for text in texts]
-                pairs = zip(boxes, boxes[1:], strict=False)
+                pairs = itertools.pairwise(boxes)
                 overlapping.extend(str(a) for a, b in pairs if a.overlaps(b))
 
     for drawer in (
@@ -84,5 +85,5 @@ def test_long_names_of_classes_overlap_nothing(count: int) -> None:
         partial(plots.violations, rates=rates, verdict={"threshold": 0.2}),
         partial(report.histogram, sides=(label * 1.0, label * 1.0), labels=labels),
     ):
-        pages.draw(drawn)
+        pages.draw(partial(drawn, drawer=drawer))
     assert not overlapping
