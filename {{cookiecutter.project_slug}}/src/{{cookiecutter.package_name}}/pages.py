@@ -118,9 +118,9 @@ def chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
 
 
-def wrapped(text: str, width: int, lines: int = 5) -> str:
-    """Words for a plot, in at most so many lines."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
+def wrapped(text: str, width: int) -> str:
+    """Words for a plot, in at most five lines."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=5, placeholder=" …"))
 
 
 def today() -> str:

@@ -31,16 +31,18 @@ def bars(columns: list[pd.DataFrame], data: Data) -> list[dict[str, Any]]:
 
 def histogram(values: pd.Series, form: str) -> dict[str, Any]:
     """Bins of numbers and of dates; of text the most frequent values, if some come twice."""
-    moments = pd.to_datetime(values.astype("str"), format=form, utc=True, errors="coerce")
     if pd.api.types.is_numeric_dtype(values):
-        ends = [f"{end:.4g}" for end in (values.min(), values.max())]
         numbers = values.astype(float)
-    elif values.nunique() > LISTED and moments.notna().all():
-        ends = [str(end.date()) for end in (moments.min(), moments.max())]
-        numbers = moments.astype("int64")
+        numbers = numbers[np.isfinite(numbers)]
+        ends = [f"{end:.4g}" for end in (numbers.min(), numbers.max())]
     else:
-        shares = values.value_counts(normalize=True)
-        rare = len(shares) > LISTED and shares.iloc[0] * len(values) < 3
-        return {"bars": [] if rare else [*shares.head(LISTED).items()]}
-    counts, _ = np.histogram(numbers[np.isfinite(numbers)], BARS)
+        text = values.astype("str")
+        moments = pd.to_datetime(text, format=form, utc=True, errors="coerce")
+        if text.nunique() <= LISTED or moments.isna().any():
+            shares = text.value_counts(normalize=True)
+            rare = len(shares) > LISTED and shares.iloc[0] * len(text) < 3
+            return {"bars": [] if rare else [*shares.head(LISTED).items()]}
+        numbers = moments.astype("int64")
+        ends = [str(end.date()) for end in (moments.min(), moments.max())]
+    counts, _ = np.histogram(numbers, BARS)
     return {"low": ends[0], "high": ends[1], "bars": [["", int(count)] for count in counts]}

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .. import pages
+from ..modeling.kinds.classes import names_on_axis
 from ..packaging.bundle import Bundle
 from ..types import Floats
 from .samples import Row, reference_sample, stored_sample
@@ -102,11 +103,9 @@ def histogram(figure: Any, sides: tuple[Floats, Floats], labels: list[str]) -> N
     axes.hist(values, bins, weights=weights, label=("reference", "requests"))
     axes.set_ylabel("share of rows")
     if labels:
-        long, many = len("".join(labels)) > 30, len(labels) > 12
-        names = [pages.wrapped(label, 24, 1 if many else 2) for label in labels]
-        figure.set_size_inches(5, 4.5 if long else 3.2)
-        size = 6 if many else 8
-        axes.set_xticks(range(len(labels)), names, rotation=90 if long else 0, fontsize=size)
+        names, ticks = names_on_axis(labels)
+        figure.set_size_inches(5, 4.5 if ticks["rotation"] else 3.2)
+        axes.set_xticks(range(len(labels)), names, **ticks)
     figure.legend(frameon=False, ncols=2, loc="outside upper center")
 
 

@@ -3,7 +3,7 @@
 """
 
 from dataclasses import replace
-from textwrap import fill
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     import pandera.pandas as pa
     from torch import Tensor, nn
     from torchmetrics import MetricCollection
-
-
-def shorten(name: str, length: int) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
@@ -388,6 +384,13 @@ def text(label: Any, labels: list[str]) -> str:
     return str(labels[label])
 
 
+def names_on_axis(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Names that overlap nothing below an axis, and how they are written there."""
+    long, many = len("".join(labels)) > 30, len(labels) > MANY
+    names = ["\n".join(wrap(name, 24)[: 1 if many else 2]) for name in labels]
+    return names, {"rotation": 90 if long else 0, "fontsize": 6 if many else 8}
+
+
 def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any]:
     """Drawers into a figure by name, of answers against the truth [n]."""
     counts = confusion(answers, label)
@@ -395,14 +398,12 @@ def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any
     def matrix(figure: Any) -> None:
         from sklearn.metrics import ConfusionMatrixDisplay
 
-        many, long = len(labels) > MANY, len("".join(labels)) > 30
-        names = [shorten(name, 24 if many else 40) for name in labels]
-        names = [fill(name, 24) for name in names]
-        figure.set_size_inches(5, 5.5 if long else 4.2 if len(labels) > 4 else 3)
+        many, (names, ticks) = len(labels) > MANY, names_on_axis(labels)
+        figure.set_size_inches(5, 5.5 if ticks["rotation"] else 4.2 if len(labels) > 4 else 3)
         display = ConfusionMatrixDisplay(counts, display_labels=names)
         style: Any = {"cmap": "Blues", "colorbar": many, "include_values": not many}
-        display.plot(ax=figure.subplots(), xticks_rotation=90 if long else 0, **style)
-        display.ax_.tick_params(labelsize=6 if many else 8)
+        display.plot(ax=figure.subplots(), xticks_rotation=ticks["rotation"], **style)
+        display.ax_.tick_params(labelsize=ticks["fontsize"])
         display.ax_.set(xlabel="answered", ylabel="true")
 
     def distribution(figure: Any) -> None:
