@@ -15,7 +15,7 @@ from .. import logs, personal, tracking
 from ..data.datamodule import label_scale, load
 from ..modeling import baselines, kinds
 from ..modeling.candidates import load as load_candidates
-from ..provenance import stamp, write_json
+from ..provenance import read_json, stamp, write_json
 from ..settings import LOWER_IS_BETTER, Settings
 from ..types import Behaviour, Floats, Rule
 from . import calibration, comparison, confidence, cost, direction, perturbation, slices, subject
@@ -174,7 +174,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         # Runs are compared row by row: a hash still names a row where nothing else may.
         rows = personal.rows(rows, dict.fromkeys(personal.marks(settings.data.features), "hash"))
         rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
-        report.write(made, seconds, files, settings, reports / "evaluation.html")
+        trained = read_json(reports / tracking.RUN_FILE)["run_id"]
+        report.write(made, seconds, files, settings, trained, reports / "evaluation.html")
         record(settings, made, seconds)
         report.print_gate(made, seconds)
         log.info("%s; verdict: %s", made["selection"], made["verdict"])

@@ -7,10 +7,8 @@ import pandas as pd
 
 from .. import pages
 from ..modeling import kinds
-from ..provenance import read_json
 from ..settings import Settings
 from ..task.baselines import NAME
-from ..tracking import RUN_FILE
 
 COLUMNS = ("method", "verdict", "why", "number", "wanted")
 
@@ -51,6 +49,7 @@ def write(
     seconds: float,
     files: dict[str, Path],
     settings: Settings,
+    run: str,
     path: Path,
 ) -> None:
     """The page with everything inside, so that it can be sent to anybody."""
@@ -71,7 +70,7 @@ def write(
         metric=data.goal.metric,
         classical=NAME,
         seconds=seconds,
-        run=read_json(settings.paths.reports / RUN_FILE)["run_id"],
+        run=run,
         day=pages.today(),
         models=models(content),
         pictures={name: file.read_bytes() for name, file in files.items() if name not in tables},
