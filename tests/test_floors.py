@@ -12,7 +12,7 @@ PACKAGE = Path("src") / "{{cookiecutter.package_name}}"
 # From the ground up; the modules of one floor may import each other, but not in a circle.
 FLOORS = [
     {"settings"},
-    {"types", "logs", "params", "provenance", "task", "modeling.kinds", "modeling.losses"},
+    {"types", "logs", "params", "personal", "provenance", "task", "modeling.kinds", "modeling.losses"},
     {"data", "pages"},
     {"modeling"},
     {"store"},
@@ -27,7 +27,7 @@ FLOORS = [
     {"pipeline", "checklist"},
     {"__main__"},
 ]
-MAY_IMPORT = {"task": {"task", "settings", "types"}}  # what an owner edits needs no stage
+MAY_IMPORT = {"task": {"task", "settings", "types", "personal"}}  # what an owner edits needs no stage
 
 
 def imports(path: Path, name: str) -> set[str]:

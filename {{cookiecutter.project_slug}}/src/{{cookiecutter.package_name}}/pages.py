@@ -2,8 +2,10 @@
 
 import base64
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,21 @@ def write(
     draft.replace(path)
 
 
+def chance(p: float) -> str:
+    """A p-value for reading."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3g}"
+
+
+def wrapped(text: str, width: int) -> str:
+    """Words for a plot, in at most five lines."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=5, placeholder=" …"))
+
+
+def today() -> str:
+    """The day on which a page is written."""
+    return datetime.now(UTC).date().isoformat()
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], stderr: bool = False
 ) -> None:
@@ -137,7 +154,9 @@ def draw(drawer: Callable[[Any], None]) -> bytes:
     import matplotlib.pyplot as plt
 
     # Five inches: on a phone a font of 9 points is then still 9 points high.
+    # A dollar in a name begins no formula.
     style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    style["text.parse_math"] = False
     with plt.rc_context(style):
         figure = plt.figure(figsize=(5, 3.2), layout="constrained")
         drawer(figure)

@@ -21,6 +21,8 @@ from pydantic import (
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Mark = Literal["keep", "hash", "drop"]
+"""How reports show a column's values: as they are, as a short hash, or not at all."""
 
 
 class Strict(BaseModel):

@@ -164,9 +164,9 @@ def test_text_is_ordered_as_time(texts: list[str], rule: dict[str, str], order: 
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (["2024-01-01", "31/12/2023"], "row 1 has '31/12/2023', .*data.split.time.format"),
-        (["soon", "later"], "row 0 has 'soon'"),
-        (["2024-01-01T10:00", "2024-01-01T09:00Z"], "some rows have a time zone"),
+        (["2024-01-01", "31/12/2023"], "row 1 .*data.split.time.format"),
+        (["soon", "later"], "row 0 "),
+        (["2024-01-01T10:00", "2024-01-01T09:00Z"], "row 1 has a time zone, row 0 none"),
     ],
 )
 def test_text_that_is_no_time_is_refused(texts: list[str], words: str) -> None:

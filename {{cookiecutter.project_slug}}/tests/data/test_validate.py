@@ -1,3 +1,5 @@
+import json
+
 import pandas as pd
 import pytest
 from faults import again, break_row, store
@@ -99,3 +101,30 @@ def test_feedback_needs_no_value_of_a_column_that_only_splits(project: Project) 
     assert project.run("validate", key) == 0
     store(project, pd.concat([rows.assign(site=[None, *sites[1:]])])[columns])
     assert project.run("validate", key) == 1
+
+
+@pytest.mark.row("D5")
+def test_every_column_has_bars_of_its_kind() -> None:
+    histograms, days = module("data.histograms"), pd.date_range("2024-01-01", periods=60)
+    rows = pd.DataFrame(
+        {"id": map(str, range(60)), "x": range(60), "day": days.strftime("%d.%m.%Y")}
+    )
+    rows = rows.assign(c=["a", "b", "b"] * 20, name="somebody", file=[b"12"] * 30 + [b"1"] * 30)
+    rows = rows.assign(flag=[True, False] * 30, none=None, far=[float("inf"), *range(59)])
+    features = {"dates": {"day": {"format": "%d.%m.%Y"}}}
+    data = module("settings").Data.model_construct(features=features)
+    bars = histograms.bars([histograms.plain(rows, ["name"])], data)
+    by_name = {column.pop("column"): column for column in bars}
+    assert json.dumps(bars) and {"x", "day", "c", "flag", "far", "file: bytes"} <= {*by_name}
+    assert by_name["far"]["high"] == "58" and "name" not in by_name
+    assert (by_name["x"]["low"], by_name["x"]["high"]) == ("0", "59")
+    assert by_name["day"]["low"] == "2024-01-01" and by_name["c"]["bars"][0][0] == "b"
+    assert sum(count for _, count in by_name["file: bytes"]["bars"]) == 60
+
+
+@pytest.mark.row("D5")
+def test_a_mark_of_a_column_that_does_not_exist_is_refused(project: Project) -> None:
+    data = project.settings().data
+    features = {**data.features, "personal": {"nane": "drop"}}
+    with pytest.raises(ValueError, match=r"personal names no columns: \['nane'\]"):
+        module("data.schema").schema(data.model_copy(update={"features": features}))

@@ -1,5 +1,6 @@
 """What an owner relies on: the page, its words, and that the same model gives the same report."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,7 @@ def content(**outcomes: str) -> dict[str, Any]:
     }
     return {
         "candidate": "network",
+        "test_rows": 123,
         "selection": "network is better than classical",
         "verdict": "fail",
         "methods": methods,
@@ -70,14 +72,15 @@ def test_the_same_model_gives_the_same_report(trained: Project, tmp_path: Path) 
 
 def test_the_page_says_what_to_worry_about_and_escapes_what_users_wrote(tmp_path: Path) -> None:
     made = content(M3="pass", M7="fail", M10="cannot tell", M9="not applicable")
-    report.write(made, 2.0, {}, settings(["no", "yes"]), tmp_path / "page.html")
+    report.write(made, 2.0, {}, settings(["no", "yes"]), "0123456789", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     for tone in ("good", "bad", "unsure", "quiet"):
         assert f'<span class="badge {tone}">' in text
     assert "&lt;b&gt;bold" in text and "<b>bold" not in text
     assert "hostile inputs break it (&lt;why M7&gt;)" in text and "are not good enough" not in text
     assert "Not decided: title m10." in text and "Not examined: title m9." in text
-    assert "no and yes" in text and "All methods took 2.0 s" in text and "12.3" in text
+    assert "123 test rows" in text and "model of run 01234567" in text
+    assert "no and yes" in text and "All of it took 2.0 s" in text and "12.3" in text
     assert "reaches accuracy 0.9 (" in text and " 0.8)." in text
 
 
@@ -87,10 +90,10 @@ def test_the_terminal_shows_the_same_table(
     monkeypatch.setenv("COLUMNS", "160")
     report.print_gate(content(M3="pass", M9="not applicable", M7="fail"), 2.0)
     lines = [line for line in capsys.readouterr().err.splitlines() if "Title" in line]
-    assert [line.split()[1] for line in lines] == ["M3", "M9", "M7"]
+    assert [re.findall(r"\((M\d+)\)", line)[0] for line in lines] == ["M3", "M9", "M7"]
     assert "≥ 0.4" in lines[0] and "not applicable" in lines[1] and "0.4" not in lines[1]
     assert report.bound(verdict("M3", "pass", lower_is_better=True)) == "≤ 0.4"
-    assert report.number({"number": 1e-80}) == "< 0.0001"
+    assert report.number({"method": "M6", "number": 1e-80}) == "p < 0.001"
 
 
 @pytest.mark.row("M7", "M8", "M9")

@@ -124,14 +124,6 @@ def test_the_brier_score_is_that_of_sklearn_and_the_sum_of_its_parts(
 
 
 @pytest.mark.row("M10")
-def test_coverage_of_normal_residuals_is_that_of_the_levels(rng: np.random.Generator) -> None:
-    found = calibration.coverage(rng.normal(size=20000))
-    assert found["diagram"]["coverage"] == pytest.approx(found["diagram"]["level"], abs=0.015)
-    wide = calibration.coverage(rng.normal(size=20000) / 4)
-    assert wide["diagram"]["coverage"][4] == pytest.approx(0.993, abs=0.005) and wide["p"] < 0.01
-
-
-@pytest.mark.row("M10")
 @pytest.mark.parametrize(
     ("kind", "k", "n", "sharp"), [("multiclass", 10, 540, 4.0), ("binary", 2, 170, 1.3)]
 )

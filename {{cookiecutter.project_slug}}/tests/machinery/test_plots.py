@@ -1,3 +1,7 @@
+import itertools
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 from harness import Project, module
@@ -53,3 +57,33 @@ def test_plots_are_kept_with_the_runs_of_network_and_baselines(trained: Project)
     for baseline in baselines:
         files = {file.path for file in client.list_artifacts(baseline, "plots")}
         assert "plots/distribution.png" in files
+
+
+@pytest.mark.row("E7")
+@pytest.mark.parametrize("count", [2, 3, 30])
+def test_long_names_of_classes_overlap_nothing(count: int) -> None:
+    labels = [f"<b>class {i} & $more$, a name of forty characters"[:40] for i in range(count)]
+    rng, overlapping = np.random.default_rng(0), list[str]()
+    label = rng.integers(0, count, 200)
+    answers = kinds.of("multiclass").decide(rng.normal(size=(200, count)), types.Rule())
+    matrix = kinds.of("multiclass").plots(answers, label, labels)["confusion"]
+    plots, report = module("evaluation.plots"), module("monitoring.report")
+    rates = {f"{name} and {name}": 0.1 for name in labels}
+
+    def drawn(figure: Any, drawer: Any) -> None:
+        drawer(figure)
+        figure.canvas.draw()
+        for axes in figure.axes:
+            for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+                texts = [tick for tick in ticks if "class" in tick.get_text()]
+                boxes = [text.get_window_extent() for text in texts]
+                pairs = itertools.pairwise(boxes)
+                overlapping.extend(str(a) for a, b in pairs if a.overlaps(b))
+
+    for drawer in (
+        matrix,
+        partial(plots.violations, rates=rates, verdict={"threshold": 0.2}),
+        partial(report.histogram, sides=(label * 1.0, label * 1.0), labels=labels),
+    ):
+        pages.draw(partial(drawn, drawer=drawer))
+    assert not overlapping

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from {{cookiecutter.package_name}}.monitoring import abuse, quality
+from {{cookiecutter.package_name}} import pages
+from {{cookiecutter.package_name}}.monitoring import abuse, quality, report
 from {{cookiecutter.package_name}}.monitoring.samples import Row
 from {{cookiecutter.package_name}}.serving.store import Model
 
@@ -116,3 +117,12 @@ def test_flipped_labels_contradict_others_on_equal_input() -> None:
         )
         == 2 / 3
     )
+
+
+@pytest.mark.parametrize("alarm", [False, True])
+def test_no_estimate_of_the_accuracy_stands_under_an_alarm_of_drift(alarm: bool) -> None:
+    numbers = dict.fromkeys(report.NUMBERS, 0.8765) | {"error_interval": None}
+    found = report.quality({"quality": numbers, "tests": [{"alarm": alarm}]})
+    named = [name for name, _ in found.rows if "confidence" in name]
+    assert len(named) == (0 if alarm else 1)
+    assert pages.chance(0.0) == "p < 0.001" and pages.chance(0.0123) == "p = 0.0123"

@@ -120,3 +120,15 @@ def test_many_rows_and_columns_take_seconds(rng: np.random.Generator) -> None:
     losses = (rng.random(n) < np.where(columns["c0"] > 1, 0.3, 0.05)).astype(float)
     found = slices.judge(losses, {"high": columns["c0"] > 1}, columns, None, LIMITS)
     assert found.outcome == "fail" and found.details["searched"] <= slices.MAX_SLICES
+
+
+@pytest.mark.row("M12")
+def test_the_same_rows_are_listed_once_and_only_what_is_worse_is_called_worse() -> None:
+    losses, rows = np.zeros(200), np.arange(200)
+    losses[100:140] = 1
+    masks = {"first": rows < 100, "same": rows < 100, "all": rows >= 0}
+    columns = {"group": np.where(rows < 100, "a", "b")}
+    found = slices.judge(losses, masks, columns, None, LIMITS)
+    assert [row["slice"] for row in found.details["slices"]] == ["group = b", "first"]
+    better = slices.judge(losses, {"first": rows < 100}, {}, None, LIMITS)
+    assert "first" not in better.why and better.outcome == "pass" and better.number == 0

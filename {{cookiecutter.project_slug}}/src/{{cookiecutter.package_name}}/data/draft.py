@@ -31,6 +31,7 @@ class Draft:
     label: pd.Series
     written: dict[str, Any] = field(default_factory=dict)
     features: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)  # that may be personal
     split_key: str = "content"
     split_reason: str = "rows with equal content share a split; or a column that names groups"
     time: str = "null"
@@ -91,6 +92,8 @@ def data_yaml(name: str, data: Draft) -> str:
         *extra,
         "features:",
         *data.features,
+        "  personal:                # in reports: keep a value as it is, hash it, or drop it",
+        *(f"    {key(name)}: keep" for name in data.columns),
         "goal:",
         *described["goal"],
         "split:",

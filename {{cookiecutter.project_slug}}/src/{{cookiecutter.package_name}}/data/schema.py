@@ -7,6 +7,7 @@ import re
 import pandas as pd
 import pandera.pandas as pa
 
+from .. import personal
 from ..modeling import kinds
 from ..settings import Data
 from ..task.schema import columns
@@ -18,18 +19,19 @@ def schema(data: Data) -> pa.DataFrameSchema:
     """Columns, in order, and no others; `label` may be empty: the share of unlabeled rows is a
     check of its own.
     """
-    features = columns(data)
-    return pa.DataFrameSchema(
-        {
-            "id": pa.Column(str, pa.Check.str_length(1, 200)),
-            **features,
-            **{name: pa.Column(nullable=True) for name in split_columns(data)},
-            "label": kinds.of(data.kind).label_column(data),
-            "content": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
-        },
-        strict=True,
-        ordered=True,
-    )
+    rules = {
+        "id": pa.Column(str, pa.Check.str_length(1, 200)),
+        **columns(data),
+        **{name: pa.Column(nullable=True) for name in split_columns(data)},
+        "label": kinds.of(data.kind).label_column(data),
+        "content": pa.Column(str, pa.Check.str_matches(r"^[0-9a-f]{64}$")),
+    }
+    if unknown := sorted(data.features.get("personal", {}).keys() - rules.keys()):
+        raise ValueError(f"data.features.personal names no columns: {unknown}: it has {[*rules]}")
+    for name in personal.marks(data.features):
+        for check in rules[name].checks:
+            check.error = check.name  # the rule's words may list the values
+    return pa.DataFrameSchema(rules, strict=True, ordered=True)
 
 
 def split_columns(data: Data) -> list[str]:

@@ -64,18 +64,19 @@ def times(values: pd.Series, time: Time) -> pd.Series:
     if pd.api.types.is_numeric_dtype(values):
         return values.astype(float)
     text, name = values.astype("str"), f"data.split.time.column={time.column}"
+    # Rows are named by their numbers: what they hold may be personal.
     zoned = text.dropna().str.contains(ZONE)
     if zoned.any() and not zoned.all():
         raise ValueError(
-            f"{name}: some rows have a time zone ({text[zoned.idxmax()]}), others none "
-            f"({text[zoned.idxmin()]}): write all like 2024-01-31T10:00:00+01:00, or none"
+            f"{name}: row {zoned.idxmax()} has a time zone, row {zoned.idxmin()} none: "
+            "write all like 2024-01-31T10:00:00+01:00, or none"
         )
     moments = pd.to_datetime(text, format=time.format or "ISO8601", utc=True, errors="coerce")
     wrong = text[moments.isna() & text.notna()]
     if len(wrong):
         form = time.format or "a number or ISO 8601, such as 2024-01-31"
         raise ValueError(
-            f"{name}: row {wrong.index[0]} has {wrong.iloc[0]!r}, which is not {form}: mend it, or "
+            f"{name}: row {wrong.index[0]} (and {len(wrong) - 1} more) is not {form}: mend it, or "
             "set data.split.time.format, such as '%d/%m/%Y'"
         )
     return moments

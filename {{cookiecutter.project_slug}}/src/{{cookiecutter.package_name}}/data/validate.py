@@ -15,12 +15,12 @@ import pandera.errors
 import pandera.pandas as pa
 import pyarrow.parquet as pq
 
-from .. import logs, pages
+from .. import logs, pages, personal
 from ..modeling import kinds
 from ..provenance import data_version, read_json, stamp, write_json
 from ..settings import Data, Settings
 from ..task.schema import columns as task_columns
-from . import checks
+from . import checks, histograms
 from .ingest import GROUP_ROWS, chunks, source_rows, verified
 from .schema import AROUND, holds_numbers, numbers, schema, split_columns
 
@@ -79,14 +79,16 @@ def wrong_rows(rows: pd.DataFrame, data: Data) -> pd.Series:
 
 def inspect(
     path: Path, data: Data, rules: pa.DataFrameSchema, described: int
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, Any]], pd.DataFrame]:
     """Chunk by chunk: the first failures of each column and rule with the `count` of all, the
-    statistics of the columns, and of valid data a description of some of the first rows.
+    statistics of the columns, histograms, and of valid data a description of some of the first
+    rows. Of personal columns there is no value.
     """
     empty = pq.read_schema(path).empty_table().to_pandas()
     first = failures(rules, empty)
     mistyped = wrong_types(first)
     counts, columns, sample = [first.value_counts(PAIR)], [checks.statistics(empty)], []
+    marks, parts = personal.marks(data.features), list[pd.DataFrame]()
     for rows in logs.progress(chunks(path), f"%d times {GROUP_ROWS} rows checked"):
         cases = row_failures(rules, rows, mistyped, data)
         counts.append(cases.value_counts(PAIR))
@@ -94,10 +96,16 @@ def inspect(
         columns.append(checks.statistics(rows))
         chosen = rows[rows.index < described].iloc[:: max(1, described // SAMPLE)]
         if first.empty and len(chosen):
-            sample.append(checks.describe(chosen, data))
+            sample.append(checks.describe(chosen, data).drop(columns=[*marks], errors="ignore"))
+        parts.append(histograms.plain(chosen, [*marks]))
     total = pd.concat(counts).groupby(level=PAIR).sum().rename("count").reset_index()
-    first = first.assign(value=first["value"].map(repr).str[:VALUE_LENGTH]).merge(total, on=PAIR)
-    return first, checks.merged(columns), pd.concat([pd.DataFrame(), *sample])
+    pairs = zip(first["value"], first["column"], strict=True)
+    values = [repr(personal.shown(value, name, marks))[:VALUE_LENGTH] for value, name in pairs]
+    first = first.assign(value=values).merge(total, on=PAIR)
+    statistics = checks.merged(columns)
+    statistics.loc[statistics.index.isin([*marks]), ["lowest", "highest"]] = None
+    bars = histograms.bars(parts, data)
+    return first, statistics, bars, pd.concat([pd.DataFrame(), *sample])
 
 
 def accepted(settings: Settings) -> dict[str, Any] | None:
@@ -108,8 +116,12 @@ def accepted(settings: Settings) -> dict[str, Any] | None:
     content = read_json(path) if path.is_file() else {"name": None}
     if content["name"] != settings.data.name:
         return None
-    last: dict[str, Any] | None = content["profile"]
-    return content["previous"] if content["data"] == data_version(settings) else last
+    current = content["data"] == data_version(settings)
+    last: dict[str, Any] | None = content["previous" if current else "profile"]
+    if last:
+        for name in personal.marks(settings.data.features):
+            last["columns"].pop(name, None)  # its bins are values
+    return last
 
 
 def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -117,15 +129,17 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
     data, reports = settings.data, settings.paths.reports
     with logs.stage("validate") as log:
         rules, before, path = schema(data), accepted(settings), verified(settings)
+        marks = personal.marks(data.features)
         # Rows that users labelled are the monitor's business: that they differ may be why they were
         # collected.
         described = source_rows(settings)
-        first, columns, sample = inspect(path, data, rules, described)
+        first, columns, bars, sample = inspect(path, data, rules, described)
         keys = pd.read_parquet(path, columns=[name for name in AROUND if name in columns.index])
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
-        judged, labels = judge(path, keys, columns, described, data), keys.get("label")
+        judged = judge(path, keys, columns, described, data)
+        labels = None if "label" in marks else keys.get("label")
         judged.append(checks.drift_check(drift, data.checks.max_drift))
-        names = keys.get("id", keys.index.to_series())
+        names = personal.rows(keys, marks).get("id", keys.index.to_series())
         first = first.assign(id=names.reindex(first["row"]).to_numpy())  # none of a whole column
         broken = first.groupby(PAIR, sort=False).agg(count=("count", "first"), first=("id", some))
         broken = broken.nlargest(MAX_RULES, "count").reset_index()
@@ -143,11 +157,12 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             "drift": drift,
             "labels": {} if labels is None else kinds.of(data.kind).label_summary(labels, data),
             "columns": dict(zip(columns.index, records(columns), strict=True)),
+            "histograms": bars,
             "schema": in_words(rules),
         }
         write_json(reports / "validation.json", report)
         first.to_csv(reports / "invalid_rows.csv", index=False)
-        page(report, reports / "validation.html")
+        page(report, settings.project.name, reports / "validation.html")
         if wrong:
             log.error("invalid data: %s (reports/validation.html)", "; ".join(wrong[:5]))
             log.error("mend the source and run `make refresh`, or configs/ and `make pipeline`")
@@ -197,12 +212,8 @@ def in_words(rules: pa.DataFrameSchema) -> dict[str, Any]:
     return {"columns": columns}
 
 
-def page(report: dict[str, Any], path: Path) -> None:
+def page(report: dict[str, Any], project: str, path: Path) -> None:
     """The report for people."""
-    failed = sum(not check["ok"] for check in report["checks"])
-    words = f"{report['rows']} rows; {report['failures']} values break a rule, {failed} checks "
-    words += "fail. Rows count from 0. "
-    words += "What each check catches, and what to do: docs/data_checks.md."
     tables = {
         "Rules that values break": report["rules"],
         "First rows and values that break one; more in invalid_rows.csv": report["examples"],
@@ -212,9 +223,17 @@ def page(report: dict[str, Any], path: Path) -> None:
         "Columns": [{"column": name, **column} for name, column in report["columns"].items()],
     }
     sections = [
-        pages.Section(title, [pages.table(records)]) for title, records in tables.items() if records
+        pages.Section(title, [pages.table(records, stack=len(records[0]) > 5)])
+        for title, records in tables.items()
+        if records
     ]
-    title, origin = f"Data validation of {report['name']}", report["provenance"]
-    lead = [pages.Text(words, pages.cell(report["ok"]))]
-    footer = f"data {origin['data']}, code {origin['code']}"
-    pages.write(path, title, lead, sections, footer)
+    origin = report["provenance"]
+    pages.write(
+        path,
+        f"{project}: are the data fit to train on?",
+        sections=sections,
+        footer=f"data {origin['data']}, code {origin['code']}",
+        template="data/validation.html.j2",
+        report=report,
+        day=pages.today(),
+    )

@@ -12,10 +12,9 @@ from ..modeling import kinds
 from ..modeling.kinds.classes import log_loss, softmax
 from ..settings import Calibration, Kind
 from ..types import Floats, Rule
+from .by_kind import of_values
+from .chance import ALPHA, DRAWS, beyond_chance
 from .verdict import Verdict, outcome
-
-LEVELS, DRAWS = np.arange(1, 10) / 10, 2000
-ALPHA = 0.01  # what is off by more than its limit is refused where chance is rarer than this
 
 
 def fit_temperature(kind: Kind, raw: Floats, label: NDArray[Any]) -> float:
@@ -27,8 +26,7 @@ def fit_temperature(kind: Kind, raw: Floats, label: NDArray[Any]) -> float:
     would be scaled to certainty.
     """
     if kinds.of(kind).PROMISES == "deviations":
-        answers: Any = kinds.of(kind).decide(raw, Rule())
-        return float(np.sqrt((((label - answers.value) / answers.deviation) ** 2).mean()))
+        return float(of_values().temperature(kinds.of(kind).decide(raw, Rule()), label))
     n, k = raw.shape
     right, wrong = 1 - 1 / (n + 2), 1 / (n + 2) / (k - 1)
     temperature = _scale(raw, wrong + (right - wrong) * np.eye(k)[label])
@@ -96,15 +94,7 @@ def ece(diagram: dict[str, list[float]], num: int) -> dict[str, float]:
     drawn = np.random.default_rng(0).binomial(rows, np.clip(promised, 0, 1), (DRAWS, len(rows)))
     chance = np.abs(drawn / rows - promised) @ share
     square = ((promised - found) ** 2 - found * (1 - found) / np.maximum(rows - 1, 1)) @ share
-    return {"ece": error, "rms": float(max(0, square)) ** 0.5, **_beyond_chance(error, chance)}
-
-
-def _beyond_chance(gap: float, chance: Floats) -> dict[str, float]:
-    """What is left of a gap after the mean of those [draws] that chance gives, and its p-value
-    among them.
-    """
-    p = float((1 + (chance >= gap).sum()) / (len(chance) + 1))
-    return {"debiased": max(0.0, gap - float(chance.mean())), "p": p}
+    return {"ece": error, "rms": float(max(0, square)) ** 0.5, **beyond_chance(error, chance)}
 
 
 def brier(probabilities: Floats, label: NDArray[np.int64], count: int) -> dict[str, float]:
@@ -137,25 +127,6 @@ def brier(probabilities: Floats, label: NDArray[np.int64], count: int) -> dict[s
     }
 
 
-def coverage(residuals: Floats) -> dict[str, Any]:
-    """Share of standardised residuals [n] in each central Gaussian interval (Kuleshov et al. 2018,
-    arXiv:1807.00263).
-
-    `gap` is the mean distance from the levels, `debiased` what is left of it after that of a
-    perfect model.
-    """
-    n, edges = len(residuals), stats.norm.ppf((1 + LEVELS) / 2)
-    shares = (np.abs(residuals)[:, None] <= edges).mean(axis=0)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(10, 0.1), DRAWS)
-    by_chance = drawn.cumsum(axis=1)[:, :9] / n
-    gap = float(np.abs(shares - LEVELS).mean())
-    return {
-        "diagram": {"level": LEVELS.tolist(), "coverage": shares.tolist()},
-        "gap": gap,
-        **_beyond_chance(gap, np.abs(by_chance - LEVELS).mean(axis=1)),
-    }
-
-
 def judge(
     kind: Kind, raw: Floats, label: NDArray[Any], rule: Rule, settings: Calibration, scale: float
 ) -> Verdict:
@@ -163,24 +134,10 @@ def judge(
     logits are.
     """
     if kinds.of(kind).PROMISES == "deviations":
-        answers: Any = kinds.of(kind).decide(raw, rule.without_costs())
-        return _judge_deviations(label - answers.value, answers.deviation, rule, settings, scale)
+        answers = kinds.of(kind).decide(raw, rule.without_costs())
+        verdict: Verdict = of_values().calibration(answers, label, rule, settings, scale)
+        return verdict
     return _judge_probabilities(raw, label, rule, settings)
-
-
-def _judge_deviations(
-    missing: Floats, deviation: Floats, rule: Rule, settings: Calibration, scale: float
-) -> Verdict:
-    details = coverage(missing / deviation)
-    gap, limit = details["debiased"], settings.max_gap
-    why = f"intervals cover {details['gap']:.1%} more or fewer rows than they promise, "
-    why += "on average over nine levels"
-    details |= {
-        "temperature": rule.temperature,
-        "mean_deviation": float(deviation.mean() / scale),
-    }
-    passed = outcome(gap <= limit or details["p"] >= ALPHA)
-    return Verdict("M10", "Calibration", passed, round(gap, 4), limit, why, details)
 
 
 def _judge_probabilities(
@@ -202,8 +159,8 @@ def _judge_probabilities(
         "ece_uncalibrated": ece(diagrams[0], len(label))["ece"],
     }
     excess, limit = error["debiased"], settings.max_ece
-    why = f"probabilities are off by {error['ece']:.2%} on average, "
-    why += f"{excess:.2%} more than chance explains"
+    why = f"probabilities are off by {excess:.2%} more than chance explains, "
+    why += f"{error['ece']:.2%} in all"
     sure = factor > settings.max_overconfidence and p < ALPHA
     if sure:
         why += f"; logits are {factor:.1f} times too large, limit {settings.max_overconfidence:g}"

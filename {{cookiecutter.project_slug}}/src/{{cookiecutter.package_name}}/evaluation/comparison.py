@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from .. import pages
 from ..modeling import kinds
 from ..settings import Comparison, Kind
 from ..types import Floats
@@ -149,7 +150,7 @@ def select(
         reasons.append(
             f"{name} {words.get(answer, 'cannot be told from')} {chosen}, the cheaper one "
             f"(mean loss {test.difference:+.4f}, {test.low:+.4f} to {test.high:+.4f}, "
-            f"p = {test.p:.3g})"
+            f"{pages.chance(test.p)})"
         )
         chosen = name if answer == "better" else chosen
     return chosen, "; ".join([*reasons, f"{chosen} goes to the gate"])
@@ -170,11 +171,12 @@ def judge(losses: dict[str, Floats], chosen: str, kind: Kind, settings: Comparis
         details[name] = {**asdict(test), "answer": answer}
         if answer == "worse":
             outcome = "fail"
-            reasons.append(f"worse than {name} (p = {test.p:.3g})")
+            reasons.append(f"worse than {name} ({pages.chance(test.p)})")
         elif answer == "cannot tell" and name in BASELINES:
             outcome = "fail" if outcome == "fail" else "cannot tell"
-            reasons.append(f"cannot be told from {name} (p = {test.p:.3g})")
+            reasons.append(f"cannot be told from {name} ({pages.chance(test.p)})")
     number = max((details[n]["p"] for n in BASELINES if n in details), default=None)
     passed = "better than the simple baselines, and not worse than any other candidate"
     why = "; ".join(reasons) or passed
+    why += f"; at most {pages.chance(number)} for a simple one" if number is not None else ""
     return Verdict("M6", "Comparison", outcome, number, settings.alpha, why, details)

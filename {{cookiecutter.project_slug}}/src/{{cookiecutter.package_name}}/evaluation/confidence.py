@@ -12,12 +12,13 @@ from ..modeling import kinds
 from ..settings import Confidence, Kind
 from ..types import Floats, Rule
 from . import conformal
+from .by_kind import of_values
+from .chance import ALPHA, in_words, weights
 from .verdict import Outcome, Verdict
 
 Split = tuple[Floats, NDArray[Any]]
-USEFUL, REFUSED = 0.05, 0.01  # levels of the test that confidences help, and of those that refuse
+USEFUL = 0.05  # level of the test that confidences help
 FEW = 4  # losses like those of fewer wrong rows cannot show that confidences are useless
-TINY = 1e-9  # of equal deviations the ratio is 1 but for rounding
 
 
 def risk_coverage(confidence: Floats, losses: Floats) -> tuple[Floats, Floats]:
@@ -32,17 +33,6 @@ def risk_coverage(confidence: Floats, losses: Floats) -> tuple[Floats, Floats]:
     shared = (np.bincount(group, losses) / rows)[group][order]
     answered = np.arange(1, len(losses) + 1)
     return answered / len(losses), np.cumsum(shared) / answered
-
-
-def weights(confidence: Floats) -> Floats:
-    """What a row's loss [n] counts in the area under the risk: 1 on average, most where the model
-    is surest.
-    """
-    n = len(confidence)
-    ranked = np.empty(n)
-    ranked[np.argsort(-confidence, kind="stable")] = np.cumsum(1 / np.arange(n, 0, -1))[::-1]
-    _, group, rows = np.unique(confidence, return_inverse=True, return_counts=True)
-    return np.asarray((np.bincount(group, ranked) / rows)[group])
 
 
 def aurc(confidence: Floats, losses: Floats) -> dict[str, float]:
@@ -99,34 +89,9 @@ def fit(
     return rule.model_copy(update={"abstain_below": below, "conformal_quantile": quantile})
 
 
-def promised(deviation: Floats) -> tuple[float, float]:
-    """The ratio of `aurc` that deviations [n] promise, and its standard deviation for Gaussian
-    errors.
-    """
-    square, weight = deviation**2, weights(-deviation)
-    ratio = float((weight * square).sum() / square.sum())
-    return ratio, float(np.sqrt(2 * ((weight - ratio) ** 2 * square**2).sum()) / square.sum())
-
-
-def _words(ratio: float) -> str:
-    return f"the surest answers first, mean loss is {ratio:.2f} of what it is in any order"
-
-
-def keeps_promise(deviation: Floats, ratio: float) -> tuple[Outcome, float, str]:
-    """Whether the ratio of `aurc` speaks for deviations [n], against which limit, and in words.
-
-    Hard and easy values may hardly differ: so deviations must keep half of what they promise, be
-    that much or little.
-    """
-    promise, error = promised(deviation)
-    limit, rare = (1 + promise) / 2, promise + float(stats.norm.isf(REFUSED)) * error + TINY
-    words = f"{_words(ratio)}; the deviations promise {promise:.2f}"
-    return "fail" if ratio > max(limit, rare) else "pass", limit, words
-
-
 def usefulness(area: dict[str, float], max_ratio: float) -> tuple[Outcome, float, str]:
     """The same for probabilities, from their `aurc`."""
-    ratio, words = area["ratio"], _words(area["ratio"])
+    ratio, words = area["ratio"], in_words(area["ratio"])
     if area["aurc"] == 0:
         return "pass", max_ratio, "no answer is wrong"
     if ratio <= max_ratio and area["p"] < USEFUL:
@@ -171,10 +136,10 @@ def judge(
         outcome, number, limit = "pass", None, None
         why = "confidence is not applicable: the model gives no deviation"
     elif functions.PROMISES == "deviations":
-        outcome, limit, why = keeps_promise(answers.deviation, area["ratio"])
+        outcome, limit, why = of_values().keeps_promise(answers.deviation, area["ratio"])
     else:
         outcome, limit, why = usefulness(area, settings.max_ratio)
-    outcome = "fail" if sets["coverage_p"] < REFUSED else outcome
+    outcome = "fail" if sets["coverage_p"] < ALPHA else outcome
     why += f"; {functions.SETS} hold the truth on {sets['set_coverage']:.1%} of rows"
     why += f" (promised {1 - settings.alpha:.0%}); abstains on {details['abstained']:.1%}"
     return Verdict("M11", "Confidence", outcome, number, limit and round(limit, 4), why, details)

@@ -14,6 +14,7 @@ from ..modeling import kinds
 from ..modeling.kinds.classes import softmax
 from ..settings import Cost, Kind
 from ..types import Answers, Floats, Rule
+from .by_kind import of_values
 from .verdict import Verdict, outcome
 
 Costs = list[list[float]] | dict[Any, float] | None
@@ -26,8 +27,8 @@ def fit(
     data.
     """
     if isinstance(costs, dict):
-        answers: Any = kinds.of(kind).decide(raw, Rule(temperature=temperature))
-        return {"shift": shift((label - answers.value) / answers.deviation, costs)}
+        answers = kinds.of(kind).decide(raw, Rule(temperature=temperature))
+        return {"shift": of_values().shift(answers, label, costs)}
     if costs is not None and len(costs) == 2:
         positive = softmax(raw, temperature)[:, 1]
         return {"threshold": threshold(positive, label, np.array(costs, float)), "costs": costs}
@@ -60,17 +61,6 @@ def threshold(positive: Floats, label: NDArray[np.int64], costs: Floats) -> floa
     return float(nearest[distance.argmin()])
 
 
-def shift(residuals: Floats, costs: dict[Any, float]) -> float:
-    """What to add to a value, in its standard deviations, from standardised residuals [n].
-
-    Where a unit too low costs `under` and a unit too high `over`, the cheapest answer is the
-    quantile at under / (under + over) of what may be true (Koenker and Bassett 1978,
-    doi:10.2307/1913643).
-    """
-    under, over = costs["under"], costs["over"]
-    return 0.0 if under == over else float(np.quantile(residuals, under / (under + over)))
-
-
 def row_costs(kind: Kind, costs: Costs, answers: Answers, label: NDArray[Any]) -> Floats:
     """What each answer [n] costs, in the units of the costs; where none are given, 1 for a wrong
     class, and the absolute error of a value.
@@ -78,18 +68,13 @@ def row_costs(kind: Kind, costs: Costs, answers: Answers, label: NDArray[Any]) -
     given: Any = answers
     if kinds.of(kind).ZERO_ONE:
         return np.asarray(_table(kind, costs, given.probabilities.shape[1])[label, given.label])
-    return _value_costs(_table(kind, costs), given.value, label)
+    return np.asarray(of_values().costs(_table(kind, costs), given.value, label))
 
 
 def _table(kind: Kind, costs: Costs, num_classes: int = 0) -> Any:
     """The costs, or the kind's own where none are given."""
     given: Any = kinds.of(kind).default_costs(num_classes) if costs is None else costs
     return given if isinstance(given, dict) else np.array(given, dtype=np.float64)
-
-
-def _value_costs(costs: dict[Any, float], value: Floats | float, label: NDArray[Any]) -> Floats:
-    missing = label - value
-    return np.asarray(np.where(missing > 0, costs["under"] * missing, -costs["over"] * missing))
 
 
 def constant_cost(
@@ -100,8 +85,8 @@ def constant_cost(
     """
     table = _table(kind, costs, num_classes)
     if isinstance(table, dict):
-        value = float(np.quantile(label, table["under"] / (table["under"] + table["over"])))
-        return value, float(_value_costs(table, value, label).mean())
+        cheapest: tuple[Any, float] = of_values().constant_cost(table, label)
+        return cheapest
     means = table[label].mean(axis=0)
     return int(means.argmin()), float(means.min())
 
@@ -125,7 +110,7 @@ def judge(
         )
         return Verdict("M4", "Cost", "cannot tell", None, settings.max_ratio, why, details)
     ratio = mean / always
-    why = f"an answer costs {mean:.4g} on average, "
-    why += f"{ratio:.0%} of what the cheapest constant answer does"
+    why = f"its answers cost {ratio:.1%} of what always giving the cheapest one would, "
+    why += f"{mean:.4g} each on average"
     passed = outcome(ratio <= settings.max_ratio)
     return Verdict("M4", "Cost", passed, round(ratio, 4), settings.max_ratio, why, details)

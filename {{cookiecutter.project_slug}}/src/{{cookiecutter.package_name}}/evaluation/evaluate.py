@@ -6,15 +6,16 @@ import argparse
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from .. import logs, tracking
+from .. import logs, personal, tracking
 from ..data.datamodule import label_scale, load
 from ..modeling import baselines, kinds
 from ..modeling.candidates import load as load_candidates
-from ..provenance import stamp, write_json
+from ..provenance import read_json, stamp, write_json
 from ..settings import LOWER_IS_BETTER, Settings
 from ..types import Behaviour, Floats, Rule
 from . import calibration, comparison, confidence, cost, direction, perturbation, slices, subject
@@ -34,7 +35,8 @@ def judge(model: Subject, losses: Losses) -> Iterator[Verdict]:
     kind, test, declared, answer = data.kind, model.test, model.declared, model.answer
     raw, name, rows = model.raw["test"], model.candidate.name, len(model.splits["calibration"])
     tolerances = limits.invariance.tolerance * scale, limits.direction.tolerance * scale
-    subgroups = declared.slices(test), declared.columns(test), model.embedding
+    shown = replace(test, rows=personal.rows(test.rows, personal.marks(data.features)))
+    subgroups = declared.slices(test), declared.columns(shown), model.embedding
     stored = kind, raw, test.label, model.rule
     yield metrics(model)
     yield cost.judge(kind, data.goal.costs, model.answers(), test.label, limits.cost)
@@ -127,6 +129,7 @@ def content(
         "methods": {v.method: v.record() for v in verdicts},
         "decision": model.rule.model_dump(),
         "label_scale": model.scale,
+        "test_rows": len(model.test.label),
         "confusion": None if confusion is None else confusion.tolist(),
         **models,
     }
@@ -168,8 +171,11 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         files = plots.draw_all(model, made, explanation, reports / "plots")
         write_json(reports / "evaluation.json", made)
         rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
+        # Runs are compared row by row: a hash still names a row where nothing else may.
+        rows = personal.rows(rows, dict.fromkeys(personal.marks(settings.data.features), "hash"))
         rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
-        report.write(made, seconds, files, settings, reports / "evaluation.html")
+        trained = read_json(reports / tracking.RUN_FILE)["run_id"]
+        report.write(made, seconds, files, settings, trained, reports / "evaluation.html")
         record(settings, made, seconds)
         report.print_gate(made, seconds)
         log.info("%s; verdict: %s", made["selection"], made["verdict"])

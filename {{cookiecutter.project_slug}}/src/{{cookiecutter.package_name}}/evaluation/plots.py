@@ -1,6 +1,5 @@
 """The plots of the evaluation report: one file each, named by its method."""
 
-import textwrap
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -13,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .. import pages
+from ..provenance import read_json
 from .cost import row_costs
 from .subject import Subject
 
@@ -31,6 +31,9 @@ def draw_all(
     data, answers, label = model.settings.data, model.answers(), model.test.label
     first, *_ = model.functions.plots(answers, label, data.labels).values()
     drawers: dict[str, Drawer] = {"M3": first}
+    training = read_json(model.settings.paths.reports / "training.json")
+    if training.get("losses"):  # a module of the owner's keeps none
+        drawers["training"] = partial(learning, losses=training["losses"])
     if len(data.labels) == 2:
         stored = content["metrics"][content["candidate"]]["test"]
         drawers["M3 curves"] = partial(curves, answers=answers, label=label, stored=stored)
@@ -62,6 +65,15 @@ def curves(figure: Any, answers: Any, label: NDArray[Any], stored: dict[str, flo
     right.set(xlabel="found", ylabel="right among alarms")
 
 
+def learning(figure: Any, losses: dict[str, list[float]]) -> None:
+    """Loss by epoch."""
+    curves = pd.DataFrame(losses, index=range(1, 1 + len(losses["train/loss"])))
+    curves.columns = ["rows it learnt from", "validation rows"]
+    axes = curves.plot(ax=figure.subplots(), marker=".", xlabel="epoch", ylabel="loss")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
+
+
 def costs(figure: Any, model: Subject) -> None:
     """Mean cost of an answer by threshold, or by shift of a value; the stored one is marked."""
     data, axes = model.settings.data, figure.subplots()
@@ -72,23 +84,27 @@ def costs(figure: Any, model: Subject) -> None:
     axes.set(xlabel=name, ylabel="mean cost of an answer", ylim=(0, None))
 
 
-def tall(figure: Any, names: list[str]) -> tuple[Any, list[str]]:
-    """Axes with room for so many rows, and the rows' names, wrapped."""
-    figure.set_size_inches(5, 1 + 0.4 * len(names))
-    return figure.subplots(), [textwrap.fill(name, 36) for name in names]
+def tall(figure: Any, names: list[str]) -> tuple[Any, range]:
+    """Axes with room for so many named rows, the first on top, and the rows' places."""
+    texts, places = [pages.wrapped(name, 28) for name in names], range(len(names))
+    lines = max(text.count("\n") for text in texts)
+    figure.set_size_inches(5, 1 + (0.3 + 0.15 * lines) * len(names))
+    axes = figure.subplots()
+    axes.set_yticks(places, texts)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    return axes, places
 
 
 def intervals(figure: Any, rows: dict[str, dict[str, Any]], middle: str, across: float) -> Any:
     """A point with its interval for each row, the first on top, red where it was searched; a line
     across.
     """
-    axes, names = tall(figure, list(rows))
+    axes, places = tall(figure, list(rows))
     frame = pd.DataFrame(list(rows.values()))
     colours = ["C0" if row.get("declared", True) else RED for row in rows.values()]
-    axes.hlines(names, frame["low"], frame["high"], colors=colours, lw=3)
-    axes.scatter(frame[middle], names, c=colours)
+    axes.hlines(places, frame["low"], frame["high"], colors=colours, lw=3)
+    axes.scatter(frame[middle], places, c=colours)
     axes.axvline(across, color=GREY, ls="--")
-    axes.invert_yaxis()
     return axes
 
 
@@ -122,8 +138,8 @@ def robustness(
 
 def violations(figure: Any, rates: dict[str, float], verdict: dict[str, Any], **_: Any) -> None:
     """Share of violating rows per declared change, against the limit."""
-    axes, names = tall(figure, list(rates))
-    axes.barh(names, list(rates.values()))
+    axes, places = tall(figure, list(rates))
+    axes.barh(places, list(rates.values()))
     axes.axvline(verdict["threshold"], color=RED, ls="--")
     axes.set(xlabel="share of rows that violate it, and its limit", xlim=(0, None))
 

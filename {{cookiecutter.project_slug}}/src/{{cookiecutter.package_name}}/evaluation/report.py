@@ -10,13 +10,15 @@ from ..modeling import kinds
 from ..settings import Settings
 from ..task.baselines import NAME
 
-COLUMNS = ("method", "number", "threshold", "verdict", "why")
+COLUMNS = ("method", "verdict", "why", "number", "wanted")
 
 
 def number(verdict: dict[str, Any]) -> str:
     """A method's number for reading."""
     value = verdict["number"]
-    return "< 0.0001" if value and 0 < value < 1e-4 else pages.cell(value)
+    if verdict["method"] == "M6" and value is not None:
+        return pages.chance(value)
+    return pages.cell(value)
 
 
 def bound(verdict: dict[str, Any]) -> str:
@@ -30,7 +32,7 @@ def bound(verdict: dict[str, Any]) -> str:
 def gate(content: dict[str, Any]) -> list[list[str]]:
     """Rows of the gate's table."""
     return [
-        [f"{v['method']} {v['title']}", number(v), bound(v), v["outcome"], v["why"]]
+        [f"{v['title']} ({v['method']})", v["outcome"], v["why"], number(v), bound(v)]
         for v in content["methods"].values()
     ]
 
@@ -47,6 +49,7 @@ def write(
     seconds: float,
     files: dict[str, Path],
     settings: Settings,
+    run: str,
     path: Path,
 ) -> None:
     """The page with everything inside, so that it can be sent to anybody."""
@@ -58,7 +61,7 @@ def write(
     }
     pages.write(
         path,
-        f"Evaluation of {settings.project.name}",
+        f"{settings.project.name}: is the model good enough?",
         footer=f"Owner {settings.project.owner} · code {origin['code'][:12]} "
         f"· data {origin['data'][:12]}",
         template="evaluation/report.html.j2",
@@ -66,7 +69,9 @@ def write(
         purpose=kinds.of(data.kind).purpose(data.name, data.labels),
         metric=data.goal.metric,
         classical=NAME,
-        gate=pages.Table(COLUMNS, gate(content), f"All methods took {seconds:.1f} s.", stack=True),
+        seconds=seconds,
+        run=run,
+        day=pages.today(),
         models=models(content),
         pictures={name: file.read_bytes() for name, file in files.items() if name not in tables},
         tables=tables,
@@ -76,7 +81,7 @@ def write(
 
 
 def print_gate(content: dict[str, Any], seconds: float) -> None:
-    """The gate's table: method, number, threshold, verdict, why."""
+    """The gate's table."""
     from rich.console import Console
 
     title = f"Quality of the {content['candidate']}: {content['verdict']}"

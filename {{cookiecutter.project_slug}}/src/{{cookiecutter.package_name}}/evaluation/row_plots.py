@@ -2,7 +2,6 @@
 to their answers (M5), violations (M8, M9), and what columns do (E5).
 """
 
-import textwrap
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import pages
+from .. import pages, personal
 from ..task import show
 from ..types import Inputs
 from . import attribution
@@ -60,7 +59,9 @@ def explained(figure: Any, model: Subject, rows: NDArray[np.int64]) -> None:
     for i, (row, axes) in enumerate(zip(rows, grid(figure, len(rows)), strict=True)):
         show.explained(axes, inputs, i, added, model.features)
         truth = model.functions.text(model.test.label[row], labels)
-        axes.set_title(f"{truth}, said {answers[row]}", fontsize=8, loc="right")
+        truth = personal.shown(truth, "label", personal.marks(model.settings.data.features))
+        words = pages.wrapped(f"{truth}, said {answers[row]}", 72 // show.COLUMNS)
+        axes.set_title(words, fontsize=7, loc="right")
 
 
 def violations(figure: Any, model: Subject, rows: list[tuple[str, int]]) -> None:
@@ -70,7 +71,8 @@ def violations(figure: Any, model: Subject, rows: list[tuple[str, int]]) -> None
         (before, after), answers = changes[name]
         show.example(axes, after, row, model.features, before)
         words = " → ".join(pages.cell(answer[row]) for answer in answers)
-        axes.set_title(f"{textwrap.fill(name, 78 // show.COLUMNS)}\n{words}", fontsize=7)
+        lines = [pages.wrapped(text, 78 // show.COLUMNS) for text in (name, words)]
+        axes.set_title("\n".join(lines), fontsize=7)
 
 
 def changed(model: Subject, name: str) -> tuple[tuple[Inputs, Inputs], list[Any]]:

@@ -28,7 +28,8 @@ def conditions(column: NDArray[Any]) -> Masks:
     """
     if column.dtype.kind not in "biuf":
         text = column.astype(str)
-        return {f"= {value}": text == value for value in np.unique(text)}
+        # More than that are keys, or hashes of numbers.
+        return {f"= {value}": text == value for value in np.unique(text)[:MAX_SLICES]}
     number = column.astype(np.float64)
     missing = np.isnan(number)
     values = np.unique(number[~missing])
@@ -53,6 +54,12 @@ def clusters(embedding: Floats, min_size: int) -> Masks:
         return {}
     label = KMeans(count, n_init=1, random_state=0).fit_predict(embedding)
     return {f"cluster {i} of embeddings": label == i for i in range(count)}
+
+
+def distinct(masks: Masks, others: Masks) -> Masks:
+    """The first of those with the same rows, and none that has the rows of another, or all."""
+    names = {mask.tobytes(): name for name, mask in reversed({**others, **masks}.items())}
+    return {n: m for n, m in masks.items() if names[m.tobytes()] == n and not m.all()}
 
 
 def candidates(columns: dict[str, NDArray[Any]], embedding: Floats | None, min_size: int) -> Masks:
@@ -113,8 +120,8 @@ def interval(losses: Floats, alpha: float) -> tuple[float, float]:
 def table(
     losses: Floats, declared: Masks, searched: Masks, settings: Slices
 ) -> list[dict[str, Any]]:
-    """Declared slices and the worst of those searched, worst first; intervals of the loss are
-    Bonferroni-corrected.
+    """Declared slices, and of those searched the worst that are worse than the whole, worst first;
+    intervals of the loss are Bonferroni-corrected.
 
     Each family takes half of alpha where there are two, so that a wide search costs a declared
     slice hardly anything.
@@ -128,6 +135,8 @@ def table(
     for is_declared, family in zip((True, False), families, strict=True):
         for least, name, mask in family:
             loss = float(losses[mask].mean())
+            if not is_declared and loss <= losses.mean():
+                continue
             low, high = interval(losses[mask], settings.alpha / count)
             row = {"slice": name, "rows": int(mask.sum()), "loss": loss, "score": 1 - loss}
             row |= {"low": low, "high": high, "least_gap": least, "declared": is_declared}
@@ -160,17 +169,22 @@ def judge(
     sample = np.sort(np.random.default_rng(0).permutation(len(losses))[:MAX_ROWS])
     losses, embedding = losses[sample], None if embedding is None else embedding[sample]
     masks = {name: mask[sample] for name, mask in declared.items()}
-    large = {name: mask for name, mask in masks.items() if mask.sum() >= settings.min_size}
-    searched = candidates({n: c[sample] for n, c in columns.items()}, embedding, settings.min_size)
+    masks = {name: mask for name, mask in masks.items() if mask.sum() >= settings.min_size}
+    large = distinct(masks, {})
+    parts = candidates({n: c[sample] for n, c in columns.items()}, embedding, settings.min_size)
+    searched = distinct(parts, large)
     rows = table(losses, large, searched, settings)
-    if not rows:
+    if not large and not searched:
         why = f"no slice has {settings.min_size} rows"
         return Verdict("M12", title, "cannot tell", None, limit, why)
-    worst = max(rows, key=lambda row: float(row["least_gap"]))
-    gap = max(0.0, worst["least_gap"])
-    why = f"worst is {worst['slice']}: mean loss {worst['loss']:.3f} on {worst['rows']} rows, "
-    why += f"{overall:.3f} over all"
-    reason = f"; {gap:.3f} of the difference is more than chance" if gap else ""
-    why += reason or ", no more than chance gives"
+    worse = [row for row in rows if row["loss"] > overall]
+    worst = max(worse, key=lambda row: float(row["least_gap"]), default=None)
+    gap, why = 0.0, "no group is served worse than chance explains"
+    if worst:
+        gap = max(0.0, worst["least_gap"])
+        if gap:
+            why = f"{worst['slice']} is served worse, by {gap:.4f} more than chance explains"
+        why += f"; mean loss of {worst['slice']} {worst['loss']:.3f} on {worst['rows']} rows, "
+        why += f"{overall:.3f} over all"
     details = {"slices": rows, "overall": overall, "searched": len(searched)}
     return Verdict("M12", title, outcome(gap <= limit), round(gap, 4), limit, why, details)

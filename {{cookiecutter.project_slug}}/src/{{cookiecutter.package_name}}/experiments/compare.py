@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 COMPOSES = True  # what stands first are runs, or overrides of configs/
 KEYS = ["id", "content", "label"]  # of a test row
 RESULT = (
-    "{difference:+z.4f} ({level:.0%} interval {low:+z.4f} to {high:+z.4f}), p = {p:.3g}, "
+    "{difference:+z.4f} ({level:.0%} interval {low:+z.4f} to {high:+z.4f}), {chance}, "
     "effect size {effect:+z.2f}; {test}, n = {num}"
 )
 INPUTS = ("code.", "config ", "data.", "dvc.", "env.", "package ")
@@ -220,6 +220,7 @@ def in_words(test: "Paired", metric: str) -> str:
     low, high = sorted((sign * test.low, sign * test.high))
     turned = {"difference": sign * test.difference, "effect": sign * test.effect}
     values = asdict(test) | turned | {"low": low, "high": high, "level": 1 - test.alpha}
+    values["chance"] = pages.chance(test.p)
     return f"{words}: {metric} {RESULT.format(**values)}"
 
 

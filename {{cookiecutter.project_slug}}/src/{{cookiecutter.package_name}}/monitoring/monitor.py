@@ -9,11 +9,11 @@ Exit code 0 no alarm, 3 alarm, 4 cannot tell (too few predictions). Writes repor
 
 import argparse
 import importlib.util
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .. import logs
+from .. import logs, pages, personal
 from ..packaging.bundle import Bundle, load_live
 from ..provenance import stamp, write_json
 from ..serving.store import model_of, models, recent
@@ -72,6 +72,9 @@ def judge(settings: Settings, rows: list[Row], bundle: Bundle, version: str) -> 
     if len(rows) >= limits.min_rows:
         reference, window = reference_sample(bundle), stored_sample(rows, bundle.card)
         tests = drift.compare(reference, window, bundle.card.labels, limits, settings.seed)
+    marks = {f"signal {name}" for name in personal.marks(bundle.card.features)}
+    marks |= {f"signal {name}" for name in personal.marks(settings.data.features)}
+    tests = [replace(test, detail="") if test.name in marks else test for test in tests]
     reasons = alarms(tests, numbers, limits.max_error_rate)
     verdict = "alarm" if reasons else "no alarm"
     if not reasons and not tests:
@@ -96,6 +99,7 @@ def judge(settings: Settings, rows: list[Row], bundle: Bundle, version: str) -> 
         },
         "alpha": limits.alpha,
         "max_error_rate": limits.max_error_rate,
+        "personal": sorted(marks),
         "tests": [{**asdict(test), "words": test.words} for test in tests],
         "quality": {**numbers, "duplicate_share": duplicates},
         "provenance": stamp(settings, "monitor", bundle.identity),
@@ -111,8 +115,10 @@ def alarms(tests: list[drift.Result], numbers: Report, max_error_rate: float) ->
     changed = sorted((test for test in tests if test.alarm), key=lambda test: test.adjusted)
     sentences = []
     for test in changed[:MAX_REASONS]:
-        effect = f"{test.effect_name} {test.effect:.2f}, adjusted p {test.adjusted:.2g}"
-        sentences.append(f"{test.name} {test.words} ({effect}; {test.detail})")
+        numbers_of = f"{test.effect_name} {test.effect:.2f}, adjusted {pages.chance(test.adjusted)}"
+        detail = test.detail.replace("most: ", "mostly the ")
+        words = f"{test.name} {test.words}: {detail}".removesuffix(": ")
+        sentences.append(f"{words} ({numbers_of})")
     if len(changed) > MAX_REASONS:
         sentences.append(f"and {len(changed) - MAX_REASONS} more, in the report's table")
     low, high = numbers["error_interval"] or (0.0, 0.0)

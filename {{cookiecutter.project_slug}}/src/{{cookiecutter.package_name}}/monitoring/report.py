@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .. import pages
+from ..modeling.kinds.classes import names_on_axis
 from ..packaging.bundle import Bundle
 from ..types import Floats
 from .samples import Row, reference_sample, stored_sample
@@ -32,7 +33,7 @@ def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bund
     """One self-contained page."""
     pages.write(
         path,
-        f"Monitor: {bundle.card.name}, version {report['version']}",
+        f"{bundle.card.name}: does the model still fit what it is asked?",
         template="monitoring/report.html.j2",
         report=report,
         quality=quality(report),
@@ -45,7 +46,10 @@ def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bund
 def quality(report: dict[str, Any]) -> pages.Table:
     """The numbers that there are."""
     found = report["quality"]
-    rows = {words: found[name] for name, (_, words) in NUMBERS.items()}
+    # An estimate of the accuracy says nothing of requests that are unlike the training data.
+    changed = any(test["alarm"] for test in report["tests"])
+    without = {"mean_confidence", "mean_deviation"} if changed else set()
+    rows = {words: found[name] for name, (_, words) in NUMBERS.items() if name not in without}
     rows["lowest and highest likely error rate"] = found["error_interval"]
     return pages.table({"number": k, "found": v} for k, v in rows.items() if v is not None)
 
@@ -57,10 +61,9 @@ def tests(report: dict[str, Any]) -> pages.Table:
             "test": test["name"],
             "verdict": "alarm" if test["alarm"] else "no alarm",
             "in words": test["words"],
-            "effect": f"{test['effect_name']} {test['effect']:.2f}",
-            "p": test["p"],
-            "adjusted p": test["adjusted"],
             "detail": test["detail"],
+            "effect": f"{test['effect_name']} {test['effect']:.2f}",
+            "chance, adjusted": pages.chance(test["adjusted"]),
         }
         for test in report["tests"]
     ]
@@ -82,7 +85,7 @@ def plots(report: dict[str, Any], rows: list[Row], bundle: Bundle) -> dict[str, 
     pairs = {f"predicted {n}": (v, window.answers[n]) for n, v in reference.answers.items()}
     for test in sorted(report["tests"], key=lambda test: test["p"]):
         name = test["name"].removeprefix("signal ")
-        if name in reference.signals:
+        if name in reference.signals and test["name"] not in report["personal"]:
             pairs[name] = reference.signals[name], window.signals[name]
     pictures = {}
     for name, pair in [*pairs.items()][:MAX_HISTOGRAMS]:
@@ -100,8 +103,10 @@ def histogram(figure: Any, sides: tuple[Floats, Floats], labels: list[str]) -> N
     axes.hist(values, bins, weights=weights, label=("reference", "requests"))
     axes.set_ylabel("share of rows")
     if labels:
-        axes.set_xticks(range(len(labels)), labels)
-    axes.legend(frameon=False)
+        names, ticks = names_on_axis(labels)
+        figure.set_size_inches(5, 4.5 if ticks["rotation"] else 3.2)
+        axes.set_xticks(range(len(labels)), names, **ticks)
+    figure.legend(frameon=False, ncols=2, loc="outside upper center")
 
 
 def gauges(report: dict[str, Any]) -> list[tuple[str, str, float | None, dict[str, str]]]:

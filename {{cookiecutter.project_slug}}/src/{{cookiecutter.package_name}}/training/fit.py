@@ -33,6 +33,7 @@ from .health import Health
 from .loggers import loggers
 
 HEALTH = "health.json"
+LOSSES = ("train/loss", "val/loss")  # by epoch, for the report
 OWN = (
     "training.module trains as it likes: no health signs; epoch lines show what it logs under names"
     " that end in /loss; a resume is exact only where its own state is in its checkpoint; where it"
@@ -120,7 +121,9 @@ def fit_network(
     if run and not settings.trainer.fast_dev_run:
         save(module, folder, settings.paths.model)
     if run:
-        write_json(settings.paths.state / HEALTH, health.report())
+        losses = {name: [epoch.get(name) for epoch in health.history] for name in LOSSES}
+        report = {"signs": health.report(), "losses": losses if health.history else {}}
+        write_json(settings.paths.state / HEALTH, report)
     return module.network.eval().cpu()
 
 

@@ -157,7 +157,9 @@ def fit_baselines(settings: Settings, network: "nn.Module") -> Metrics:
         plots = import_module(BASELINE_PLOTS.name)
         plots.draw_all(settings, raw, splits["val"].label, model[-1])
     health = read_json(settings.paths.state / HEALTH)
-    report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": health}
+    signs, losses = health["signs"], health["losses"]
+    report = {"provenance": stamp(settings, "train"), "metrics": metrics, "health": signs}
+    report["losses"] = losses
     write_json(settings.paths.reports / "training.json", report)
     return metrics
 

@@ -3,12 +3,15 @@
 """
 
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...settings import Data
 from ...types import Decisions, Flags, Floats, Inputs, Labels, Rule
+
+MANY = 15  # classes: numbers in the cells of their table would overlap
 
 if TYPE_CHECKING:
     import pandas as pd  # which the server does not have
@@ -381,6 +384,13 @@ def text(label: Any, labels: list[str]) -> str:
     return str(labels[label])
 
 
+def names_on_axis(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Names that overlap nothing below an axis, and how they are written there."""
+    long, many = len("".join(labels)) > 30, len(labels) > MANY
+    names = ["\n".join(wrap(name, 24)[: 1 if many else 2]) for name in labels]
+    return names, {"rotation": 90 if long else 0, "fontsize": 6 if many else 8}
+
+
 def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any]:
     """Drawers into a figure by name, of answers against the truth [n]."""
     counts = confusion(answers, label)
@@ -388,10 +398,12 @@ def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any
     def matrix(figure: Any) -> None:
         from sklearn.metrics import ConfusionMatrixDisplay
 
-        figure.set_size_inches(5, 4.2 if len(labels) > 4 else 3)
-        display = ConfusionMatrixDisplay(counts, display_labels=labels)
-        rotation = 90 if len("".join(labels)) > 30 else 0
-        display.plot(cmap="Blues", colorbar=False, ax=figure.subplots(), xticks_rotation=rotation)
+        many, (names, ticks) = len(labels) > MANY, names_on_axis(labels)
+        figure.set_size_inches(5, 5.5 if ticks["rotation"] else 4.2 if len(labels) > 4 else 3)
+        display = ConfusionMatrixDisplay(counts, display_labels=names)
+        style: Any = {"cmap": "Blues", "colorbar": many, "include_values": not many}
+        display.plot(ax=figure.subplots(), xticks_rotation=ticks["rotation"], **style)
+        display.ax_.tick_params(labelsize=ticks["fontsize"])
         display.ax_.set(xlabel="answered", ylabel="true")
 
     def distribution(figure: Any) -> None:

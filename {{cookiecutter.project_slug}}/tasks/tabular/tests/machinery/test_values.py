@@ -166,3 +166,12 @@ def test_a_value_is_wrong_where_the_truth_lies_outside_its_interval() -> None:
     assert found["mean_absolute_error"] == (2 + 1 + 1.5 + 3) / 4 and found["mean_deviation"] == 1.5
     assert found["abstention_rate"] == pytest.approx(1 / 6) and found["label_shares"] == {}
     assert found["mean_confidence"] is None and found["estimated_accuracy"] is None
+
+
+@pytest.mark.row("M10")
+def test_coverage_of_normal_residuals_is_that_of_the_levels() -> None:
+    rng, coverage = np.random.default_rng(0), module("evaluation.of_values").coverage
+    found = coverage(rng.normal(size=20000))
+    assert found["diagram"]["coverage"] == pytest.approx(found["diagram"]["level"], abs=0.015)
+    wide = coverage(rng.normal(size=20000) / 4)
+    assert wide["diagram"]["coverage"][4] == pytest.approx(0.993, abs=0.005) and wide["p"] < 0.01

@@ -42,6 +42,7 @@ def look(args: argparse.Namespace) -> Draft:
     draft.features = [f"  height: {side}", f"  width: {side}", f"  channels: {channels}"]
     draft.features.append(DRAWN)
     draft.features.append("  max_body_bytes: ${serving.max_body_bytes}  # larger ones are refused")
+    draft.columns = ["id", "image"]  # the file's name, and what it shows
     epochs = min(100, max(12 if side > SIDES[1] else 30, SEEN // len(rows)))
     draft.experiment = ["trainer: {max_epochs: " + str(epochs) + "}  # few pictures need more"]
     if side > SIDES[1]:  # half the width is a quarter of the time

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ..settings import Mark
+
 Inputs = dict[str, NDArray[np.float32]]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 WANTED = "a whole PNG, JPEG, WebP, BMP, TIFF or GIF file"
@@ -35,6 +37,7 @@ class Features(BaseModel):
     drawn: Literal["light", "dark"] | None = None
     max_side: int = Field(default=8192, gt=0)  # a small file can unpack to fill the memory
     max_body_bytes: int = Field(default=16_000_000, gt=0)
+    personal: dict[str, Mark] = {}  # how reports show `id`, the file's name, and `image`
 
 
 def _picture(value: Any) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..personal import HIDDEN
 from ..types import Inputs
 from .features import Features
 
@@ -33,11 +34,14 @@ def reference(inputs: Inputs, of: Features) -> Inputs:
 
 def example(axes: Any, inputs: Inputs, i: int, of: Features, before: Inputs | None = None) -> None:
     """Draws example i, beside what it was `before` a change."""
+    axes.set_axis_off()
+    if of.personal.get("image", "keep") != "keep":
+        axes.text(0, 0, HIDDEN)
+        return
     pair = [inputs] if before is None else [before, inputs]
     pixels = np.concatenate([each["image"][i] for each in pair], axis=-1)
     picture = np.moveaxis(pixels, 0, -1).clip(0, 255).astype(np.uint8)
     axes.imshow(picture.squeeze(), cmap="gray_r" if of.channels == 1 else None, vmin=0, vmax=255)
-    axes.set_axis_off()
 
 
 def explained(axes: Any, inputs: Inputs, i: int, added: Any, of: Features) -> None:

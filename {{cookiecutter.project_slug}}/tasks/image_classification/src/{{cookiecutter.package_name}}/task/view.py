@@ -23,13 +23,15 @@ def view(inputs: dict[str, NDArray[np.float32]], said: pd.DataFrame, of: Feature
     """PNG of pictures [n, C, H, W] in 0..255; above each the truth, below it the answer, red where
     it is wrong.
     """
+    hidden = of.personal.get("image", "keep") != "keep"
     pictures = np.moveaxis(inputs["image"], 1, -1).clip(0, 255).astype(np.uint8)
     sheet = Image.new("RGB", (COLUMNS * WIDTH, -(-len(said) // COLUMNS) * HEIGHT), "white")
     pen = ImageDraw.Draw(sheet)
     for i, (truth, answer, sure, wrong) in enumerate(said.itertuples(index=False)):
         left, top = i % COLUMNS * WIDTH, i // COLUMNS * HEIGHT
         picture = Image.fromarray(pictures[i].squeeze()).resize((SIDE, SIDE), Resampling.NEAREST)
-        sheet.paste(picture.convert("RGB"), (left, top + LINE))
+        if not hidden:
+            sheet.paste(picture.convert("RGB"), (left, top + LINE))
         pen.text((left, top), truth[:8], "black")
         pen.text((left, top + LINE + SIDE), f"{answer[:8]}  {sure:.2g}", RED if wrong else GREEN)
     buffer = io.BytesIO()

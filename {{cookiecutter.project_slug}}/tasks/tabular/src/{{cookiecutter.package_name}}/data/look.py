@@ -75,8 +75,10 @@ def look(args: argparse.Namespace) -> Draft:
     features = [name for name, kind in kinds.items() if kind not in LEFT_OUT]
     if not features:
         raise ValueError(f"{args.path} has no column that could be a feature")
+    divides = [name for name in (group, args.time) if name is not None]
+    draft.columns = ["id", *features, *divides, "label"]
     if nested or len(features) < len(chosen.columns):
-        source["columns"] = [*features, *(name for name in (group, args.time) if name is not None)]
+        source["columns"] = [*features, *divides]
     describe_features(draft, chosen[features], kinds)
     describe_repeats(draft, chosen[features], group is not None or args.time is not None)
     return draft

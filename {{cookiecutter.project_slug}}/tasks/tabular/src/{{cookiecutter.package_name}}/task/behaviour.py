@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from ..personal import shown
 from ..settings import Data
 from ..types import Behaviour, Change, Direction, Inputs
 from .features import Features
@@ -168,7 +169,9 @@ def slices(
     rows = examples.rows
     found: dict[str, Any] = {f"class {name}": examples.label == i for i, name in enumerate(labels)}
     for name, texts in features.categorical.items():
-        found |= {f"{name} {text}": rows[name].to_numpy() == text for text in texts}
+        if features.personal.get(name) != "drop":
+            say = partial(shown, name=name, marks=features.personal)
+            found |= {f"{name} {say(text)}": rows[name].to_numpy() == text for text in texts}
     for name, cuts in bands.items():
         values = rows[name].to_numpy()
         found[f"{name} under {cuts[0]:g}"] = values < cuts[0]

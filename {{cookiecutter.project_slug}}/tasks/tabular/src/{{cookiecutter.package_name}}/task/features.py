@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, model_validator
 
+from ..settings import Mark
 from .dates import Dates
 
 Inputs = dict[str, NDArray[np.float32]]
@@ -42,7 +43,7 @@ class Features(BaseModel):
     Those in `optional` may be missing; any other value is required, in the data and in a request.
     In the categorical columns in `others`, all values that are not listed count as one.
     `examples` are request items that the page offers to fill in: they are public, so no real
-    person's.
+    person's. `personal` says of any column, the key among them, how reports show its values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="data.features")
@@ -52,6 +53,7 @@ class Features(BaseModel):
     others: list[str] = []
     optional: list[str] = []
     examples: list[dict[str, Value]] = []
+    personal: dict[str, Mark] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> "Features":

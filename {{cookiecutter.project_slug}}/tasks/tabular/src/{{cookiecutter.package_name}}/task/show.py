@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .. import personal
 from ..types import Examples, Floats, Inputs
 from .features import Features, encode, inputs_to_instances
 
@@ -42,8 +43,11 @@ def reference(inputs: Inputs, of: Features) -> Inputs:
 def row(inputs: Inputs, i: int, of: Features) -> dict[str, str]:
     """Example i as text by column."""
     (instance,) = inputs_to_instances({name: v[[i]] for name, v in inputs.items()}, of)
-    cells = pd.Series(instance, dtype=object).fillna("missing")
-    return {name: v if isinstance(v, str) else f"{v:.4g}" for name, v in cells.items()}
+    cells = {}
+    for name, value in instance.items():
+        text = value if isinstance(value, str | None) else f"{value:.4g}"
+        cells[name] = personal.shown(text, name, of.personal) or "missing"
+    return cells
 
 
 def example(axes: Any, inputs: Inputs, i: int, of: Features, before: Inputs | None = None) -> None:
@@ -82,7 +86,7 @@ def importance(figure: Any, added: Any, of: Features) -> None:
 
 def head(rows: pd.DataFrame, of: Features) -> pd.DataFrame:
     """The first raw rows as a table."""
-    return rows[[*of.names, "label"]].head()
+    return personal.rows(rows[[*of.names, "label"]].head(), of.personal)
 
 
 def column_plots(
@@ -93,9 +97,8 @@ def column_plots(
     """
     rows, label = examples.rows[of.names][:ROWS], examples.label[:ROWS]
     falls = permutation_importance(rows, lambda changed: losses(encode(changed, of), label))
-    curves = {
-        name: partial_dependence(rows[:200], name, outputs, of) for name in falls.nlargest(4).index
-    }
+    named = falls.drop(index=[*personal.marks(of.model_dump())], errors="ignore").nlargest(4)
+    curves = {name: partial_dependence(rows[:200], name, outputs, of) for name in named.index}
     text = "fall of the score when the column is shuffled"
     return {
         "permutation importance": lambda figure: bars(figure.subplots(), falls, label=text),

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from .. import personal
 from .features import Features, inputs_to_instances
 
 SUFFIX = "csv"
@@ -11,7 +12,7 @@ SUFFIX = "csv"
 
 def view(inputs: dict[str, NDArray[np.float32]], said: pd.DataFrame, of: Features) -> bytes:
     """CSV of the columns, and of truth and answer beside them."""
-    rows = pd.DataFrame(inputs_to_instances(inputs, of))
+    rows = personal.rows(pd.DataFrame(inputs_to_instances(inputs, of)), of.personal)
     text: str = pd.concat([said.drop(columns="wrong"), rows], axis=1).to_csv(
         index=False, float_format="%.6g"
     )
