@@ -284,12 +284,16 @@ class Health(Strict):
 
     not_finite: float
     exploding_gradients: float
+    dropout_high: float
+    weights_shrink: float
     learning_rate_high: float
     dead_units: Share
     vanishing_gradients: float
     learning_rate_low: float
     loss_spike: float
     underfitting: float
+    wrong_labels: float
+    training_rows_harder: float
     overfitting: float
     slower: Share
     memory_growing: float

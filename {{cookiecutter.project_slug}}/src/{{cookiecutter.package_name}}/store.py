@@ -4,13 +4,17 @@ be a server of the team's.
 
 import logging
 import os
+import re
 from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
+from .provenance import copy_content
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ def mirrored(settings: Settings) -> bool:
 
 
 def client(settings: Settings) -> "MlflowClient":
-    """Of the tracker, which has runs and models; raises what MLflow raises where it is away."""
+    """Of the tracker, which has runs and models. Raises ValueError where it is away."""
     return connect(settings.tracking.uri, settings.tracking.experiment)
 
 
@@ -54,11 +58,24 @@ def connect(address: str, experiment: str) -> "MlflowClient":
     mlflow.set_tracking_uri(address)
     with FileLock(f"{file}.lock") if file else nullcontext():
         tracker = mlflow.MlflowClient(address)
-        if tracker.get_experiment_by_name(experiment) is None:
+        try:
+            missing = tracker.get_experiment_by_name(experiment) is None
+        except mlflow.MlflowException as error:
+            if file:
+                raise
+            raise ValueError(f"{away(address, error)}: start it, or name another one") from error
+        if missing:
             with suppress(mlflow.MlflowException):  # another client of a server was faster
                 files = (file.parent / "mlruns").as_uri() if file else None
                 tracker.create_experiment(experiment, files)
     return tracker
+
+
+def away(address: str, error: BaseException) -> str:
+    """In one line, without a password."""
+    place = re.sub("//[^/]*@", "//", address)
+    reason = " ".join(str(error).split())[:200]
+    return f"the tracker at {place} (tracking.uri) does not answer ({reason})"
 
 
 def experiment_id(tracker: "MlflowClient", experiment: str) -> str:
@@ -73,3 +90,25 @@ def find_record(tracker: "MlflowClient", experiment: str, key: str) -> Any:
     query = f"tags.record = '{key}'"
     runs = tracker.search_runs([experiment_id(tracker, experiment)], query, max_results=1)
     return runs[0] if runs else None
+
+
+def artifact_folder(run: Any) -> Path | None:
+    """Where a run's files are on this machine, None where they are on another one."""
+    address = urlparse(run.info.artifact_uri)
+    return Path(url2pathname(address.path)) if address.scheme == "file" else None
+
+
+def upload(tracker: "MlflowClient", run_id: str, path: Path, folder: str = "") -> None:
+    """Adds a file, or what a folder holds, to a run. MLflow copies rights as well as contents: what
+    DVC links is read-only, and so would be its copy, which nothing could replace.
+    """
+    target = artifact_folder(tracker.get_run(run_id))
+    if target and path.is_dir():
+        for file in filter(Path.is_file, path.rglob("*")):
+            copy_content(file, target / folder / file.relative_to(path))
+    elif target:
+        copy_content(path, target / folder / path.name)
+    elif path.is_dir():
+        tracker.log_artifacts(run_id, str(path), folder)
+    else:
+        tracker.log_artifact(run_id, str(path), folder)

@@ -54,4 +54,6 @@ def write(settings: Settings) -> None:
         columns=valid["columns"],
         splits=splits["rows"],
     )
+    (reports / "data_card.md").unlink(missing_ok=True)  # DVC may have linked it to its cache
+    (reports / "data_card.md").unlink(missing_ok=True)  # DVC may have linked it to its cache
     (reports / "data_card.md").write_text(card, encoding="utf-8")

@@ -129,6 +129,10 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             "schema": in_words(rules),
         }
         write_json(reports / "validation.json", report)
+        (reports / "invalid_rows.csv").unlink(
+            missing_ok=True
+        )  # DVC may have linked it to its cache
+        (reports / "invalid_rows.csv").unlink(missing_ok=True)  # DVC may have linked it to its cache
         first.to_csv(reports / "invalid_rows.csv", index=False)
         page(report, reports / "validation.html")
         if wrong:

@@ -15,7 +15,7 @@ from ..data.datamodule import label_scale, load
 from ..modeling import baselines, kinds
 from ..modeling.candidates import load as load_candidates
 from ..provenance import stamp, write_json
-from ..settings import LOWER_IS_BETTER, Settings
+from ..settings import LOWER_IS_BETTER, SCORE, Settings
 from ..types import Behaviour, Floats, Rule
 from . import calibration, comparison, confidence, cost, direction, perturbation, slices, subject
 from .subject import Subject
@@ -146,6 +146,10 @@ def record(settings: Settings, content: dict[str, Any], seconds: float) -> None:
         run.metrics(numbers, "gate.")
         run.metrics({"seconds": seconds}, "evaluation.")
         run.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
+        score = SCORE[settings.data.kind]
+        number = content["metrics"][content["candidate"]]["test"][score]
+        text = f"test {score} {number:.4f}, gate {content['verdict']}"
+        run.describe(text, f" ({content['selection']})")
         run.artifacts([settings.paths.reports / name for name in files], "evaluation")
 
 
@@ -168,6 +172,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         files = plots.draw_all(model, made, explanation, reports / "plots")
         write_json(reports / "evaluation.json", made)
         rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
+        (reports / "losses.parquet").unlink(missing_ok=True)  # DVC may have linked it to its cache
+        (reports / "losses.parquet").unlink(missing_ok=True)  # DVC may have linked it to its cache
         rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
         report.write(made, seconds, files, settings, reports / "evaluation.html")
         record(settings, made, seconds)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit
 
-from .. import logs, tracking
+from .. import glance, logs, tracking
 from ..data import datamodule
 from ..data.split import split_keys
 from ..modeling.baselines import flat
@@ -46,10 +46,11 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
     if args.metric not in [None, *names]:
         raise ValueError(f"no metric {args.metric!r}: choose one of {', '.join(names)}")
     ids: dict[str, list[str]] = {"a": [], "b": []}
+    title = f"compare a ({words['a']}) with b ({words['b']}) on {first.data.name}"
     first.paths.state.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=first.paths.state) as folder,
-        tracking.start(first, "compare", tags={"compare.trainings": 2 * num}) as parent,
+        tracking.start(first, title, tags={"compare.trainings": 2 * num}) as parent,
     ):
         tracking.record_inputs(parent, first)
         for i in range(num):
@@ -57,12 +58,13 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
             cut(first, splits, first.seed + (i if args.resamples else 0))
             for side, overrides in words.items():
                 candidate = "classical" if "classical" in overrides else "network"
-                title = f"{side}: {' '.join(overrides)}"
-                run = tracking.start(first, title, parent, {"candidate": candidate})
+                child = f"{side} {i + 1} of {num}: {' '.join(overrides) or 'as configured'}"
+                run = tracking.start(first, child, parent, {"candidate": candidate})
                 one = settings[side].below(splits.with_name(side)).changed("paths", splits=splits)
                 train(one.model_copy(update={"seed": first.seed + i}), candidate, run)
                 ids[side].append(run.id)
             logs.get("compare").info("trained both sides, %d of %d", i + 1, num)
+        parent.describe(f"{2 * num} trainings", again=glance.command())
     return list(ids.values())
 
 
@@ -89,11 +91,14 @@ def train(settings: Settings, candidate: str, run: tracking.Run) -> None:
     model: Candidate
     with run:
         run.params(settings.model_dump(mode="json"))
-        run.tags(tracking.provenance_tags(settings))
+        tracking.record_data(run, settings)
         if candidate == "classical":
             rows = datamodule.load(settings, "train")
             estimator = classical(settings.data.kind, settings.seed)
             model = ClassicalCandidate(estimator.fit(flat(rows.inputs), rows.label))
         else:
             model = NetworkCandidate(fit.fit_network(settings, run))
-        run.metrics(fit.score(settings, model, "test"), "held_out.")
+        metrics = fit.score(settings, model, "test")
+        run.metrics(metrics, "held_out.")
+        metric = settings.data.goal.metric
+        run.describe(f"held-out {metric} {metrics[metric]:.4f}", again=glance.command())

@@ -159,16 +159,21 @@ class Sweep:
             suggest(trial, key, dimension)
         parent = tracking.attach(self.settings, self.key)
         tags = {"sweep.study": self.name, "sweep.trial": trial.number}
-        tags |= tracking.provenance_tags(self.settings)
-        record = tracking.start(self.settings, f"trial {trial.number}", parent, tags)
+        values = " ".join(f"{key}={value}" for key, value in trial.params.items())
+        title = f"trial {trial.number}: {values} on {self.settings.data.name}"
+        record = tracking.start(self.settings, title, parent, tags)
         try:
             with record:
+                tracking.record_data(record, self.settings)
+                again = f"python -m {self.settings.project.package} train {values}"
                 try:
                     value = self.score(trial, record)
                     record.tags({"state": "COMPLETE"})
+                    record.describe(f"validation {self.metric} {value:.4f}", again=again)
                     return value
                 except TrialPruned as end:  # as it should: no failure of the run
                     pruned = end
+                    record.describe("pruned", f", {str(end)[:300]}", again)
                     record.tags({"state": "PRUNED", "reason": str(end)[:300]})
             trial.set_user_attr("reason", str(pruned)[:300])
             raise pruned

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import logs, pages, tracking
+from .. import glance, logs, pages, tracking
 from ..params import check_trainable, load
 from ..provenance import write_json
 from ..settings import Settings
@@ -47,12 +47,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     name, options, overrides = parse(args.overrides)
     settings = load(overrides)
+    metric = settings.data.goal.metric
     tags = {"recipe": name}
     check_trainable(settings)
     with (
         logs.stage("recipe"),
         tempfile.TemporaryDirectory() as folder,
-        tracking.start(settings, f"recipe {name}", tags=tags) as record,
+        tracking.start(settings, f"recipe {name}, {glance.title(settings)}", tags=tags) as record,
     ):
         tracking.record_inputs(record, settings)
         variants = Variants(settings, record, Path(folder))
@@ -61,6 +62,8 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
         path = settings.paths.reports / f"recipe-{name}.json"
         write_json(path, content | {"rows": variants.rows})
         record.artifacts([path], "reports")
+        best = [f"{row['variant']} {row[f'test {metric}']:.4f}" for row in variants.rows]
+        record.describe(f"test {metric} {', '.join(best)}", again=glance.command())
         table = pages.table(variants.rows)
         pages.print_table(f"recipe {name}", table.columns, table.rows)
     return 0
@@ -150,6 +153,7 @@ class Variants:
         timer = Timer()
         with self.start(name) as record:
             record.params(settings.model_dump(mode="json"))
+            tracking.record_data(record, settings)
             settings = settings.below(self.folder / name)
             network = fit_network(settings, record, callbacks=[timer], build=build).float()
         return network, {"s training": timer.time_elapsed("train")}
@@ -163,7 +167,8 @@ class Variants:
         """The child run of a variant; again, to add to it."""
         tags = {"recipe.variant": name}
         key = f"{self.record.key}-{name}".replace(" ", "-")
-        return tracking.start(self.settings, name, self.record, tags, key)
+        title = f"recipe variant {name} on {self.settings.data.name}"
+        return tracking.start(self.settings, title, self.record, tags, key)
 
     def add(
         self,
@@ -190,6 +195,8 @@ class Variants:
         with self.start(name) as record:
             record.metrics(row, "recipe.")
             record.artifacts([file] if file else [], "model")
+            text = f"test {metric} {row[f'test {metric}']:.4f}"
+            record.describe(text, again=glance.command())
         self.rows.append({"variant": name, **row})
 
 
