@@ -38,10 +38,13 @@ def overrides() -> str:
 
 
 def title(settings: Settings) -> str:
-    """Network, data, and how they differ from the configuration."""
+    """How a run differs from the configuration, which lists of runs have room for, network and
+    data.
+    """
     network = str(settings.model["_target_"]).rpartition(".")[2]
-    changes = [w for w in overrides().split() if not w.startswith(("-", "paths.", "tracking."))]
-    return " ".join([f"{network} on {settings.data.name}", *changes])
+    words = [w for w in overrides().split() if not w.startswith(("-", "paths.", "tracking."))]
+    changes = [re.sub(r"^[^=]*\.", "", word) for word in words]
+    return " ".join([*changes, network, "on", settings.data.name])
 
 
 def command() -> str:
@@ -71,9 +74,8 @@ def describe(tags: Mapping[str, str], outcome: str, details: str, again: str) ->
     short = name if len(name) <= MAX_TITLE else f"{name[:MAX_TITLE]}…"
     about = [f"**{name}**"]
     if f"{ROWS}train" in tags:
-        about.append(f"on {tags[f'{ROWS}train']} training rows, code of commit")
-        about.append(f"`{tags['code.commit'][:8]}`")
-    if tags.get("code.dirty") == "True":
-        about.append("with changes that are not committed")
-    text = f"{' '.join(about)}: {outcome}{details}."
+        about.append(f"{tags[f'{ROWS}train']} training rows")
+        changed = " and uncommitted changes" if tags["code.dirty"] == "True" else ""
+        about.append(f"code of commit `{tags['code.commit'][:8]}`{changed}")
+    text = f"{', '.join(about)}: {outcome}{details}."
     return f"{short}: {outcome}"[:250], f"{text} To have it again: `{again}`."

@@ -129,10 +129,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             "schema": in_words(rules),
         }
         write_json(reports / "validation.json", report)
-        (reports / "invalid_rows.csv").unlink(
-            missing_ok=True
-        )  # DVC may have linked it to its cache
-        (reports / "invalid_rows.csv").unlink(missing_ok=True)  # DVC may have linked it to its cache
+        # DVC may have linked it to its cache.
+        (reports / "invalid_rows.csv").unlink(missing_ok=True)
         first.to_csv(reports / "invalid_rows.csv", index=False)
         page(report, reports / "validation.html")
         if wrong:

@@ -172,8 +172,10 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         files = plots.draw_all(model, made, explanation, reports / "plots")
         write_json(reports / "evaluation.json", made)
         rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
-        (reports / "losses.parquet").unlink(missing_ok=True)  # DVC may have linked it to its cache
-        (reports / "losses.parquet").unlink(missing_ok=True)  # DVC may have linked it to its cache
+        # DVC may have linked it to its cache.
+        (reports / "losses.parquet").unlink(missing_ok=True)
+        # DVC may have linked it to its cache.
+        (reports / "losses.parquet").unlink(missing_ok=True)
         rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
         report.write(made, seconds, files, settings, reports / "evaluation.html")
         record(settings, made, seconds)

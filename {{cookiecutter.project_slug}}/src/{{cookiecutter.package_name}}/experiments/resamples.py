@@ -46,7 +46,7 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
     if args.metric not in [None, *names]:
         raise ValueError(f"no metric {args.metric!r}: choose one of {', '.join(names)}")
     ids: dict[str, list[str]] = {"a": [], "b": []}
-    title = f"compare a ({words['a']}) with b ({words['b']}) on {first.data.name}"
+    title = f"compare a ({' '.join(args.a)}) with b ({' '.join(args.b)}) on {first.data.name}"
     first.paths.state.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=first.paths.state) as folder,

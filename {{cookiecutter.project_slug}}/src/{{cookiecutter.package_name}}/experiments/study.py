@@ -159,13 +159,17 @@ class Sweep:
             suggest(trial, key, dimension)
         parent = tracking.attach(self.settings, self.key)
         tags = {"sweep.study": self.name, "sweep.trial": trial.number}
-        values = " ".join(f"{key}={value}" for key, value in trial.params.items())
-        title = f"trial {trial.number}: {values} on {self.settings.data.name}"
+        values = with_values([], trial.params)
+        title = f"trial {trial.number}"
+        for key, value in trial.params.items():
+            number = f"{value:.3g}" if isinstance(value, float) else value
+            title += f" {key.rpartition('.')[2]}={number}"
+        title += f" on {self.settings.data.name}"
         record = tracking.start(self.settings, title, parent, tags)
         try:
             with record:
                 tracking.record_data(record, self.settings)
-                again = f"python -m {self.settings.project.package} train {values}"
+                again = f"python -m {self.settings.project.package} train {' '.join(values)}"
                 try:
                     value = self.score(trial, record)
                     record.tags({"state": "COMPLETE"})

@@ -23,6 +23,11 @@ from ..tracking import Run
 from ..types import Rule
 from .signs import LOGGED, SIGNS, Epoch, Numbers, beyond, measure
 
+MUCH = 0.3  # of a constant answer's error on the training rows
+CANNOT_TELL = (
+    ", but {:.0%} of a constant answer's error is left on the training rows: wrong labels, inputs"
+    " that say too little and a network too small look the same in these numbers"
+)
 LOOK = 50  # steps between two looks at the loss, for which a GPU must wait
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
 STATE = ("history", "start_loss", "sizes", "since", "warned", "numbers")
@@ -123,7 +128,9 @@ class Health(Callback):
             table = pages.table(rows)
             pages.print_table("health", table.columns, table.rows, stderr=True)
         elif trainer.is_global_zero:
-            print("  health: nothing to report", file=sys.stderr)
+            left = self.numbers.get("underfitting") or 0.0
+            unsure = CANNOT_TELL.format(left) if left > MUCH else ""
+            print(f"  health: nothing to report{unsure}", file=sys.stderr)
 
     def check(self, trainer: Trainer, value: Tensor) -> None:
         """Raises ValueError where the value is not finite in one of the processes."""
@@ -215,9 +222,8 @@ def surest(module: Module, raw: Tensor, label: Tensor) -> NDArray[Any]:
     rows = np.argsort(-answers.confidence, kind="stable")[: len(truth) // 4 + 1]
     constant = kind.decide(np.tile(kind.constant(truth), (len(truth), 1)), Rule())
     errors = [kind.row_losses(given, truth, module.scale) for given in (answers, constant)]
-    # Squared errors of right values are no zeros: a third of them counts.
-    share = 1 if kind.ZERO_ONE else 1 / 3
-    return np.array([share * errors[0][rows].mean(), errors[1].mean()])
+    # Values that are right have errors as well: there it tells nothing.
+    return np.array([errors[0][rows].mean() if kind.ZERO_ONE else np.nan, errors[1].mean()])
 
 
 def dead_units(module: LightningModule, inputs: dict[str, Tensor]) -> float:

@@ -59,9 +59,9 @@ SIGNS = {
     ),
     "wrong_labels": (
         "error on the quarter of validation rows that the network is surest of, as a share of a"
-        " constant answer's: many labels are wrong, or the inputs lack what decides; the numbers"
-        " cannot tell which",
-        "a look at rows whose answer is sure and wrong (reports/evaluation.html): mend their labels,"
+        " constant answer's: many labels are wrong, or inputs lack what decides; the numbers cannot"
+        " tell which",
+        "a look at rows whose answer is sure and wrong (reports/evaluation.html): mend their labels"
         " or give the network the inputs that people decide by",
     ),
     "training_rows_harder": (
@@ -160,7 +160,8 @@ def beyond(numbers: Numbers, limits: Epoch, ended: bool) -> list[str]:
         side = -1 if sign in BELOW else 1
         if number is not None and side * number > side * limits[sign]:
             signs.append(sign)
-    excused = () if ended else UNFINISHED  # true of any training that has only begun
+    # They are true of any training that has only begun.
+    excused: tuple[str, ...] = () if ended else UNFINISHED
     if (numbers["underfitting"] or 0.0) < 0.5:
         excused += IDLE  # in spite of that it learned, or there was little to learn
     if "overfitting" in signs:
