@@ -9,16 +9,17 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, RunData
 
 MAX_NAME = 250  # of a parameter, metric or tag; bytes, as some stores make files of them
-MAX_TITLE = 90  # characters: the outcome, which follows, must be seen in a list of runs
-ROWS = "data.rows."  # begins tags
+ROWS = "data.rows.train"
+CAN_REPRODUCE = find_spec(f"{__package__}.experiments.reproduce") is not None  # lean has none
 
 
 def clean(name: str) -> str:
@@ -38,44 +39,48 @@ def overrides() -> str:
 
 
 def title(settings: Settings) -> str:
-    """How a run differs from the configuration, which lists of runs have room for, network and
-    data.
+    """How a run differs from the configuration, which comes first as lists of runs are narrow;
+    network and data.
     """
     network = str(settings.model["_target_"]).rpartition(".")[2]
-    words = [w for w in overrides().split() if not w.startswith(("-", "paths.", "tracking."))]
-    changes = [re.sub(r"^[^=]*\.", "", word) for word in words]
-    return " ".join([*changes, network, "on", settings.data.name])
+    changes = re.sub(r"\S*(paths|tracking)\.\S*|[^\s=]*\.(?=\w+=)", "", overrides())
+    return " ".join([*changes.split(), network, "on", settings.data.name])
 
 
-def command() -> str:
-    """What runs, as it is typed."""
+def source() -> dict[str, str]:
+    """The command, as it is typed."""
     verb = sys.argv[1:] if sys.argv[0].endswith("__main__.py") else sys.argv  # Hydra's begins so
-    return f"python -m {__package__} {shlex.join(verb)}"
+    command = f"python -m {__package__} {shlex.join(verb)}"
+    return {"mlflow.source.name": command, "mlflow.source.type": "LOCAL"}
 
 
 def dataset(settings: Settings, tags: Mapping[str, str]) -> "DatasetInput":
-    """The splits by DVC's hash of them, with the number of their rows."""
+    """The splits by DVC's hash of them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     folder = settings.paths.splits.as_posix()
-    rows = {k.removeprefix(ROWS): int(v) for k, v in tags.items() if k.startswith(ROWS)}
-    profile = json.dumps({"num_rows": sum(rows.values()), **rows})
-    source = json.dumps({"uri": folder})
-    digest = tags[f"dvc.{folder}"]
-    data = Dataset(settings.data.name, digest, "local", source, profile=profile)
+    place = json.dumps({"uri": folder})
+    data = Dataset(settings.data.name, tags[f"dvc.{folder}"], "local", place)
     return DatasetInput(data, [InputTag("mlflow.data.context", "training")])
 
 
-def describe(tags: Mapping[str, str], outcome: str, details: str, again: str) -> tuple[str, str]:
-    """Name and description of a run, from its tags: what was trained on what, what came of it, and
-    how to have it again. Numbers in them are rounded; those of the metrics are not.
+def outcome(metric: str, data: "RunData") -> str:
+    """The best that is known of it: by test rows rather than by those that chose the model."""
+    scores = [f"{part}{metric}" for part in ("test.", "held_out.", "recipe.test ", "best.", "val.")]
+    numbers = [f"{name} {data.metrics[name]:.4f}" for name in scores if name in data.metrics]
+    gate = f", gate {data.tags['stage.evaluate']}" if "stage.evaluate" in data.tags else ""
+    return (numbers or [data.tags.get("state", "no result").lower()])[0].replace(".", " ", 1) + gate
+
+
+def note(tags: Mapping[str, str], outcome: str) -> str:
+    """What was trained on what, what came of it, and how to have it again. Numbers are rounded here
+    and in the name, but not in the metrics.
     """
-    name = tags["title"]
-    short = name if len(name) <= MAX_TITLE else f"{name[:MAX_TITLE]}…"
-    about = [f"**{name}**"]
-    if f"{ROWS}train" in tags:
-        about.append(f"{tags[f'{ROWS}train']} training rows")
-        changed = " and uncommitted changes" if tags["code.dirty"] == "True" else ""
-        about.append(f"code of commit `{tags['code.commit'][:8]}`{changed}")
-    text = f"{', '.join(about)}: {outcome}{details}."
-    return f"{short}: {outcome}"[:250], f"{text} To have it again: `{again}`."
+    about = f"**{tags['title']}**"
+    if ROWS in tags:
+        about += f", {tags[ROWS]} training rows, code of commit `{tags['code.commit'][:8]}`"
+        about += " and uncommitted changes" * (tags["code.dirty"] == "True")
+    again = tags["mlflow.source.name"]
+    if CAN_REPRODUCE and {"candidate", "env.python"} <= tags.keys():  # it recorded all inputs
+        again = f"python -m {__package__} reproduce {tags['record']}"
+    return f"{about}: {outcome}. To have it again: `{again}`."

@@ -129,5 +129,4 @@ def send_files(server: MlflowClient, source: Any, target_id: str, since: float) 
     assert folder is not None
     for path in folder.rglob("*"):
         if path.is_file() and max(path.stat().st_mtime, path.stat().st_ctime) >= since:
-            place = path.relative_to(folder).parent.as_posix()
-            upload(server, target_id, path, place.strip("."))
+            upload(server, target_id, path, path.relative_to(folder).parent)

@@ -284,7 +284,7 @@ class Health(Strict):
 
     not_finite: float
     exploding_gradients: float
-    dropout_high: float
+    dropout_high: Share
     weights_shrink: float
     learning_rate_high: float
     dead_units: Share
@@ -292,8 +292,6 @@ class Health(Strict):
     learning_rate_low: float
     loss_spike: float
     underfitting: float
-    wrong_labels: float
-    training_rows_harder: float
     overfitting: float
     slower: Share
     memory_growing: float

@@ -63,7 +63,7 @@ def connect(address: str, experiment: str) -> "MlflowClient":
         except mlflow.MlflowException as error:
             if file:
                 raise
-            raise ValueError(f"{away(address, error)}: start it, or name another one") from error
+            raise ValueError(away(address, error)) from error
         if missing:
             with suppress(mlflow.MlflowException):  # another client of a server was faster
                 files = (file.parent / "mlruns").as_uri() if file else None
@@ -73,9 +73,8 @@ def connect(address: str, experiment: str) -> "MlflowClient":
 
 def away(address: str, error: BaseException) -> str:
     """In one line, without a password."""
-    place = re.sub("//[^/]*@", "//", address)
-    reason = " ".join(str(error).split())[:200]
-    return f"the tracker at {place} (tracking.uri) does not answer ({reason})"
+    text = f"the tracker at {address} (tracking.uri) does not answer ({str(error)[:200]!r})"
+    return re.sub("//[^/@ ]*@", "//", text)
 
 
 def experiment_id(tracker: "MlflowClient", experiment: str) -> str:
@@ -98,17 +97,15 @@ def artifact_folder(run: Any) -> Path | None:
     return Path(url2pathname(address.path)) if address.scheme == "file" else None
 
 
-def upload(tracker: "MlflowClient", run_id: str, path: Path, folder: str = "") -> None:
+def upload(tracker: "MlflowClient", run_id: str, path: Path, folder: Path) -> None:
     """Adds a file, or what a folder holds, to a run. MLflow copies rights as well as contents: what
     DVC links is read-only, and so would be its copy, which nothing could replace.
     """
     target = artifact_folder(tracker.get_run(run_id))
-    if target and path.is_dir():
-        for file in filter(Path.is_file, path.rglob("*")):
-            copy_content(file, target / folder / file.relative_to(path))
-    elif target:
-        copy_content(path, target / folder / path.name)
-    elif path.is_dir():
-        tracker.log_artifacts(run_id, str(path), folder)
-    else:
-        tracker.log_artifact(run_id, str(path), folder)
+    base = path if path.is_dir() else path.parent
+    for file in filter(Path.is_file, [path, *path.rglob("*")]):
+        place = folder / file.relative_to(base)
+        if target:
+            copy_content(file, target / place)
+        else:
+            tracker.log_artifact(run_id, str(file), place.parent.as_posix())

@@ -76,14 +76,10 @@ class Run:
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
         recorded = self.store.get_run(self.local_id).data.params  # MLflow refuses to change one
-        taken = {name.casefold() for name in recorded}  # MySQL takes `A` for `a`
-        new = []
-        for name, value in flatten(values).items():
-            usable = name == glance.clean(name) and len(str(value)) <= MAX_PARAM_VAL_LENGTH
-            if usable and name.casefold() not in taken:
-                taken.add(name.casefold())
-                new.append(Param(name, str(value)))
-        self.store.log_batch(self.local_id, params=new)
+        flat = {name: str(value) for name, value in flatten(values).items()}
+        names = [k for k, text in flat.items() if len(text) <= MAX_PARAM_VAL_LENGTH]
+        new = [k for k in names if k == glance.clean(k) and k not in recorded]
+        self.store.log_batch(self.local_id, params=[Param(name, flat[name]) for name in new])
 
     def metrics(self, values: dict[str, float], prefix: str = "", step: int = 0) -> None:
         """Values of an optimizer step or, without one, of the whole run; not rounded: `reproduce`
@@ -100,28 +96,24 @@ class Run:
         self.store.log_batch(self.local_id, metrics=new)
 
     def tags(self, values: dict[str, Any]) -> None:
-        """A tag that is there already changes; a long one stands whole in config/."""
+        """A tag that is there already changes; a long one is cut."""
         from mlflow.entities import RunTag
 
-        named = {glance.clean(name): str(value) for name, value in values.items()}
-        tags = [RunTag(name, text[:MAX_TAG]) for name, text in named.items()]
+        tags = [RunTag(glance.clean(k), str(v)[:MAX_TAG]) for k, v in values.items()]
         self.store.log_batch(self.local_id, tags=tags)
-        for name, text in named.items():
-            if len(text) > MAX_TAG:
-                self.text(text, f"config/{name.replace('/', '_')}.txt")
 
-    def describe(self, outcome: str, details: str = "", again: str = "") -> None:
-        """Sets name and description on the tracker's page, anew each time."""
-        tags = self.store.get_run(self.local_id).data.tags
-        again = again or f"python -m {__package__} reproduce {self.key}"
-        name, note = glance.describe(tags, outcome, details, again)
-        self.store.update_run(self.local_id, name=name)
-        self.tags({"mlflow.note.content": note})
+    def describe(self, outcome: str = "") -> None:
+        """Sets name and description on the tracker's page, by what the run has by now."""
+        data = self.store.get_run(self.local_id).data
+        outcome = outcome or glance.outcome(self.settings.data.goal.metric, data)
+        name = f"{data.tags['title'][:90]}: {outcome}"
+        self.store.update_run(self.local_id, name=name[:250])
+        self.tags({"mlflow.note.content": glance.note(data.tags, outcome)})
 
     def artifacts(self, paths: list[Path], folder: str = "") -> None:
         """Copies of files, or of what folders hold; what does not exist is left out."""
         for path in filter(Path.exists, paths):
-            upload(self.store, self.local_id, path, folder)
+            upload(self.store, self.local_id, path, Path(folder))
 
     def text(self, content: str, file: str) -> None:
         """A text file; `file` is its place among the run's artifacts."""
@@ -165,10 +157,11 @@ class Run:
             return
         if error:
             line = logs.explain(error) or repr(error)
-            line = line.partition("\n")[0]
-            self.tags({"error": line[:1000]})
-            self.describe("failed", f", {line[:300]}")
+            self.tags({"error": line.partition("\n")[0][:1000]})
+            self.describe(f"failed, {line}"[:300])
             self.text("".join(traceback.format_exception(error)), "error.txt")
+        else:
+            self.describe()
         self.finish("FAILED" if error else "FINISHED")
         if not self.child:
             deliver(self.settings)
@@ -191,7 +184,7 @@ def start(
     key: str | None = None,
 ) -> Run:
     """Opens a run, below its parent where it has one; under a key that was used before, goes on
-    with that run. Its name says what it is; an outcome will follow.
+    with that run. Its name says what it is; what came of it will follow there.
     """
     store, key = connect(local_uri(settings), settings.tracking.experiment), key or new_key()
     if parent is None:
@@ -206,10 +199,8 @@ def start(
         entity = store.create_run(home, tags={"record": key}, run_name=name)
     run.local_id = entity.info.run_id
     run.tags({"mlflow.user": user(), "host": platform.node(), "process": process(os.getpid())})
-    about = {"title": name, "mlflow.source.name": glance.command(), "mlflow.source.type": "LOCAL"}
-    run.tags(about | (tags or {}))
-    if not run.resumed:
-        run.describe("no result yet")
+    run.tags({"title": name} | glance.source() | (tags or {}))
+    run.describe()
     if parent:
         run.tags({"mlflow.parentRunId": parent.local_id, "record.parent": parent.key})
     run.mark()
@@ -298,9 +289,7 @@ def record_inputs(run: Run, settings: Settings) -> None:
 def record_data(run: Run, settings: Settings) -> None:
     """Code and data of a training."""
     tags = provenance_tags(settings)
-    if tags["code.commit"] not in ("none", "unknown"):
-        tags["mlflow.source.git.commit"] = tags["code.commit"]
-    run.tags(tags)
+    run.tags(tags | {"mlflow.source.git.commit": tags["code.commit"]})
     run.store.log_inputs(run.local_id, [glance.dataset(settings, tags)])
 
 
@@ -332,6 +321,7 @@ def current(settings: Settings, stage: str) -> Iterator[Run]:
     else:
         run.mark()
         yield run
+        run.describe()
         run.mark()
     deliver(settings)
 

@@ -63,7 +63,7 @@ def record(settings: Any) -> Any:
         parent.text("words", "a/folder/note.txt")
         with tracking.start(settings, "child", parent) as child:
             child.metrics({"loss": 1.0})
-        parent.describe("loss 1.0")
+        parent.metrics({f"val.{settings.data.goal.metric}": 0.5})
     return parent
 
 
@@ -115,13 +115,17 @@ def test_what_is_added_later_and_a_run_that_goes_on_arrive(stores: tuple[Any, An
     settings, local, server = stores
     name = settings.tracking.experiment
     mirror.mirror(local, server, name)
-    [parent] = [r for r in content(local, name) if r[1][0] == "parent: loss 1.0"]
+    [parent] = [
+        r
+        for r in content(local, name)
+        if r[1][0] == f"parent: val {settings.data.goal.metric} 0.5000"
+    ]
     with tracking.start(settings, "parent", key=parent[0]) as run:
         assert mirror.mirror(local, server, name) == 1  # while it runs
         run.metrics({"loss": 9.0}, step=3)
         run.tags({"colour": "blue"})
         run.text("more", "a/folder/more.txt")
-        run.describe("loss 9.0")
+        run.metrics({f"test.{settings.data.goal.metric}": 0.25})
     assert mirror.mirror(local, server, name) == 1
     assert content(server, name) == content(local, name) and "more.txt" in str(
         content(server, name)

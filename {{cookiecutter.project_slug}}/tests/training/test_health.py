@@ -115,12 +115,6 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
     "learning_rate_low": lambda: {"net": deep(nn.ReLU), "lr": 1e-9},
     "weights_shrink": lambda: {"net": deep(nn.SiLU), "decay": 50.0},
     "dropout_high": lambda: {"net": with_dropout(0.97)},
-    "wrong_labels": lambda: {
-        "net": deep(nn.SiLU),
-        "train": Rows(2048, mislabelled),
-        "val": Rows(1024, mislabelled, seed=1),
-    },
-    "training_rows_harder": lambda: {"net": deep(nn.SiLU), "train": Rows(2048, mislabelled)},
     "loss_spike": lambda: {
         "net": deep(nn.SiLU),
         "train": Rows(512, side, change=some_labels_flipped),
@@ -163,6 +157,14 @@ def test_what_was_provoked_is_named_and_nothing_else(
             watch.health.limits["slower"] = 0.0
         watch.fit(**arguments())
         assert watch.names() == [sign], watch.health.report()
+
+
+@pytest.mark.row("T5")
+def test_with_many_wrong_labels_it_says_what_it_cannot_tell(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch.fit(deep(nn.SiLU), Rows(2048, mislabelled), Rows(256, mislabelled, seed=1))
+    assert watch.names() == [] and "wrong labels" in capsys.readouterr().err
 
 
 @pytest.mark.row("T5")

@@ -15,7 +15,7 @@ from ..data.datamodule import label_scale, load
 from ..modeling import baselines, kinds
 from ..modeling.candidates import load as load_candidates
 from ..provenance import stamp, write_json
-from ..settings import LOWER_IS_BETTER, SCORE, Settings
+from ..settings import LOWER_IS_BETTER, Settings
 from ..types import Behaviour, Floats, Rule
 from . import calibration, comparison, confidence, cost, direction, perturbation, slices, subject
 from .subject import Subject
@@ -146,10 +146,6 @@ def record(settings: Settings, content: dict[str, Any], seconds: float) -> None:
         run.metrics(numbers, "gate.")
         run.metrics({"seconds": seconds}, "evaluation.")
         run.tags({"stage.evaluate": content["verdict"], "selection": content["selection"]})
-        score = SCORE[settings.data.kind]
-        number = content["metrics"][content["candidate"]]["test"][score]
-        text = f"test {score} {number:.4f}, gate {content['verdict']}"
-        run.describe(text, f" ({content['selection']})")
         run.artifacts([settings.paths.reports / name for name in files], "evaluation")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from sklearn.model_selection import GroupShuffleSplit
 
-from .. import glance, logs, tracking
+from .. import logs, tracking
 from ..data import datamodule
 from ..data.split import split_keys
 from ..modeling.baselines import flat
@@ -64,7 +64,6 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
                 train(one.model_copy(update={"seed": first.seed + i}), candidate, run)
                 ids[side].append(run.id)
             logs.get("compare").info("trained both sides, %d of %d", i + 1, num)
-        parent.describe(f"{2 * num} trainings", again=glance.command())
     return list(ids.values())
 
 
@@ -98,7 +97,4 @@ def train(settings: Settings, candidate: str, run: tracking.Run) -> None:
             model = ClassicalCandidate(estimator.fit(flat(rows.inputs), rows.label))
         else:
             model = NetworkCandidate(fit.fit_network(settings, run))
-        metrics = fit.score(settings, model, "test")
-        run.metrics(metrics, "held_out.")
-        metric = settings.data.goal.metric
-        run.describe(f"held-out {metric} {metrics[metric]:.4f}", again=glance.command())
+        run.metrics(fit.score(settings, model, "test"), "held_out.")

@@ -159,25 +159,19 @@ class Sweep:
             suggest(trial, key, dimension)
         parent = tracking.attach(self.settings, self.key)
         tags = {"sweep.study": self.name, "sweep.trial": trial.number}
-        values = with_values([], trial.params)
-        title = f"trial {trial.number}"
+        title = f"trial {trial.number} on {self.settings.data.name}"
         for key, value in trial.params.items():
-            number = f"{value:.3g}" if isinstance(value, float) else value
-            title += f" {key.rpartition('.')[2]}={number}"
-        title += f" on {self.settings.data.name}"
+            title += f" {key}={value:.3g}" if isinstance(value, float) else f" {key}={value}"
         record = tracking.start(self.settings, title, parent, tags)
         try:
             with record:
                 tracking.record_data(record, self.settings)
-                again = f"python -m {self.settings.project.package} train {' '.join(values)}"
                 try:
                     value = self.score(trial, record)
                     record.tags({"state": "COMPLETE"})
-                    record.describe(f"validation {self.metric} {value:.4f}", again=again)
                     return value
                 except TrialPruned as end:  # as it should: no failure of the run
                     pruned = end
-                    record.describe("pruned", f", {str(end)[:300]}", again)
                     record.tags({"state": "PRUNED", "reason": str(end)[:300]})
             trial.set_user_attr("reason", str(pruned)[:300])
             raise pruned

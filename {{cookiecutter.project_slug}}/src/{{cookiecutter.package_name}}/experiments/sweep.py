@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from .. import glance, logs, pages, params, tracking
+from .. import logs, pages, params, tracking
 from ..provenance import stamp, write_json
 from ..settings import LEARNS, Settings
 from .study import Sweep, configured, suggest, with_values
@@ -82,8 +82,7 @@ def search(sweep: Sweep, num_workers: int) -> None:
     """The search as a run of the tracker, with a report at its end."""
     with logs.stage("sweep") as log:
         log.info("study %s", sweep.name)
-        space = [key.rpartition(".")[2] for key in sweep.search.space]
-        name = f"sweep of {', '.join(space)} on {sweep.settings.data.name}"
+        name = f"sweep of {', '.join(sweep.search.space)} on {sweep.settings.data.name}"
         tags = {"sweep.study": sweep.name}
         with tracking.start(sweep.settings, name, tags=tags, key=sweep.key) as record:
             if not record.resumed:
@@ -144,8 +143,6 @@ def report(sweep: Sweep, record: tracking.Run) -> None:
     score = complete[0]["score"]
     record.metrics({f"best.{sweep.metric}": score})
     record.tags({"sweep.best": number, "sweep.stopped": reason})
-    details = f", in trial {number} of {len(trials)}; {reason}"
-    record.describe(f"best validation {sweep.metric} {score:.4f}", details, glance.command())
     record.artifacts([folder / "sweep.json", folder / "sweep"], "sweep")
     best = pages.table({sweep.metric: t["score"], **t["params"]} for t in complete[:10])
     pages.print_table(f"best trials of {sweep.name}", best.columns, best.rows)

@@ -119,14 +119,11 @@ class Module(L.LightningModule):
         """Logs the mean over the epoch, and over all processes."""
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Returns the raw outputs, for callbacks."""
-        output, _ = self(batch["inputs"])
-        raw: Tensor = output.float()
-        label = batch["label"]
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        raw, _ = self(batch["inputs"])
+        raw, label = raw.float(), batch["label"]
         self.log_mean({"val/loss": self.compute_loss(raw, label)}, len(label))
         self.val_metrics.update(self.kind.prediction(raw), label)
-        return raw
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(dict(self.val_metrics.compute()))

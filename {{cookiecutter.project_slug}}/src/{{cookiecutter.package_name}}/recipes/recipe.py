@@ -47,7 +47,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(_: Settings | None, args: argparse.Namespace) -> int:
     name, options, overrides = parse(args.overrides)
     settings = load(overrides)
-    metric = settings.data.goal.metric
     tags = {"recipe": name}
     check_trainable(settings)
     with (
@@ -62,8 +61,6 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
         path = settings.paths.reports / f"recipe-{name}.json"
         write_json(path, content | {"rows": variants.rows})
         record.artifacts([path], "reports")
-        best = [f"{row['variant']} {row[f'test {metric}']:.4f}" for row in variants.rows]
-        record.describe(f"test {metric} {', '.join(best)}", again=glance.command())
         table = pages.table(variants.rows)
         pages.print_table(f"recipe {name}", table.columns, table.rows)
     return 0
@@ -195,8 +192,6 @@ class Variants:
         with self.start(name) as record:
             record.metrics(row, "recipe.")
             record.artifacts([file] if file else [], "model")
-            text = f"test {metric} {row[f'test {metric}']:.4f}"
-            record.describe(text, again=glance.command())
         self.rows.append({"variant": name, **row})
 
 

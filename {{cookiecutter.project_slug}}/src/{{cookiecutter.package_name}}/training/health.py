@@ -8,29 +8,27 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import logs, pages
 from ..modeling.module import Module
 from ..settings import Settings
 from ..tracking import Run
-from ..types import Rule
-from .signs import LOGGED, SIGNS, Epoch, Numbers, beyond, measure
+from .signs import LOGGED, MUCH, SIGNS, Epoch, Numbers, beyond, measure
 
-MUCH = 0.3  # of a constant answer's error on the training rows
 CANNOT_TELL = (
     ", but {:.0%} of a constant answer's error is left on the training rows: wrong labels, inputs"
-    " that say too little and a network too small look the same in these numbers"
+    " that say too little, too strong an augmentation and a network too small look the same in the"
+    " numbers"
 )
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 LOOK = 50  # steps between two looks at the loss, for which a GPU must wait
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
-STATE = ("history", "start_loss", "sizes", "since", "warned", "numbers")
+STATE = ("history", "start_loss", "since", "warned", "numbers")
 
 
 class Health(Callback):
@@ -42,10 +40,8 @@ class Health(Callback):
         self.history: list[Epoch] = []
         self.start_loss: float | None = None  # of the first step
         self.warned: list[str] = []  # signs that were named
-        self.sizes: list[float] = []  # of the layers' weights before the first step
         self.since: dict[str, int] = {}  # the epoch since when each sign shows
         self.numbers: Numbers = {}  # of each sign
-        self.sure = np.zeros(2)  # sums of `surest` over batches
         self.epoch: Epoch = {}  # what is measured in the one that runs
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,33 +52,23 @@ class Health(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.epoch = {}
-        self.sure = np.zeros(2)
         self.rows = 0
         self.clock = time.perf_counter()
         self.before = weights(module)[-1].detach().clone()
+        self.size = nn.utils.get_total_norm(weights(module)).item()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        # Some start from zero.
-        self.sizes = self.sizes or [max(0.01, float(rms(w.detach()))) for w in weights(module)]
         self.on_train_epoch_start(trainer, module)  # inside an epoch that a checkpoint goes on with
 
-    def on_train_batch_start(
-        self, trainer: Trainer, module: LightningModule, batch: Any, index: int
-    ) -> None:
-        assert isinstance(module, Module)
-        if index == 0:
-            self.epoch["noise"] = -without_dropout(trainer, module, batch)
-
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, index: int
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         self.rows += len(batch["label"])
-        if index == 0:
-            self.epoch["noise"] += float(outputs["loss"])
         if self.start_loss is None:
             self.start_loss = float(outputs["loss"])
         if trainer.is_last_batch:  # validation will clear the gradients
-            self.epoch |= measure_layers(weights(module), self.before, self.sizes)
+            self.epoch |= measure_layers(weights(module), self.before)
+            self.epoch["size"] = nn.utils.get_total_norm(weights(module)).item() / self.size
             self.epoch["seconds"] = time.perf_counter() - self.clock
         if trainer.is_last_batch or trainer.global_step % LOOK == 0:
             self.check(trainer, outputs["loss"])
@@ -96,9 +82,6 @@ class Health(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *place: int
     ) -> None:
-        assert isinstance(module, Module)
-        if place[0] < LOOK:
-            self.sure += surest(module, outputs, batch["label"])
         if place[0] == 0:
             self.epoch["dead"] = dead_units(module, batch["inputs"])
 
@@ -109,8 +92,8 @@ class Health(Callback):
             return  # resumed behind the last batch of an epoch
         memory = psutil.Process().memory_info().rss + torch.cuda.max_memory_allocated()
         error = module.kind.training_error(logged["train/loss"], logged[module.score])
-        sure, constant = self.sure
-        self.epoch |= {"memory": float(memory), "error": error, "sure": sure / max(constant, 1e-9)}
+        dropped = [layer.p for layer in module.modules() if isinstance(layer, DROPOUTS)]
+        self.epoch |= {"memory": float(memory), "error": error, "dropped": max(dropped, default=0)}
         values = torch.tensor([*self.epoch.values()], device=module.device)
         mean = trainer.strategy.reduce(values, reduce_op="mean")  # over all processes
         self.epoch = dict(zip(self.epoch, mean.tolist(), strict=True))
@@ -128,7 +111,7 @@ class Health(Callback):
             table = pages.table(rows)
             pages.print_table("health", table.columns, table.rows, stderr=True)
         elif trainer.is_global_zero:
-            left = self.numbers.get("underfitting") or 0.0
+            left = self.numbers["underfitting"] or 0.0
             unsure = CANNOT_TELL.format(left) if left > MUCH else ""
             print(f"  health: nothing to report{unsure}", file=sys.stderr)
 
@@ -191,39 +174,16 @@ def rms(values: Tensor) -> Tensor:
     return values.square().mean().sqrt()
 
 
-def measure_layers(layers: list[nn.Parameter], before: Tensor, sizes: list[float]) -> Epoch:
-    """Gradient of the first layer as a share of the last one's; how far the last moved, as a share
-    of its size; the size of the layer that shrank most, as a share of that at the start.
+def measure_layers(layers: list[nn.Parameter], before: Tensor) -> Epoch:
+    """Gradient of the first layer as a share of the last one's, and how far the last moved, as a
+    share of its size.
     """
     size = rms(before).clamp(min=0.01)  # some start from zero
     epoch = {"moved": float(rms(layers[-1].detach() - before) / size)}
-    epoch["size"] = min(float(rms(w.detach())) / s for w, s in zip(layers, sizes, strict=True))
     gradients = [rms(w.grad) for w in layers if w.grad is not None]
     if len(gradients) > 1 and gradients[-1] > 0:
         epoch["first"] = float(gradients[0] / gradients[-1])
     return epoch
-
-
-def without_dropout(trainer: Trainer, module: Module, batch: Any) -> float:
-    """Loss of a batch by the network as it infers."""
-    in_training = [layer for layer in module.modules() if layer.training]
-    module.eval()
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        raw, _ = module(trainer.precision_plugin.convert_input(batch["inputs"]))
-    for layer in in_training:
-        layer.training = True
-    return float(module.compute_loss(raw.float(), batch["label"]))
-
-
-def surest(module: Module, raw: Tensor, label: Tensor) -> NDArray[Any]:
-    """Error on the quarter of a batch that the network is surest of, and a constant answer's."""
-    kind, truth = module.kind, label.cpu().numpy()
-    answers = kind.decide(raw.float().cpu().numpy(), Rule())
-    rows = np.argsort(-answers.confidence, kind="stable")[: len(truth) // 4 + 1]
-    constant = kind.decide(np.tile(kind.constant(truth), (len(truth), 1)), Rule())
-    errors = [kind.row_losses(given, truth, module.scale) for given in (answers, constant)]
-    # Values that are right have errors as well: there it tells nothing.
-    return np.array([errors[0][rows].mean() if kind.ZERO_ONE else np.nan, errors[1].mean()])
 
 
 def dead_units(module: LightningModule, inputs: dict[str, Tensor]) -> float:

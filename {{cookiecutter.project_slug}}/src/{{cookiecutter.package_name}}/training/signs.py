@@ -14,13 +14,13 @@ SIGNS = {
         " names the operation: a log or root of 0, a division by 0, NaN in the inputs",
     ),
     "dropout_high": (
-        "training loss above that of the same rows without dropout, in losses of a constant answer:"
-        " what dropout leaves of the network cannot do the task",
-        "a lower model.dropout, or less of what else is drawn at random inside the network",
+        "most that a dropout layer drops, as a share, while little was learned: what it leaves of"
+        " the network cannot do the task",
+        "a lower model.dropout",
     ),
     "weights_shrink": (
-        "size of the layer that shrank most, as a share of that at the start, while little was"
-        " learned: weight decay pulls harder than the loss",
+        "size of all weights, as a share of that at the start, while little was learned: weight"
+        " decay pulls harder than the loss",
         "a hundredth of optimizer.weight_decay",
     ),
     "learning_rate_high": (
@@ -57,19 +57,6 @@ SIGNS = {
         "a larger network, less regularisation, a higher optimizer.lr, inputs that say more; labels"
         " that are wrong look the same: the numbers cannot tell which",
     ),
-    "wrong_labels": (
-        "error on the quarter of validation rows that the network is surest of, as a share of a"
-        " constant answer's: many labels are wrong, or inputs lack what decides; the numbers cannot"
-        " tell which",
-        "a look at rows whose answer is sure and wrong (reports/evaluation.html): mend their labels"
-        " or give the network the inputs that people decide by",
-    ),
-    "training_rows_harder": (
-        "training loss above that of validation, in losses of a constant answer, dropout aside:"
-        " labels of training rows are wrong, or augmentation is too strong; the numbers cannot tell"
-        " which",
-        "a look at training rows and their labels; less augmentation",
-    ),
     "overfitting": (
         "validation loss above its best, in losses of a constant answer, while the training loss"
         " fell",
@@ -88,26 +75,15 @@ SIGNS = {
 }
 # Many numbers move when one thing breaks. Of these, from causes to what follows, only the first
 # is named: put it right, and look again.
-CHAIN = list(SIGNS)[:12]
+CHAIN = list(SIGNS)[:10]
 DESTROYED = CHAIN[:5]  # after these, nothing else that was measured tells anything
 # Named below their limit.
 BELOW = ("weights_shrink", "vanishing_gradients", "learning_rate_low", "slower")
-UNFINISHED = ("underfitting", "wrong_labels", "training_rows_harder")  # named at the end alone
-IDLE = ("weights_shrink", "learning_rate_low")  # named where little was learned
+IDLE = ("dropout_high", "weights_shrink", "learning_rate_low")  # named where little was learned
+MUCH = 0.3  # of a constant answer's error, left on the training rows
 LOGGED = ("train/loss", "val/loss", "train/gradient_norm")
 # In each epoch.
-MEASURED = [
-    *LOGGED,
-    "error",
-    "dead",
-    "moved",
-    "first",
-    "size",
-    "noise",
-    "sure",
-    "seconds",
-    "memory",
-]
+MEASURED = [*LOGGED, "error", "dead", "moved", "first", "size", "dropped", "seconds", "memory"]
 SECONDS = 10.0  # the speed of three epochs shorter than that tells of other programs
 Epoch = dict[str, float]
 Numbers = dict[str, float | None]
@@ -127,12 +103,10 @@ def measure(history: list[Epoch], start_loss: float, constant: float) -> Numbers
     falling = (loss[val == val.min()] > last["train/loss"]).any()  # since the best epoch
     triples = epochs["seconds"].rolling(3).median()
     memory = epochs["memory"].iloc[2:3].mean()
-    noise, sure = epochs[["noise", "sure"]].tail(5).median()
-    harder = (loss - val).tail(5).median() - max(0.0, noise)
     numbers = {
         "not_finite": 0.0,
-        "dropout_high": noise / constant,
-        "weights_shrink": last["size"],
+        "dropout_high": last["dropped"],
+        "weights_shrink": epochs["size"].prod(),
         "learning_rate_high": loss.max() / max(start_loss, constant) - 1,
         "exploding_gradients": epochs["train/gradient_norm"].max(),
         "dead_units": last["dead"],
@@ -140,14 +114,12 @@ def measure(history: list[Epoch], start_loss: float, constant: float) -> Numbers
         "learning_rate_low": epochs["moved"].max(),
         "loss_spike": lost[gained > 0.1 * constant].max(),
         "underfitting": last["error"] / constant,
-        "wrong_labels": sure,
-        "training_rows_harder": harder / constant,
         "overfitting": (val.tail(3).min() - val.min()) / constant * falling,
         "slower": triples.min() / triples.iloc[-1],
         "memory_growing": last["memory"] / memory - 1,
     }
     if len(history) < 3:
-        del numbers["learning_rate_low"], numbers["dropout_high"]  # it may have to warm up
+        del numbers["learning_rate_low"]  # it may have to warm up
     if epochs["seconds"].tail(3).sum() < SECONDS:
         del numbers["slower"]
     return {sign: None if math.isnan(number) else float(number) for sign, number in numbers.items()}
@@ -160,13 +132,10 @@ def beyond(numbers: Numbers, limits: Epoch, ended: bool) -> list[str]:
         side = -1 if sign in BELOW else 1
         if number is not None and side * number > side * limits[sign]:
             signs.append(sign)
-    # They are true of any training that has only begun.
-    excused: tuple[str, ...] = () if ended else UNFINISHED
-    if (numbers["underfitting"] or 0.0) < 0.5:
-        excused += IDLE  # in spite of that it learned, or there was little to learn
-    if "overfitting" in signs:
-        excused += ("wrong_labels",)  # it is sure of what it knows by heart
-    signs = [sign for sign in signs if sign not in excused]
+    if not ended:
+        signs = [sign for sign in signs if sign != "underfitting"]  # any training has only begun
+    if (numbers["underfitting"] or 0.0) < MUCH:  # in spite of that it learned
+        signs = [sign for sign in signs if sign not in IDLE]
     cause = [sign for sign in CHAIN if sign in signs][:1]
     if set(cause) & set(DESTROYED):
         return cause

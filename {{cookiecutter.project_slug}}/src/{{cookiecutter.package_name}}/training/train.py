@@ -116,13 +116,12 @@ def train(settings: Settings) -> Metrics:
             children = record_baselines(settings, metrics, record)
             record.metrics(tracking.flatten(metrics["network"]))
             record.artifacts([settings.paths.model], "model")
-            score = SCORE[settings.data.kind]
-            scores = [f"{name} {splits['val'][score]:.4f}" for name, splits in metrics.items()]
-            record.describe(f"validation {score} {scores[0].split()[1]}", f" ({', '.join(scores)})")
         tracking.remember(settings, record, started, children)
         if "DVC_STAGE" not in os.environ:
             # There, `pipeline` does it when DVC has our outputs: a kill may come before.
             checkpoints.forget(settings)
+        score = SCORE[settings.data.kind]
+        scores = [f"{name} {splits['val'][score]:.4f}" for name, splits in metrics.items()]
         log.info("validation %s: %s", score, ", ".join(scores))
     return metrics
 
@@ -174,8 +173,6 @@ def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "di
         with tracking.start(settings, title, parent, {"candidate": name}, key=key) as child:
             tracking.record_data(child, settings)
             child.metrics(tracking.flatten(metrics[name]))
-            score = SCORE[settings.data.kind]
-            child.describe(f"validation {score} {metrics[name]['val'][score]:.4f}")
             if BASELINE_PLOTS:
                 plots = import_module(BASELINE_PLOTS.name)
                 child.artifacts([plots.folder(settings, name)], "plots")
