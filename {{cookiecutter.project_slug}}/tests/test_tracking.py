@@ -89,7 +89,7 @@ def test_an_odd_name_takes_nothing_else_from_a_run(trained: Project) -> None:
     # Under a name that says which it was.
     values = [value for name, value in data.metrics.items() if not name.startswith("system/")]
     assert sorted(values) == [float(i) for i in range(len(ODD) + 1)]
-    assert data.metrics["val/plain"] == len(ODD) and "val_Gr__e__cm_-" in " ".join(data.metrics)
+    assert data.metrics["val/plain"] == len(ODD) and "val_Gr__e _cm_-" in " ".join(data.metrics)
     assert [*data.tags.values()].count("odd") == len(ODD) and data.tags["last"] == "one"
     assert data.tags["long"] == "x" * tracking.MAX_TAG
 
