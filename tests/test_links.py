@@ -21,9 +21,7 @@ def test_the_pipeline_runs_twice_on_a_cache_of_links(kind: str, split_project: P
         done = project.run(*bound, project.env["VENV"] + "/bin/python", "-m", "my_model", *words, check=False)
         assert done.returncode in (0, 3, 4), done.stderr[-3000:]  # the gate's own answers
         assert "denied" not in done.stderr and (project.path / "reports/promotion.json").is_file()
-        evaluated = project.run(
-            *bound, project.env["VENV"] + "/bin/python", "-m", "my_model", "evaluate", check=False
-        )
+        evaluated = project.run(*bound, project.env["VENV"] + "/bin/python", "-m", "my_model", "evaluate", check=False)
         assert evaluated.returncode == 0, evaluated.stderr[-3000:]
     linked = [path for path in (project.path / "artifacts").rglob("*") if path.is_file()]
     assert any(path.is_symlink() or path.stat().st_nlink > 1 for path in linked)

@@ -108,7 +108,9 @@ def assert_same(project: Project, reference: Outcome) -> None:
     """Equal bits; one run and one for each baseline; every metric of every step once, with equal values."""
     found = outcome(project)
     assert found.weights == reference.weights
-    assert [(run["candidate"], run["status"]) for run in found.runs] == [(r["candidate"], "FINISHED") for r in reference.runs]
+    assert [(run["candidate"], run["status"]) for run in found.runs] == [
+        (r["candidate"], "FINISHED") for r in reference.runs
+    ]
     assert [run["values"] for run in found.runs] == [run["values"] for run in reference.runs]
 
 
