@@ -14,7 +14,8 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from .provenance import copy_content
+from . import logs
+from .provenance import copy_content, read_json
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -109,3 +110,20 @@ def upload(tracker: "MlflowClient", run_id: str, path: Path, folder: Path) -> No
             copy_content(file, target / place)
         else:
             tracker.log_artifact(run_id, str(file), place.parent.as_posix())
+
+
+def warn_of_records(settings: Settings) -> None:
+    """Says what may be lost: an outage in a lean project, records of an earlier version."""
+    log, folder = logs.get("tracking"), settings.paths.records.parent / "records"
+    if not HAS_MIRROR and not settings.tracking.uri.startswith(SQLITE):
+        log.warning("records go straight to the server: only `full` trains on while it is away")
+    if any(map(is_undelivered, folder.glob("*/lines.jsonl"))):
+        remedy = "check out the version of this project that wrote them, and run its verb `sync`"
+        log.warning("undelivered records of an earlier version wait in %s: %s", folder, remedy)
+
+
+def is_undelivered(journal: Path) -> bool:
+    """Whether a run that version 0.1.0 of this project recorded was not delivered whole."""
+    delivered = journal.with_name("delivered.json")
+    offset = read_json(delivered)["offset"] if delivered.is_file() else 0
+    return bool(journal.stat().st_size > offset)

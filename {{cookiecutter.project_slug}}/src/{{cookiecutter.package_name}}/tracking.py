@@ -24,7 +24,7 @@ from . import glance, logs
 from .provenance import environment, installed, read_json, uncommitted, user, write_json
 from .provenance import provenance_tags as provenance_tags
 from .settings import Settings
-from .store import HAS_MIRROR, SQLITE, local_uri, mirrored
+from .store import SQLITE, local_uri, mirrored, warn_of_records
 from .store import client as client
 from .store import connect as connect
 from .store import experiment_id as experiment_id
@@ -227,23 +227,6 @@ def end_abandoned(settings: Settings, store: "MlflowClient") -> None:
         tags = run.data.tags
         if process(int(tags["process"].split()[0])) != tags["process"]:
             Run(settings, store, run.info.run_id, tags["record"]).finish("KILLED")
-
-
-def warn_of_records(settings: Settings) -> None:
-    """Says what may be lost: an outage in a lean project, records of an earlier version."""
-    log, folder = logs.get("tracking"), settings.paths.records.parent / "records"
-    if not HAS_MIRROR and not settings.tracking.uri.startswith(SQLITE):
-        log.warning("records go straight to the server: only `full` trains on while it is away")
-    if any(map(is_undelivered, folder.glob("*/lines.jsonl"))):
-        remedy = "check out the version of this project that wrote them, and run its verb `sync`"
-        log.warning("undelivered records of an earlier version wait in %s: %s", folder, remedy)
-
-
-def is_undelivered(journal: Path) -> bool:
-    """Whether a run that version 0.1.0 of this project recorded was not delivered whole."""
-    delivered = journal.with_name("delivered.json")
-    offset = read_json(delivered)["offset"] if delivered.is_file() else 0
-    return bool(journal.stat().st_size > offset)
 
 
 def process(number: int) -> str:
