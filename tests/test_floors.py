@@ -15,7 +15,7 @@ FLOORS = [
     {"types", "logs", "params", "personal", "provenance", "task", "modeling.kinds", "modeling.losses"},
     {"data", "pages"},
     {"modeling"},
-    {"store"},
+    {"store", "glance"},
     {"mirror"},
     {"tracking", "worktree"},
     {"training"},

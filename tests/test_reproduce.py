@@ -37,7 +37,8 @@ def commit(project: Project) -> None:
 
 def newest(project: Project) -> str:
     with closing(sqlite3.connect(project.path / "mlflow.db")) as store:
-        query = "select run_uuid from runs where name = 'train' order by start_time desc limit 1"
+        network = "select run_uuid from tags where key = 'candidate' and value = 'network'"
+        query = f"select run_uuid from runs where run_uuid in ({network}) order by start_time desc limit 1"
         return str(store.execute(query).fetchone()[0])
 
 

@@ -37,9 +37,9 @@ found = []
 for run in client.search_runs([client.get_experiment_by_name(settings.tracking.experiment).experiment_id]):
     names = [n for n in run.data.metrics if n.startswith(("train/loss", "val/", "lr-", "train.", "val."))]
     values = {n: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, n)) for n in names}
-    known = {"name": run.info.run_name, "status": run.info.status, "record": run.data.tags["record"]}
+    known = {"candidate": run.data.tags["candidate"], "status": run.info.status, "record": run.data.tags["record"]}
     found.append({**known, "values": values})
-print(json.dumps(sorted(found, key=lambda run: run["name"])))
+print(json.dumps(sorted(found, key=lambda run: run["candidate"])))
 """
 
 
@@ -94,7 +94,7 @@ class Outcome:
 
     @property
     def record(self) -> str:
-        return str(next(run["record"] for run in self.runs if run["name"] == "train"))
+        return str(next(run["record"] for run in self.runs if run["candidate"] == "network"))
 
 
 def outcome(project: Project) -> Outcome:
@@ -108,7 +108,9 @@ def assert_same(project: Project, reference: Outcome) -> None:
     """Equal bits; one run and one for each baseline; every metric of every step once, with equal values."""
     found = outcome(project)
     assert found.weights == reference.weights
-    assert [(run["name"], run["status"]) for run in found.runs] == [(r["name"], "FINISHED") for r in reference.runs]
+    assert [(run["candidate"], run["status"]) for run in found.runs] == [
+        (r["candidate"], "FINISHED") for r in reference.runs
+    ]
     assert [run["values"] for run in found.runs] == [run["values"] for run in reference.runs]
 
 

@@ -136,10 +136,15 @@ def test_everything_is_on_a_server_with_a_database_and_a_store(
         api = f"{address}/api/2.0/mlflow"
         experiment = ask(f"{api}/experiments/get-by-name?experiment_name=my-model")["experiment"]
         runs = ask(f"{api}/runs/search", experiment_ids=[experiment["experiment_id"]])["runs"]
-        names = [run["info"]["run_name"] for run in runs]
-        assert sorted(names) == ["baseline classical", "baseline constant", "baseline heuristic", "train"]
+        tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in runs]
+        names = [tag["candidate"] for tag in tags]
+        assert sorted(names) == ["classical", "constant", "heuristic", "network"]
+        for run, tag in zip(runs, tags, strict=True):
+            (given,) = run["inputs"]["dataset_inputs"]
+            assert given["dataset"]["digest"] == tag["dvc.data/splits"] and "again" in tag["mlflow.note.content"]
+            assert "on digits" in run["info"]["run_name"] and tag["mlflow.source.name"].startswith("python -m my_model")
         assert {run["info"]["status"] for run in runs} == {"FINISHED"}
-        run = runs[names.index("train")]
+        run = runs[names.index("network")]
         metrics = {m["key"]: m["value"] for m in run["data"]["metrics"]}
         assert {"train/loss", "val.accuracy", "test.accuracy", "gate.M10.calibration", "package.parity"} <= set(metrics)
         assert any(name.startswith("system/cpu") for name in metrics)

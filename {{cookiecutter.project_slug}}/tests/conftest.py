@@ -42,7 +42,7 @@ def trained(tmp_path: Path, trained_once: Path) -> Iterator[Project]:
     they were made.
     """
     before = Path.cwd()
-    shutil.copytree(trained_once, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained_once, tmp_path, copy_function=shutil.copyfile, dirs_exist_ok=True)
     os.chdir(tmp_path)
     yield Project(tmp_path, SMALL)
     os.chdir(before)

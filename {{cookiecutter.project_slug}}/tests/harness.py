@@ -64,10 +64,10 @@ class Project:
 def lay_out(folder: Path) -> None:
     """What a stage needs beside the package: configuration, pipeline, an empty feedback folder."""
     for name in ("configs", "docs"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, folder / name, copy_function=shutil.copyfile)
     for name in ("dvc.yaml", "checklist.yaml", "requirements.lock"):
         if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copyfile(ROOT / name, folder / name)
     (folder / "data" / "feedback").mkdir(parents=True)
     os.chdir(folder)
     (folder / "params.yaml").write_text(module("pipeline").compose([]), encoding="utf-8")

@@ -46,6 +46,69 @@ def test_one_run_tells_code_data_environment_parameters_and_metrics(trained: Pro
     } <= files
 
 
+@pytest.mark.row("E1")
+def test_the_page_of_a_run_says_at_a_glance_what_it_was(trained: Project) -> None:
+    run, settings = run_of(trained), trained.settings()
+    client = tracking.client(settings)
+    above = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    runs = [run, *client.search_runs([run.info.experiment_id], above)]
+    names = [one.info.run_name for one in runs]
+    assert len({*names}) == len(runs) >= 4 and all(settings.data.name in name for name in names)
+    network = settings.model["_target_"].rpartition(".")[2]
+    metric = settings.data.goal.metric
+    test = run.data.metrics[f"test.{metric}"]
+    assert network in names[0] and f"test {metric} {test:.4f}, gate " in names[0]
+    splits = settings.paths.splits.as_posix()
+    for one in runs:
+        tags, [given] = one.data.tags, one.inputs.dataset_inputs
+        data = (settings.data.name, tags[f"dvc.{splits}"])
+        assert (given.dataset.name, given.dataset.digest) == data
+        assert tags["mlflow.source.name"].startswith(f"python -m {PACKAGE}")
+        rows, note = tags["data.rows.train"], tags["mlflow.note.content"]
+        assert f", {rows} training rows, code of commit `" in note
+        assert "To have it again: `python -m" in note
+    found = module("experiments.compare").find_run(settings, run.data.tags["record"])
+    assert found.info.run_id == run.info.run_id  # by the key that `reproduce` is told
+
+
+ODD = ["Größe (cm)", "a//b", "../x", "a/../b", ".", "%", "<5 & ok", "a\n", "/a"]
+ODD += ["x" * 300, "ö" * 130]
+
+
+@pytest.mark.row("E1")
+def test_an_odd_name_takes_nothing_else_from_a_run(trained: Project) -> None:
+    columns = {f"c{i}": {"low": i} for i in range(300)}
+    with tracking.start(trained.settings(), "odd names") as run:
+        odd = dict.fromkeys(ODD, 0)
+        run.params({**odd, "columns": columns, "last": "one"})
+        run.metrics({name: float(i) for i, name in enumerate([*ODD, "plain"])}, "val/", step=3)
+        run.tags({**dict.fromkeys(ODD, "odd"), "last": "one", "long": "x" * 9000})
+    data = run.client.get_run(run.id).data
+    # Whole in config/params.yaml, as long values are.
+    assert len(data.params) == 301 and data.params["columns.c299.low"] == "299"
+    # Under a name that says which it was.
+    values = [value for name, value in data.metrics.items() if not name.startswith("system/")]
+    assert sorted(values) == [float(i) for i in range(len(ODD) + 1)]
+    assert data.metrics["val/plain"] == len(ODD) and "val_Gr__e _cm_-" in " ".join(data.metrics)
+    assert [*data.tags.values()].count("odd") == len(ODD) and data.tags["last"] == "one"
+    assert data.tags["long"] == "x" * tracking.MAX_TAG
+
+
+def test_copies_of_read_only_files_can_be_replaced(project: Project) -> None:
+    """DVC's links lead to such files; MLflow copies their rights."""
+    folder = Path("linked")
+    folder.mkdir()
+    with tracking.start(project.settings(), "a run") as run:
+        for text in ("one", "two"):
+            (folder / "file.txt").unlink(missing_ok=True)
+            (folder / "file.txt").write_text(text, encoding="utf-8")
+            (folder / "file.txt").chmod(0o444)
+            run.artifacts([folder, folder / "file.txt"], "some/where")
+            place = module("store").artifact_folder(run.client.get_run(run.id))
+            copy = place / "some/where/file.txt"
+            assert copy.read_text(encoding="utf-8") == text and copy.stat().st_mode & 0o200
+
+
 @pytest.mark.row("E3")
 def test_a_training_leaves_checkpoints_gradients_throughput_and_machine(trained: Project) -> None:
     run, settings = run_of(trained), trained.settings()
@@ -131,4 +194,6 @@ def test_what_ends_a_run_is_its_status(trained: Project) -> None:
     for error, status in endings.items():
         with pytest.raises(error), tracking.start(trained.settings(), "a run") as run:
             raise error
-        assert run.client.get_run(run.id).info.status == status
+        ended = run.client.get_run(run.id)
+        assert ended.info.status == status
+        assert {"FAILED": "failed", "KILLED": "interrupted"}[status] in ended.info.run_name

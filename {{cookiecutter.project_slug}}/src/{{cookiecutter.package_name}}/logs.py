@@ -4,6 +4,7 @@
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -107,6 +108,8 @@ def explain(error: BaseException) -> str | None:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, ValidationError):
         lines = problems(error)
+    if library in ("mlflow", "requests") and re.search("API request|Pool|Error", lines[0]):
+        return f"a server stopped answering: try again when it does ({lines[0][:200]})"
     if library in ("sqlite3", "sqlalchemy"):
         # The store of the predictions or of the tracker; the rest of the message is the query.
         remedy = "move its file, in store/ or mlflow.db, out of the way"

@@ -5,10 +5,7 @@ all of it is there, and doubles nothing, since runs are known by their tag `reco
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -16,7 +13,17 @@ from mlflow.entities import Param, RunTag
 
 from . import logs
 from .settings import Settings
-from .store import client, connect, experiment_id, find_record, local_uri, mirrored
+from .store import (
+    artifact_folder,
+    away,
+    client,
+    connect,
+    experiment_id,
+    find_record,
+    local_uri,
+    mirrored,
+    upload,
+)
 
 # Tags of a local run: something was added; a copy has begun; when the last whole copy began (s).
 UNSENT = "mirror.unsent"
@@ -45,7 +52,7 @@ def deliver(settings: Settings, must: bool = False) -> int:
             name = settings.tracking.experiment
             return mirror(connect(local_uri(settings), name), client(settings), name)
     except Exception as error:  # whatever a server, a proxy or an object store has to say
-        why = f"the tracker at {settings.tracking.uri} does not answer ({str(error)[:200]})"
+        why = away(settings.tracking.uri, error.__cause__ or error)
         if must:
             raise ValueError(why) from error
         logs.get("sync").warning("%s: `sync` delivers later", why)
@@ -89,6 +96,9 @@ def copy(local: MlflowClient, server: MlflowClient, experiment: str, local_id: s
         target = server.create_run(home, info.start_time, wanted, info.run_name)
     target_id = target.info.run_id
     server.log_batch(target_id, tags=[RunTag(name, text) for name, text in wanted.items()])
+    server.update_run(target_id, name=info.run_name)
+    if source.inputs:  # known by name and hash: none comes twice
+        server.log_inputs(target_id, source.inputs.dataset_inputs)
     send_values(local, server, source, target_id)
     send_files(server, source, target_id, since)
     if info.status == "RUNNING":
@@ -115,8 +125,8 @@ def send_files(server: MlflowClient, source: Any, target_id: str, since: float) 
 
     Copies keep the time of what they are copied from, but not that of their own last change.
     """
-    folder = Path(url2pathname(urlparse(source.info.artifact_uri).path))
+    folder = artifact_folder(source)
+    assert folder is not None
     for path in folder.rglob("*"):
         if path.is_file() and max(path.stat().st_mtime, path.stat().st_ctime) >= since:
-            place = path.relative_to(folder).parent.as_posix()
-            server.log_artifact(target_id, str(path), place.strip("."))
+            upload(server, target_id, path, path.relative_to(folder).parent)

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -173,6 +174,14 @@ def write_json(path: Path, content: Any) -> None:
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)
+
+
+def copy_content(source: Path, target: Path) -> None:
+    """A file's content, not its rights, whole or not at all: DVC may link to what is read-only."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, draft)
+    draft.replace(target)
 
 
 def read_json(path: Path) -> Any:

@@ -288,6 +288,8 @@ class Health(Strict):
 
     not_finite: float
     exploding_gradients: float
+    dropout_high: Share
+    weights_shrink: float
     learning_rate_high: float
     dead_units: Share
     vanishing_gradients: float

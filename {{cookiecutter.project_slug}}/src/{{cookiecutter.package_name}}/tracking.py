@@ -20,21 +20,23 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import yaml
 
-from . import logs
+from . import glance, logs
 from .provenance import environment, installed, read_json, uncommitted, user, write_json
 from .provenance import provenance_tags as provenance_tags
 from .settings import Settings
-from .store import HAS_MIRROR, SQLITE, local_uri, mirrored
+from .store import SQLITE, local_uri, mirrored, warn_of_records
 from .store import client as client
 from .store import connect as connect
 from .store import experiment_id as experiment_id
 from .store import find_record as find_record
+from .store import upload as upload
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_FILE = "run.json"
 PATCH = "uncommitted.diff"
+MAX_TAG = 5000  # characters, in every version of MLflow
 
 
 @dataclass
@@ -69,39 +71,49 @@ class Run:
         return str(run.info.run_id)
 
     def params(self, values: dict[str, Any]) -> None:
-        """Those over MLflow's limit stand in config/params.yaml alone."""
+        """Those of a name or length that MLflow refuses stand in config/params.yaml alone."""
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
         recorded = self.store.get_run(self.local_id).data.params  # MLflow refuses to change one
-        params = [Param(name, str(value)) for name, value in flatten(values).items()]
-        new = [p for p in params if p.key not in recorded and len(p.value) <= MAX_PARAM_VAL_LENGTH]
-        self.store.log_batch(self.local_id, params=new)
+        flat = {name: str(value) for name, value in flatten(values).items()}
+        names = [k for k, text in flat.items() if len(text) <= MAX_PARAM_VAL_LENGTH]
+        new = [k for k in names if k == glance.clean(k) and k not in recorded]
+        self.store.log_batch(self.local_id, params=[Param(name, flat[name]) for name in new])
 
     def metrics(self, values: dict[str, float], prefix: str = "", step: int = 0) -> None:
-        """Values of an optimizer step or, without one, of the whole run."""
+        """Values of an optimizer step or, without one, of the whole run; not rounded: `reproduce`
+        compares every bit.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         # What an interrupted process recorded at its end is not recorded again.
         recorded = self.store.get_run(self.local_id).data.metrics if self.resumed else {}
-        metrics = [Metric(f"{prefix}{name}", float(v), now, step) for name, v in values.items()]
+        named = {glance.clean(f"{prefix}{name}"): float(v) for name, v in values.items()}
+        metrics = [Metric(name, value, now, step) for name, value in named.items()]
         new = [m for m in metrics if step or recorded.get(m.key) != m.value]
         self.store.log_batch(self.local_id, metrics=new)
 
     def tags(self, values: dict[str, Any]) -> None:
-        """At most a hundred; a tag that is there already changes."""
+        """A tag that is there already changes; a long one is cut."""
         from mlflow.entities import RunTag
 
-        self.store.log_batch(self.local_id, tags=[RunTag(k, str(v)) for k, v in values.items()])
+        tags = [RunTag(glance.clean(k), str(v)[:MAX_TAG]) for k, v in values.items()]
+        self.store.log_batch(self.local_id, tags=tags)
+
+    def describe(self, outcome: str = "") -> None:
+        """Sets name and description on the tracker's page, by what the run has by now."""
+        data = self.store.get_run(self.local_id).data
+        outcome = outcome or glance.outcome(self.settings.data.goal.metric, data)
+        name = f"{data.tags['title'][:90]}: {outcome}"
+        self.store.update_run(self.local_id, name=name[:250])
+        self.tags({"mlflow.note.content": glance.note(data.tags, outcome)})
 
     def artifacts(self, paths: list[Path], folder: str = "") -> None:
         """Copies of files, or of what folders hold; what does not exist is left out."""
-        for path in paths:
-            if path.is_dir():
-                self.store.log_artifacts(self.local_id, str(path), folder)
-            elif path.exists():
-                self.store.log_artifact(self.local_id, str(path), folder)
+        for path in filter(Path.exists, paths):
+            upload(self.store, self.local_id, path, Path(folder))
 
     def text(self, content: str, file: str) -> None:
         """A text file; `file` is its place among the run's artifacts."""
@@ -140,12 +152,16 @@ class Run:
             self.monitor.publish_metrics(self.monitor.aggregate_metrics())
             self.monitor.mlflow_logger.flush()
         if kind and not issubclass(kind, Exception):  # Ctrl-C
+            self.describe("interrupted")
             self.finish("KILLED")
             return
         if error:
             line = logs.explain(error) or repr(error)
             self.tags({"error": line.partition("\n")[0][:1000]})
+            self.describe(f"failed, {line}"[:300])
             self.text("".join(traceback.format_exception(error)), "error.txt")
+        else:
+            self.describe()
         self.finish("FAILED" if error else "FINISHED")
         if not self.child:
             deliver(self.settings)
@@ -168,7 +184,7 @@ def start(
     key: str | None = None,
 ) -> Run:
     """Opens a run, below its parent where it has one; under a key that was used before, goes on
-    with that run.
+    with that run. Its name says what it is; what came of it will follow there.
     """
     store, key = connect(local_uri(settings), settings.tracking.experiment), key or new_key()
     if parent is None:
@@ -183,7 +199,8 @@ def start(
         entity = store.create_run(home, tags={"record": key}, run_name=name)
     run.local_id = entity.info.run_id
     run.tags({"mlflow.user": user(), "host": platform.node(), "process": process(os.getpid())})
-    run.tags(tags or {})
+    run.tags({"title": name} | glance.source() | (tags or {}))
+    run.describe()
     if parent:
         run.tags({"mlflow.parentRunId": parent.local_id, "record.parent": parent.key})
     run.mark()
@@ -212,23 +229,6 @@ def end_abandoned(settings: Settings, store: "MlflowClient") -> None:
             Run(settings, store, run.info.run_id, tags["record"]).finish("KILLED")
 
 
-def warn_of_records(settings: Settings) -> None:
-    """Says what may be lost: an outage in a lean project, records of an earlier version."""
-    log, folder = logs.get("tracking"), settings.paths.records.parent / "records"
-    if not HAS_MIRROR and not settings.tracking.uri.startswith(SQLITE):
-        log.warning("records go straight to the server: only `full` trains on while it is away")
-    if any(map(is_undelivered, folder.glob("*/lines.jsonl"))):
-        remedy = "check out the version of this project that wrote them, and run its verb `sync`"
-        log.warning("undelivered records of an earlier version wait in %s: %s", folder, remedy)
-
-
-def is_undelivered(journal: Path) -> bool:
-    """Whether a run that version 0.1.0 of this project recorded was not delivered whole."""
-    delivered = journal.with_name("delivered.json")
-    offset = read_json(delivered)["offset"] if delivered.is_file() else 0
-    return bool(journal.stat().st_size > offset)
-
-
 def process(number: int) -> str:
     """A process by its number and the second of its start, as numbers come again."""
     with suppress(psutil.NoSuchProcess):
@@ -252,11 +252,10 @@ def record_inputs(run: Run, settings: Settings) -> None:
     machine = environment()
     packages = installed()
     patch, left_out = uncommitted()
-    tags = provenance_tags(settings) | {f"env.{name}": text for name, text in machine.items()}
-    # `pipeline` leaves its overrides to the stages in OVERRIDES.
-    tags["overrides"] = os.environ.get("OVERRIDES") or " ".join(w for w in sys.argv[1:] if "=" in w)
-    tags |= {"command": " ".join(sys.argv), "code.left_out": ", ".join(left_out)[:2000] or "none"}
-    run.tags(tags)
+    record_data(run, settings)
+    tags = {f"env.{name}": text for name, text in machine.items()}
+    tags |= {"command": " ".join(sys.argv), "overrides": glance.overrides()}
+    run.tags(tags | {"code.left_out": ", ".join(left_out) or "none"})
     run.text(packages, "environment/packages.txt")
     composed = settings.model_dump(mode="json", exclude_unset=True)  # as it was given
     run.text(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), "config/params.yaml")
@@ -268,6 +267,13 @@ def record_inputs(run: Run, settings: Settings) -> None:
     # The schema is in validation.json. An exploring run reports elsewhere and finds neither.
     reports = settings.paths.reports
     run.artifacts([reports / "validation.json", reports / "data_card.md"], "data")
+
+
+def record_data(run: Run, settings: Settings) -> None:
+    """Code and data of a training."""
+    tags = provenance_tags(settings)
+    run.tags(tags | {"mlflow.source.git.commit": tags["code.commit"]})
+    run.store.log_inputs(run.local_id, [glance.dataset(settings, tags)])
 
 
 def remember(settings: Settings, run: Run, started: float, baselines: dict[str, Run]) -> None:
@@ -290,12 +296,15 @@ def current(settings: Settings, stage: str) -> Iterator[Run]:
     """
     trained = read_json(settings.paths.reports / RUN_FILE)
     run = attach(settings, trained["record"]) or from_tracker(settings, trained)
-    if f"stage.{stage}" in run.store.get_run(run.local_id).data.tags:
-        with start(settings, f"{stage} again", run) as child:
+    tags = run.store.get_run(run.local_id).data.tags
+    if f"stage.{stage}" in tags:
+        title = tags.get("title", run.key)  # older versions gave none
+        with start(settings, f"{stage} again: {title}", run) as child:
             yield child
     else:
         run.mark()
         yield run
+        run.describe()
         run.mark()
     deliver(settings)
 
@@ -308,7 +317,7 @@ def from_tracker(settings: Settings, trained: dict[str, Any]) -> Run:
     if run_there:
         return Run(settings, tracker, run_there.info.run_id, key)
     tags = {"restored": "true", "restored.from": trained["run_id"]}
-    with start(settings, "train (restored)", tags=tags, key=key) as run:
+    with start(settings, f"restored: {glance.title(settings)}", tags=tags, key=key) as run:
         record_inputs(run, settings)
         training = settings.paths.reports / "training.json"
         run.metrics(flatten(read_json(training)["metrics"]))

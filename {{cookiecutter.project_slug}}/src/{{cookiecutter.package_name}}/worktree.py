@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from .provenance import git
+from .provenance import copy_content, git
 from .settings import Settings
 from .store import SQLITE, local_uri
 
@@ -144,7 +144,7 @@ def share_cache(tree: Worktree) -> None:
 
     local = tree.main / ".dvc/config.local"
     if local.is_file():
-        shutil.copy(local, tree.project / ".dvc")
+        copy_content(local, tree.project / ".dvc" / local.name)
     folder = Repo(str(tree.main)).cache.local_cache_dir
     tree.call("dvc", "config", "--local", "cache.dir", folder)
 

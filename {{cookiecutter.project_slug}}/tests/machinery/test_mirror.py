@@ -4,14 +4,17 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import PACKAGE, Project, module
 
-tracking, mirror = module("tracking"), module("mirror")
+glance, tracking, mirror = module("glance"), module("tracking"), module("mirror")
 AWAY = "tracking.uri=http://127.0.0.1:9"
 
 
@@ -44,7 +47,8 @@ def content(client: Any, experiment: str) -> list[Any]:
             for name in sorted(run.data.metrics)
         ]
         files = [f.path for f in client.list_artifacts(run.info.run_id, "a/folder")]
-        about = (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time)
+        given = [(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs]
+        about = (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time, given)
         found.append((tags["record"], about, run.data.params, tags, history, files))
     return sorted(found, key=lambda row: str(row[0]))
 
@@ -52,11 +56,14 @@ def content(client: Any, experiment: str) -> list[Any]:
 def record(settings: Any) -> Any:
     with tracking.start(settings, "parent", tags={"colour": "red"}) as parent:
         parent.params({"a": {"b": 1}})
+        tags = {"data.rows.train": "9", "dvc.data/splits": "1.dir"}
+        parent.store.log_inputs(parent.local_id, [glance.dataset(settings, tags)])
         for step in range(3):
             parent.metrics({"loss": step / 2}, step=step)
         parent.text("words", "a/folder/note.txt")
         with tracking.start(settings, "child", parent) as child:
             child.metrics({"loss": 1.0})
+        parent.metrics({f"val.{settings.data.goal.metric}": 0.5})
     return parent
 
 
@@ -108,12 +115,17 @@ def test_what_is_added_later_and_a_run_that_goes_on_arrive(stores: tuple[Any, An
     settings, local, server = stores
     name = settings.tracking.experiment
     mirror.mirror(local, server, name)
-    [parent] = [r for r in content(local, name) if r[1][0] == "parent"]
+    [parent] = [
+        r
+        for r in content(local, name)
+        if r[1][0] == f"parent: val {settings.data.goal.metric} 0.5000"
+    ]
     with tracking.start(settings, "parent", key=parent[0]) as run:
         assert mirror.mirror(local, server, name) == 1  # while it runs
         run.metrics({"loss": 9.0}, step=3)
         run.tags({"colour": "blue"})
         run.text("more", "a/folder/more.txt")
+        run.metrics({f"test.{settings.data.goal.metric}": 0.25})
     assert mirror.mirror(local, server, name) == 1
     assert content(server, name) == content(local, name) and "more.txt" in str(
         content(server, name)
@@ -133,6 +145,49 @@ def test_without_its_server_a_run_is_recorded_and_a_line_says_where_it_waits(
         mirror.run(settings, None)
     with pytest.raises(ValueError, match="does not answer"):
         print(run.id)
+
+
+class Answer500(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(500)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture(params=["gone", "broken", "silent"])
+def bad_tracker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a port without a server, of one that answers 500, and of one that hangs."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    with HTTPServer(("127.0.0.1", 0), Answer500) as server:
+        if request.param == "broken":
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        if request.param == "gone":
+            server.server_close()
+        yield f"http://user:password@127.0.0.1:{server.server_port}"
+        if request.param == "broken":
+            server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.row("E11")
+def test_every_verb_that_needs_the_tracker_says_in_one_line_that_it_is_away(
+    bad_tracker: str, trained: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = f"tracking.uri={bad_tracker}"
+    pipeline = module("pipeline")
+    for verb in ("promote", "rollback", "pull", "gc", "sync"):
+        assert module("__main__").main([verb, away]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+        assert line.startswith("error: the tracker at http://127.0.0.1:") and len(line) < 400
+        assert "does not answer" in line and "password" not in line, line
+    Path("params.yaml").write_text(pipeline.compose([away]), encoding="utf-8")
+    for words in (["compare", "a", "b"], ["reproduce", "champion"]):
+        assert module("__main__").main(words) == 2
+        assert "the tracker at http://127.0.0.1:" in capsys.readouterr().err
 
 
 OPEN_A_RUN = """

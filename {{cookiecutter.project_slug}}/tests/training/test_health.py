@@ -17,7 +17,7 @@ from harness import Project, module
 from small import Batch, Data, Net, Rows, deep, noise, side, xor
 from torch import Tensor, nn
 
-health = module("training.health")
+health, signs = module("training.health"), module("training.signs")
 
 
 class Watch:
@@ -37,11 +37,13 @@ class Watch:
         val: Rows | None = None,
         *,
         lr: float = 0.01,
+        decay: float = 0.0,
         epochs: int = 5,
         loss: nn.Module | None = None,
         **options: Any,
     ) -> L.Trainer:
-        optimizer = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": lr}
+        optimizer = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": lr}
+        optimizer |= {"weight_decay": decay}
         fitted = module("modeling.module").Module(
             self.settings.model_copy(update={"optimizer": optimizer}), net
         )
@@ -75,6 +77,16 @@ def dead() -> Net:
     return net
 
 
+def with_dropout(share: float) -> Net:
+    """Enough is left of the network to learn slowly, or nearly nothing."""
+    return Net(nn.Linear(8, 256), nn.ReLU(), nn.Dropout(share), nn.Linear(256, 2))
+
+
+def mislabelled(x: Tensor) -> Tensor:
+    """Two labels of five are drawn at random, whatever the row says."""
+    return torch.where(torch.arange(len(x)) % 5 < 2, torch.arange(len(x)) % 2, side(x))
+
+
 def some_labels_flipped(passes: int, batch: Batch) -> Batch:
     flip = (torch.arange(len(batch["label"])) % 8 == 0) & (passes == 7)
     return {**batch, "label": torch.where(flip, 1 - batch["label"], batch["label"])}
@@ -101,6 +113,8 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
     "dead_units": lambda: {"net": dead()},
     "learning_rate_high": lambda: {"net": deep(nn.ReLU), "lr": 1e2},
     "learning_rate_low": lambda: {"net": deep(nn.ReLU), "lr": 1e-9},
+    "weights_shrink": lambda: {"net": deep(nn.SiLU), "decay": 50.0},
+    "dropout_high": lambda: {"net": with_dropout(0.97)},
     "loss_spike": lambda: {
         "net": deep(nn.SiLU),
         "train": Rows(512, side, change=some_labels_flipped),
@@ -134,7 +148,7 @@ PROVOKED: dict[str, Callable[[], dict[str, Any]]] = {
 def test_what_was_provoked_is_named_and_nothing_else(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health, "SECONDS", 0.0)
+    monkeypatch.setattr(signs, "SECONDS", 0.0)
     for sign, arguments in PROVOKED.items():
         torch.manual_seed(0)
         watch = Watch(settings, monkeypatch)
@@ -146,14 +160,22 @@ def test_what_was_provoked_is_named_and_nothing_else(
 
 
 @pytest.mark.row("T5")
+def test_with_many_wrong_labels_it_says_what_it_cannot_tell(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch.fit(deep(nn.SiLU), Rows(2048, mislabelled), Rows(256, mislabelled, seed=1))
+    assert watch.names() == [] and "wrong labels" in capsys.readouterr().err
+
+
+@pytest.mark.row("T5")
 def test_a_training_that_goes_well_is_quiet(
     watch: Watch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch.fit(deep(nn.SiLU), epochs=12)
+    watch.fit(with_dropout(0.5), decay=0.01, epochs=12)
     assert watch.names() == []
     assert capsys.readouterr().err == "  health: nothing to report\n"
     report = watch.health.report()
-    assert [row["sign"] for row in report] == list(health.SIGNS)
+    assert [row["sign"] for row in report] == list(signs.SIGNS)
     measured = {row["sign"]: row["number"] for row in report}
     unmeasured = {"slower"}  # it took less than SECONDS
     assert {sign for sign, number in measured.items() if number is None} == unmeasured
@@ -230,7 +252,7 @@ def test_the_report_is_kept_with_the_run_and_beside_the_metrics(trained: Project
     report = json.loads((trained.folder / "reports" / "training.json").read_text(encoding="utf-8"))[
         "health"
     ]
-    assert [row["sign"] for row in report] == list(health.SIGNS)
+    assert [row["sign"] for row in report] == list(signs.SIGNS)
 
 
 def test_an_epochs_loss_and_score_are_means_over_its_rows(watch: Watch) -> None:

@@ -54,4 +54,8 @@ def write(settings: Settings) -> None:
         columns=valid["columns"],
         splits=splits["rows"],
     )
+    # DVC may have linked it to its cache.
+    (reports / "data_card.md").unlink(missing_ok=True)
+    # DVC may have linked it to its cache.
+    (reports / "data_card.md").unlink(missing_ok=True)
     (reports / "data_card.md").write_text(card, encoding="utf-8")

@@ -161,6 +161,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             "schema": in_words(rules),
         }
         write_json(reports / "validation.json", report)
+        # DVC may have linked it to its cache.
+        (reports / "invalid_rows.csv").unlink(missing_ok=True)
         first.to_csv(reports / "invalid_rows.csv", index=False)
         page(report, settings.project.name, reports / "validation.html")
         if wrong:

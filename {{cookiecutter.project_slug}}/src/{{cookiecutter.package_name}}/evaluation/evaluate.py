@@ -173,6 +173,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
         # Runs are compared row by row: a hash still names a row where nothing else may.
         rows = personal.rows(rows, dict.fromkeys(personal.marks(settings.data.features), "hash"))
+        # DVC may have linked it to its cache.
+        (reports / "losses.parquet").unlink(missing_ok=True)
         rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
         trained = read_json(reports / tracking.RUN_FILE)["run_id"]
         report.write(made, seconds, files, settings, trained, reports / "evaluation.html")

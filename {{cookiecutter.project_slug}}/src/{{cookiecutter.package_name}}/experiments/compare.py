@@ -117,6 +117,7 @@ def find_run(settings: Settings, name: str) -> Any:
         return client.get_run(str(version.run_id))
     experiment = tracking.experiment_id(client, settings.tracking.experiment)
     runs = client.search_runs([experiment], f"attributes.run_id LIKE '{name}%'", max_results=2)
+    runs = runs or client.search_runs([experiment], f"tags.record = '{name}'")
     if len(runs) != 1:
         problem = "more than one run begins" if runs else "no run begins"
         raise ValueError(f"{problem} with {name!r}: `ui` shows the runs and their ids")

@@ -46,10 +46,11 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
     if args.metric not in [None, *names]:
         raise ValueError(f"no metric {args.metric!r}: choose one of {', '.join(names)}")
     ids: dict[str, list[str]] = {"a": [], "b": []}
+    title = f"compare a ({' '.join(args.a)}) with b ({' '.join(args.b)}) on {first.data.name}"
     first.paths.state.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="compare-", dir=first.paths.state) as folder,
-        tracking.start(first, "compare", tags={"compare.trainings": 2 * num}) as parent,
+        tracking.start(first, title, tags={"compare.trainings": 2 * num}) as parent,
     ):
         tracking.record_inputs(parent, first)
         for i in range(num):
@@ -57,8 +58,8 @@ def train_both(args: argparse.Namespace) -> list[list[str]]:
             cut(first, splits, first.seed + (i if args.resamples else 0))
             for side, overrides in words.items():
                 candidate = "classical" if "classical" in overrides else "network"
-                title = f"{side}: {' '.join(overrides)}"
-                run = tracking.start(first, title, parent, {"candidate": candidate})
+                child = f"{side} {i + 1} of {num}: {' '.join(overrides) or 'as configured'}"
+                run = tracking.start(first, child, parent, {"candidate": candidate})
                 one = settings[side].below(splits.with_name(side)).changed("paths", splits=splits)
                 train(one.model_copy(update={"seed": first.seed + i}), candidate, run)
                 ids[side].append(run.id)
@@ -89,7 +90,7 @@ def train(settings: Settings, candidate: str, run: tracking.Run) -> None:
     model: Candidate
     with run:
         run.params(settings.model_dump(mode="json"))
-        run.tags(tracking.provenance_tags(settings))
+        tracking.record_data(run, settings)
         if candidate == "classical":
             rows = datamodule.load(settings, "train")
             estimator = classical(settings.data.kind, settings.seed)

@@ -159,10 +159,13 @@ class Sweep:
             suggest(trial, key, dimension)
         parent = tracking.attach(self.settings, self.key)
         tags = {"sweep.study": self.name, "sweep.trial": trial.number}
-        tags |= tracking.provenance_tags(self.settings)
-        record = tracking.start(self.settings, f"trial {trial.number}", parent, tags)
+        title = f"trial {trial.number} on {self.settings.data.name}"
+        for key, value in trial.params.items():
+            title += f" {key}={value:.3g}" if isinstance(value, float) else f" {key}={value}"
+        record = tracking.start(self.settings, title, parent, tags)
         try:
             with record:
+                tracking.record_data(record, self.settings)
                 try:
                     value = self.score(trial, record)
                     record.tags({"state": "COMPLETE"})

@@ -82,7 +82,7 @@ def search(sweep: Sweep, num_workers: int) -> None:
     """The search as a run of the tracker, with a report at its end."""
     with logs.stage("sweep") as log:
         log.info("study %s", sweep.name)
-        name = f"sweep {sweep.name}"
+        name = f"sweep of {', '.join(sweep.search.space)} on {sweep.settings.data.name}"
         tags = {"sweep.study": sweep.name}
         with tracking.start(sweep.settings, name, tags=tags, key=sweep.key) as record:
             if not record.resumed:

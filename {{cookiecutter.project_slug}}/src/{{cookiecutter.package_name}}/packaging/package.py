@@ -18,7 +18,7 @@ from ..evaluation.verdict import Verdict, outcome
 from ..modeling import kinds
 from ..modeling.candidates import Candidate
 from ..modeling.candidates import load as load_candidates
-from ..provenance import read_json, stamp, write_json
+from ..provenance import copy_content, read_json, stamp, write_json
 from ..settings import Settings
 from ..task.features import LIBRARIES, Features, row_to_instance, signals
 from ..types import Examples, Inputs, Rule
@@ -86,7 +86,7 @@ def build(settings: Settings, folder: Path) -> None:
     # Places of this machine, and passwords in them, are no property of the model.
     config = settings.model_dump(mode="json", exclude={"paths", "tracking"})
     (folder / "params.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    shutil.copy(report, folder)
+    copy_content(report, folder / report.name)
 
 
 def parity(bundle: Bundle, candidate: Candidate, test: Examples) -> float:

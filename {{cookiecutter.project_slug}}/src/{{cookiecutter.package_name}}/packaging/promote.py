@@ -10,6 +10,7 @@ and lands in reports/promotion.json.
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from .. import logs, pages, tracking
@@ -121,7 +122,8 @@ def _judge(settings: Settings, bundle: Bundle, override: str | None, log: Any) -
         "gate": rows,
     }
     write_json(reports / REPORT, content)
-    tracking.client(settings).log_artifact(version.run_id, str(reports / REPORT), "promotion")
+    client = tracking.client(settings)
+    tracking.upload(client, str(version.run_id), reports / REPORT, Path("promotion"))
     if decision.action == "promote":
         registry.point(settings, registry.BEST, best)
         registry.point(settings, registry.CHAMPION, version)

@@ -88,7 +88,7 @@ def register(settings: Settings, bundle: Bundle) -> "ModelVersion":
             pip_requirements=[f"{name}=={number}" for name, number in card.dependencies.items()],
             metadata={"identity": bundle.identity},
         )
-        run.client.log_artifacts(run.id, str(bundle.folder), f"bundles/{bundle.identity[:12]}")
+        tracking.upload(run.client, run.id, bundle.folder, Path("bundles", bundle.identity[:12]))
         if not run.client.search_registered_models(f"name = '{name}'"):
             run.client.create_registered_model(name)
         tags = card.model_dump(include={"code", "data", "candidate"})

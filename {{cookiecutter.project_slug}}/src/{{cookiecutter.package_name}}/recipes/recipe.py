@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import logs, pages, tracking
+from .. import glance, logs, pages, tracking
 from ..params import check_trainable, load
 from ..provenance import write_json
 from ..settings import Settings
@@ -52,7 +52,7 @@ def run(_: Settings | None, args: argparse.Namespace) -> int:
     with (
         logs.stage("recipe"),
         tempfile.TemporaryDirectory() as folder,
-        tracking.start(settings, f"recipe {name}", tags=tags) as record,
+        tracking.start(settings, f"recipe {name}, {glance.title(settings)}", tags=tags) as record,
     ):
         tracking.record_inputs(record, settings)
         variants = Variants(settings, record, Path(folder))
@@ -150,6 +150,7 @@ class Variants:
         timer = Timer()
         with self.start(name) as record:
             record.params(settings.model_dump(mode="json"))
+            tracking.record_data(record, settings)
             settings = settings.below(self.folder / name)
             network = fit_network(settings, record, callbacks=[timer], build=build).float()
         return network, {"s training": timer.time_elapsed("train")}
@@ -163,7 +164,8 @@ class Variants:
         """The child run of a variant; again, to add to it."""
         tags = {"recipe.variant": name}
         key = f"{self.record.key}-{name}".replace(" ", "-")
-        return tracking.start(self.settings, name, self.record, tags, key)
+        title = f"recipe variant {name} on {self.settings.data.name}"
+        return tracking.start(self.settings, title, self.record, tags, key)
 
     def add(
         self,

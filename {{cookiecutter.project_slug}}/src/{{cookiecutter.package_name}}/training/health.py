@@ -8,7 +8,6 @@ import sys
 import time
 from typing import Any
 
-import pandas as pd
 import psutil
 import torch
 from lightning import LightningModule, Trainer
@@ -19,76 +18,17 @@ from .. import logs, pages
 from ..modeling.module import Module
 from ..settings import Settings
 from ..tracking import Run
+from .signs import LOGGED, MUCH, SIGNS, Epoch, Numbers, beyond, measure
 
-# What the number of a sign means, and what to try; `health` in the configuration has the limits.
-SIGNS = {
-    "not_finite": (
-        "a loss or weight that is NaN or infinite: training ends",
-        "a tenth of optimizer.lr, trainer.gradient_clip_val=1, or `train debug=anomaly`, which"
-        " names the operation: a log or root of 0, a division by 0, NaN in the inputs",
-    ),
-    "learning_rate_high": (
-        "rise of the training loss above its start, as a share of that or of a constant answer's:"
-        " steps overshoot",
-        "a tenth of optimizer.lr, or a longer warm-up",
-    ),
-    "exploding_gradients": (
-        "mean gradient norm in an epoch, before clipping: a few steep places decide where the"
-        " weights go",
-        "smaller initial weights, normalised inputs or layers, trainer.gradient_clip_val=1",
-    ),
-    "dead_units": (
-        "share of the units of the worst layer that are off for every row of a batch: they cannot"
-        " learn",
-        "initial biases of zero, SiLU or GELU instead of ReLU, a lower optimizer.lr",
-    ),
-    "vanishing_gradients": (
-        "gradient of the first layer as a share of the last one's: early layers do not learn",
-        "ReLU or SiLU instead of sigmoid or tanh, normalisation layers, residual connections,"
-        " fewer layers",
-    ),
-    "learning_rate_low": (
-        "most that the last layer moved in an epoch, as a share of its size, while the loss hardly"
-        " fell",
-        "ten times optimizer.lr",
-    ),
-    "loss_spike": (
-        "share of what training had gained that one epoch lost again",
-        "a lower optimizer.lr, trainer.gradient_clip_val=1, a look at the rows of that epoch",
-    ),
-    "underfitting": (
-        "error on the training rows at the end, as a share of a constant answer's",
-        "a larger network, less regularisation, a higher optimizer.lr, inputs that say more",
-    ),
-    "overfitting": (
-        "validation loss above its best, in losses of a constant answer, while the training loss"
-        " fell",
-        "more data or augmentation, dropout, weight decay, a smaller network; the best epoch's"
-        " weights are kept",
-    ),
-    "slower": (
-        "rows per second in the last epochs, as a share of the fastest ones'",
-        "without another program on this machine; look for a hot device, data that are no longer"
-        " cached",
-    ),
-    "memory_growing": (
-        "growth of the memory in use since the third epoch, as a share",
-        "a look for tensors kept from step to step: store `.item()` or `.detach()` of them",
-    ),
-}
-# Many numbers move when one thing breaks. Of these, from causes to what follows from them, only the
-# first is named: put it right, and look again.
-CHAIN = list(SIGNS)[:8]
-DESTROYED = CHAIN[:3]  # after these, nothing else that was measured tells anything
-BELOW = ("vanishing_gradients", "learning_rate_low", "slower")  # named below their limit
-LOGGED = ("train/loss", "val/loss", "train/gradient_norm")
-MEASURED = [*LOGGED, "error", "dead", "moved", "first", "seconds", "memory"]  # in each epoch
-SECONDS = 10.0  # the speed of three epochs shorter than that tells of other programs
+CANNOT_TELL = (
+    ", but {:.0%} of a constant answer's error is left on the training rows: wrong labels, inputs"
+    " that say too little, too strong an augmentation and a network too small look the same in the"
+    " numbers"
+)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 LOOK = 50  # steps between two looks at the loss, for which a GPU must wait
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
-STATE = ("history", "start_loss", "since", "numbers")
-Epoch = dict[str, float]
-Numbers = dict[str, float | None]
+STATE = ("history", "start_loss", "since", "warned", "numbers")
 
 
 class Health(Callback):
@@ -99,6 +39,7 @@ class Health(Callback):
         self.limits = settings.health.model_dump()
         self.history: list[Epoch] = []
         self.start_loss: float | None = None  # of the first step
+        self.warned: list[str] = []  # signs that were named
         self.since: dict[str, int] = {}  # the epoch since when each sign shows
         self.numbers: Numbers = {}  # of each sign
         self.epoch: Epoch = {}  # what is measured in the one that runs
@@ -114,6 +55,7 @@ class Health(Callback):
         self.rows = 0
         self.clock = time.perf_counter()
         self.before = weights(module)[-1].detach().clone()
+        self.size = nn.utils.get_total_norm(weights(module)).item()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.on_train_epoch_start(trainer, module)  # inside an epoch that a checkpoint goes on with
@@ -125,7 +67,8 @@ class Health(Callback):
         if self.start_loss is None:
             self.start_loss = float(outputs["loss"])
         if trainer.is_last_batch:  # validation will clear the gradients
-            self.epoch = measure_layers(weights(module), self.before)
+            self.epoch |= measure_layers(weights(module), self.before)
+            self.epoch["size"] = nn.utils.get_total_norm(weights(module)).item() / self.size
             self.epoch["seconds"] = time.perf_counter() - self.clock
         if trainer.is_last_batch or trainer.global_step % LOOK == 0:
             self.check(trainer, outputs["loss"])
@@ -149,7 +92,8 @@ class Health(Callback):
             return  # resumed behind the last batch of an epoch
         memory = psutil.Process().memory_info().rss + torch.cuda.max_memory_allocated()
         error = module.kind.training_error(logged["train/loss"], logged[module.score])
-        self.epoch |= {"memory": float(memory), "error": error}
+        dropped = [layer.p for layer in module.modules() if isinstance(layer, DROPOUTS)]
+        self.epoch |= {"memory": float(memory), "error": error, "dropped": max(dropped, default=0)}
         values = torch.tensor([*self.epoch.values()], device=module.device)
         mean = trainer.strategy.reduce(values, reduce_op="mean")  # over all processes
         self.epoch = dict(zip(self.epoch, mean.tolist(), strict=True))
@@ -167,7 +111,9 @@ class Health(Callback):
             table = pages.table(rows)
             pages.print_table("health", table.columns, table.rows, stderr=True)
         elif trainer.is_global_zero:
-            print("  health: nothing to report", file=sys.stderr)
+            left = self.numbers["underfitting"] or 0.0
+            unsure = CANNOT_TELL.format(left) if left > MUCH else ""
+            print(f"  health: nothing to report{unsure}", file=sys.stderr)
 
     def check(self, trainer: Trainer, value: Tensor) -> None:
         """Raises ValueError where the value is not finite in one of the processes."""
@@ -191,7 +137,8 @@ class Health(Callback):
         signs = beyond(self.numbers, self.limits, ended)
         self.since = {sign: before.get(sign, len(self.history)) for sign in signs}
         for row in self.report() if trainer.is_global_zero else []:
-            if row["sign"] in self.since.keys() - before.keys():
+            if row["sign"] in self.since and row["sign"] not in self.warned:
+                self.warned.append(row["sign"])
                 text = "health: {sign} in epoch {epoch}: {number:.3g} (limit {limit:.3g}), "
                 logs.get("train").warning((text + "{meaning}; try {try}").format(**row))
 
@@ -257,54 +204,3 @@ def dead_units(module: LightningModule, inputs: dict[str, Tensor]) -> float:
     for hook in hooks:
         hook.remove()
     return max(shares)
-
-
-def measure(history: list[Epoch], start_loss: float, constant: float) -> Numbers:
-    """The number of each sign, None where it could not be measured; `constant` is the loss of an
-    answer that knows nothing.
-    """
-    epochs = pd.DataFrame(history).reindex(columns=MEASURED)  # not-a-number where not measured
-    loss = epochs["train/loss"]
-    val = epochs["val/loss"]
-    last = epochs.iloc[-1]
-    lowest = loss.cummin().shift()  # before each epoch
-    gained = loss[0] - lowest
-    lost = ((loss - lowest) / gained).clip(lower=0)
-    falling = (loss[val == val.min()] > last["train/loss"]).any()  # since the best epoch
-    triples = epochs["seconds"].rolling(3).median()
-    memory = epochs["memory"].iloc[2:3].mean()
-    numbers = {
-        "not_finite": 0.0,
-        "learning_rate_high": loss.max() / max(start_loss, constant) - 1,
-        "exploding_gradients": epochs["train/gradient_norm"].max(),
-        "dead_units": last["dead"],
-        "vanishing_gradients": last["first"],
-        "learning_rate_low": epochs["moved"].max(),
-        "loss_spike": lost[gained > 0.1 * constant].max(),
-        "underfitting": last["error"] / constant,
-        "overfitting": (val.tail(3).min() - val.min()) / constant * falling,
-        "slower": triples.min() / triples.iloc[-1],
-        "memory_growing": last["memory"] / memory - 1,
-    }
-    if len(history) < 3:
-        del numbers["learning_rate_low"]  # it may have to warm up
-    if epochs["seconds"].tail(3).sum() < SECONDS:
-        del numbers["slower"]
-    return {sign: None if math.isnan(number) else float(number) for sign, number in numbers.items()}
-
-
-def beyond(numbers: Numbers, limits: Epoch, ended: bool) -> list[str]:
-    """The signs beyond their limits, without those that follow from one before them."""
-    signs = []
-    for sign, number in numbers.items():
-        side = -1 if sign in BELOW else 1
-        if number is not None and side * number > side * limits[sign]:
-            signs.append(sign)
-    if "underfitting" in signs and not ended:
-        signs.remove("underfitting")  # true of any training that has only begun
-    if "learning_rate_low" in signs and (numbers["underfitting"] or 0.0) < 0.5:
-        signs.remove("learning_rate_low")  # there was little to learn
-    cause = [sign for sign in CHAIN if sign in signs][:1]
-    if set(cause) & set(DESTROYED):
-        return cause
-    return cause + [sign for sign in signs if sign not in CHAIN]

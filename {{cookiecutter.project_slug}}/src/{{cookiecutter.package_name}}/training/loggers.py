@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from ..glance import clean
 from ..settings import Settings
 from ..tracking import Run
 
@@ -28,7 +29,7 @@ class RunLogger(Logger):
     def last_step(self, name: str) -> int:
         """Of an earlier process. By metric: it may have ended between two of the same step."""
         if name not in self.recorded:
-            history = self.run.store.get_metric_history(self.run.local_id, name)
+            history = self.run.store.get_metric_history(self.run.local_id, clean(name))
             self.recorded[name] = max((metric.step for metric in history), default=-1)
         return self.recorded[name]
 

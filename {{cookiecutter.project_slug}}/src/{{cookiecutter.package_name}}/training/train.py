@@ -96,7 +96,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
 
 def train(settings: Settings) -> Metrics:
     """Fits all candidates in one tracking run and its children; returns their metrics."""
-    from .. import tracking
+    from .. import glance, tracking
     from . import checkpoints
     from .fit import fit_network
 
@@ -108,7 +108,7 @@ def train(settings: Settings) -> Metrics:
     with logs.stage("train") as log, checkpoints.lock(settings):
         key = checkpoints.claim(settings)
         tags = {"candidate": "network"}
-        with tracking.start(settings, "train", tags=tags, key=key) as record:
+        with tracking.start(settings, glance.title(settings), tags=tags, key=key) as record:
             if checkpoints.newest(checkpoints.state_folder(settings)) is None:
                 tracking.record_inputs(record, settings)
             network = fit_network(settings, record, resume=True)
@@ -171,9 +171,9 @@ def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "di
 
     children = {}
     for name in [n for n in metrics if n != "network"]:
-        tags = {"candidate": name, **tracking.provenance_tags(settings)}
-        key = f"{parent.key}-{name}"
-        with tracking.start(settings, f"baseline {name}", parent, tags, key=key) as child:
+        title, key = f"{name} baseline on {settings.data.name}", f"{parent.key}-{name}"
+        with tracking.start(settings, title, parent, {"candidate": name}, key=key) as child:
+            tracking.record_data(child, settings)
             child.metrics(tracking.flatten(metrics[name]))
             if BASELINE_PLOTS:
                 plots = import_module(BASELINE_PLOTS.name)
