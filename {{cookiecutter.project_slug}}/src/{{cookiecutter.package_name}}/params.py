@@ -16,13 +16,17 @@ PARAMS = Path("params.yaml")
 
 
 def read() -> dict[str, Any]:
-    """The content of `params.yaml` in the working directory."""
+    """The content of `params.yaml` in the working directory. Raises ValueError where it is damaged."""
     if not PARAMS.is_file():
         raise ValueError(f"no {PARAMS} here: run this in the project's root folder")
-    with PARAMS.open(encoding="utf-8") as file:
-        content = yaml.safe_load(file)
+    content, problem = None, "it is empty"
+    try:
+        content = yaml.safe_load(PARAMS.read_bytes())
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
     if not isinstance(content, dict):
-        raise ValueError(f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last one back")
+        remedy = f"`git checkout {PARAMS}` brings the last one back"
+        raise ValueError(f"{PARAMS} is damaged ({problem}): {remedy}")
     return content
 
 

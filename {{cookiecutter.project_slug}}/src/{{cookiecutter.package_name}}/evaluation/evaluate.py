@@ -167,6 +167,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         shutil.rmtree(reports / "plots", ignore_errors=True)
         files = plots.draw_all(model, made, explanation, reports / "plots")
         write_json(reports / "evaluation.json", made)
+        scores = made["metrics"][made["candidate"]]
+        write_json(reports / "metrics.json", {split: scores[split] for split in ("val", "test")})
         rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
         rows.assign(**losses).to_parquet(reports / "losses.parquet", index=False)
         report.write(made, seconds, files, settings, reports / "evaluation.html")

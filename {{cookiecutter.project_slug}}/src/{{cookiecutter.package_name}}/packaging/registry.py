@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tracking
-from ..provenance import git, user
+from ..provenance import head, user
 from ..settings import Settings
 from .bundle import MODEL, Bundle
 
@@ -130,7 +130,7 @@ def audit(
         "run_id": version.run_id,
         "code": version.tags["code"],
         "data": version.tags["data"],
-        "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
+        "commit": head() or None,
         "by": user(),
     }
     settings.paths.audit.parent.mkdir(parents=True, exist_ok=True)

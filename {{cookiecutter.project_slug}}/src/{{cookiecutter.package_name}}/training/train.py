@@ -167,9 +167,9 @@ def record_baselines(settings: Settings, metrics: Metrics, parent: "Run") -> "di
     from .. import tracking
     from ..modeling.candidates import CLASSICAL
 
-    children = {}
+    children, inputs = {}, tracking.provenance_tags(settings)
     for name in [n for n in metrics if n != "network"]:
-        tags = {"candidate": name, **tracking.provenance_tags(settings)}
+        tags = {"candidate": name, **inputs}
         key = f"{parent.key}-{name}"
         with tracking.start(settings, f"baseline {name}", parent, tags, key=key) as child:
             child.metrics(tracking.flatten(metrics[name]))
