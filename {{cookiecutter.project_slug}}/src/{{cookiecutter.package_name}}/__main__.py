@@ -169,14 +169,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    here = Path("src", f"{__package__}")
-    if here.is_dir() and not here.samefile(Path(__file__).parent):
+    package = Path(__file__).parent
+    here = Path("src", package.name).resolve()
+    if here.is_dir() and not here.samefile(package):
         # In a second clone, a worktree or one of DVC's experiments, the environment leads to other
         # code: what is run there, in all processes, is the code that lies there.
-        os.environ["PYTHONPATH"] = (
-            f"{here.parent.resolve()}{os.pathsep}{os.getenv('PYTHONPATH', '')}"
-        )
-        sys.path.insert(0, str(here.parent.resolve()))
-        del sys.modules[f"{__package__}"]
-        runpy.run_module(f"{__package__}", run_name="__main__", alter_sys=True)
+        os.environ["PYTHONPATH"] = f"{here.parent}{os.pathsep}{os.getenv('PYTHONPATH', '')}"
+        sys.path.insert(0, str(here.parent))
+        del sys.modules[package.name]
+        runpy.run_module(package.name, run_name="__main__", alter_sys=True)
     sys.exit(main())

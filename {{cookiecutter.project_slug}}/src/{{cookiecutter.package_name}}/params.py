@@ -16,17 +16,16 @@ PARAMS = Path("params.yaml")
 
 
 def read() -> dict[str, Any]:
-    """The content of `params.yaml` in the working directory. Raises ValueError where it is damaged."""
+    """The content of `params.yaml` in the working directory."""
     if not PARAMS.is_file():
         raise ValueError(f"no {PARAMS} here: run this in the project's root folder")
-    content, problem = None, "it is empty"
     try:
         content = yaml.safe_load(PARAMS.read_bytes())
     except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
+        content = f"{error}"
     if not isinstance(content, dict):
         remedy = f"`git checkout {PARAMS}` brings the last one back"
-        raise ValueError(f"{PARAMS} is damaged ({problem}): {remedy}")
+        raise ValueError(f"{PARAMS} is empty or damaged: {remedy}; {content or ''}")
     return content
 
 

@@ -132,7 +132,7 @@ def next_commit() -> str | None:
         message = (
             "Update the model" if git("rev-parse", "-q", "--verify", "HEAD") else "The first model"
         )
-    except ValueError:  # the record of the run has said so
+    except (OSError, ValueError):  # the record of the run has said so
         return None
     return f"git add --all . && git commit -m '{message}'" if changed else None
 

@@ -77,42 +77,31 @@ def stamp(settings: Settings, stage: str, bundle: str | None = None) -> dict[str
 
 def git(*arguments: str, folder: Path = HERE) -> str:
     """Output of a git command: empty where there is no repository, or nothing to answer. Raises
-    ValueError with what git says, its remedy included, where there is one that it cannot use.
+    ValueError with what git says, its remedy included, or OSError where there is no git.
     """
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        problem = "git was not found: install it"
-    else:
-        # A question that is answered by no, such as whether a commit is there, ends without words.
-        problem = " ".join((done.stderr or done.stdout).split()) if done.returncode else ""
-        if not problem:
-            return done.stdout.strip()
     place = folder.resolve()
-    if any((above / ".git").exists() for above in (place, *place.parents)):
-        raise ValueError(f"git fails in {place}: {problem}")
-    return ""
+    if not any((above / ".git").exists() for above in (place, *place.parents)):
+        return ""
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    # A question that is answered by no, such as whether a commit is there, ends without words.
+    problem = (done.stderr or done.stdout).split()
+    if done.returncode and problem:
+        raise ValueError(f"git fails in {place}: {' '.join(problem)}")
+    return done.stdout.strip()
 
 
 def head() -> str:
-    """The commit that is checked out here, empty where there is none, "unknown" where git fails,
-    which a line says.
-    """
-    try:
+    """The commit that is checked out here: empty where there is none, "unknown" where git fails."""
+    with suppress(OSError, ValueError):
         return git("rev-parse", "--verify", "--quiet", "HEAD")
-    except ValueError as error:
-        logs.get("git").warning("commit unknown: %s", error)
     return UNKNOWN
 
 
 def user() -> str:
     """Who works here: git's name for it, or the system's."""
-    name = ""
-    with suppress(ValueError):
-        name = git("config", "user.name")
-    with suppress(OSError, KeyError):  # a container's user may have no name
-        return name or getpass.getuser()
+    with suppress(OSError, KeyError, ValueError):  # a container's user may have no name
+        return git("config", "user.name") or getpass.getuser()
     return UNKNOWN
 
 
@@ -178,7 +167,8 @@ def uncommitted() -> tuple[bytes, list[str]]:
     try:
         if not git("rev-parse", "--verify", "--quiet", "HEAD"):
             return b"", []
-    except ValueError as error:  # as the record says: the commit is unknown
+    except (OSError, ValueError) as error:
+        logs.get("git").warning("the record of this run names no commit: %s", error)
         return f"unknown: {error}\n".encode(), []
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "GIT_INDEX_FILE": f"{folder}/index", "GIT_LITERAL_PATHSPECS": "1"}
