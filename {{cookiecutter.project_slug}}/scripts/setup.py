@@ -63,9 +63,9 @@ def check_tools() -> None:
         )
     if shutil.which("git") is None:
         sys.exit("error: git is needed and was not found: install it first")
-    odd = re.search(f"[%?#{os.pathsep}]", str(ROOT))
+    odd = re.search("[%?{}]|" + os.pathsep, str(ROOT))
     if odd:
-        sys.exit(f"error: the tracker cannot work below a path with {odd[0]}: move the project")
+        sys.exit(f"error: some tools cannot work below a path with {odd[0]!r}: move the project")
     if TORCH not in ("cpu", "cuda", "auto"):
         sys.exit(f"error: TORCH={TORCH} is unknown: set cpu, cuda or auto")
 
