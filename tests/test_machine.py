@@ -93,7 +93,7 @@ def test_set_up_stays_in_the_environment_whatever_pip_is_told(fresh: Baker, tmp_
     assert "mine scripts/setup.py" in project.run("make", "--dry-run", "setup", "PYTHON=mine").stdout
 
 
-@pytest.mark.parametrize("name", ["a%20b", "100%", "really?", "{x}", "a:b"])
+@pytest.mark.parametrize("name", ["a%20b", "100%", "really?", "{x}", 'a"b', "a:b"])
 def test_a_path_that_tools_cannot_work_below_is_refused_in_a_line(tmp_path: Path, fresh: Baker, name: str) -> None:
     odd = tmp_path / name
     shutil.copytree(fresh().path, odd / "my-model")

@@ -63,7 +63,7 @@ def check_tools() -> None:
         )
     if shutil.which("git") is None:
         sys.exit("error: git is needed and was not found: install it first")
-    odd = re.search("[%?{}]|" + os.pathsep, str(ROOT))
+    odd = re.search('[%?{}"]|' + os.pathsep, str(ROOT))
     if odd:
         sys.exit(f"error: some tools cannot work below a path with {odd[0]!r}: move the project")
     if TORCH not in ("cpu", "cuda", "auto"):
