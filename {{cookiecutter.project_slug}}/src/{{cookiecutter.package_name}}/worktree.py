@@ -136,7 +136,8 @@ def share_cache(tree: Worktree) -> None:
     local = tree.main / ".dvc/config.local"
     if local.is_file():
         shutil.copy(local, tree.project / ".dvc")
-    folder = Repo(str(tree.main)).cache.local_cache_dir
+    # Relative: DVC cannot write an umlaut into its configuration.
+    folder = os.path.relpath(Repo(str(tree.main)).cache.local_cache_dir, tree.project)
     tree.call("dvc", "config", "--local", "cache.dir", folder)
 
 
