@@ -1,3 +1,4 @@
+import json
 import os
 import shlex
 import subprocess
@@ -82,11 +83,11 @@ def test_what_is_wrong_is_told_before_it_is_written(repository: Project) -> None
     for text in ("bad: [1", "", "cut", "\0\0\0"):
         Path("params.yaml").write_text(text, encoding="utf-8")
         for read in (repository.settings, write):
-            with pytest.raises(ValueError, match="`git checkout params.yaml` brings the last"):
+            with pytest.raises(ValueError, match=r"`git checkout params\.yaml` brings the last"):
                 read()
         assert Path("params.yaml").read_text(encoding="utf-8") == text
     Path("params.yaml").unlink()
-    with pytest.raises(ValueError, match="is gone: `git checkout params.yaml`"):
+    with pytest.raises(ValueError, match=r"is gone: `git checkout params\.yaml`"):
         write()
     Path("configs/config.yaml").write_text("bad: [1", encoding="utf-8")
     with pytest.raises(ValueError, match=r"configs/config\.yaml"):
@@ -160,7 +161,8 @@ def test_only_dvc_at_work_holds_its_lock(project: Project) -> None:
     lock.parent.mkdir(parents=True)
 
     def check(number: int) -> bool:
-        lock.write_text('{"write": {"/data": {"pid": %d, "cmd": "dvc repro"}}}' % number)
+        entry = {"pid": number, "cmd": "dvc repro"}
+        lock.write_text(json.dumps({"write": {"/data": entry}}), encoding="utf-8")
         module("pipeline").check_lock()
         return not lock.exists()
 
