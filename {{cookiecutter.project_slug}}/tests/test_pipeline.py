@@ -173,4 +173,11 @@ def test_only_dvc_at_work_holds_its_lock(project: Project) -> None:
     with subprocess.Popen(wait, stdin=subprocess.PIPE) as busy:
         with pytest.raises(ValueError, match=f"dvc push` works here.*`kill {busy.pid}`"):
             check(busy.pid)
+        lock.with_name("lock").write_text(f" {busy.pid}\n", encoding="utf-8")
+        for number in (4_000_000, os.getpid()):
+            with pytest.raises(ValueError, match=f"dvc push` works here.*`kill {busy.pid}`"):
+                check(number)
+        lock.unlink()
+        with pytest.raises(ValueError, match=f"`kill {busy.pid}`"):
+            module("pipeline").check_lock()
         busy.kill()

@@ -111,8 +111,9 @@ def check_lock() -> None:
     be others'. Raises ValueError where one of them is DVC at work.
     """
     lock = Path(".dvc/tmp/rwlock")
-    text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
-    for number in re.findall(r'"pid": (\d+)', text):
+    files = [file for file in (lock, lock.with_name("lock")) if file.is_file()]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    for number in re.findall(r'(?:"pid":|^|})\s*(\d+)', text):
         with suppress(psutil.Error):
             holder = psutil.Process(int(number))
             command = " ".join(holder.cmdline())  # empty where it was killed and is not buried
