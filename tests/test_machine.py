@@ -143,6 +143,7 @@ def test_the_trackers_page_ends_whole(split_project: Project, number: int) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 def test_dvcs_own_commands_have_metrics_plots_and_groups(trained: Project, tmp_path: Path) -> None:
     copy = Project(tmp_path / "copy", trained.env, trained.task)
     shutil.copytree(trained.path, copy.path, symlinks=True, ignore=shutil.ignore_patterns("mlruns"))
