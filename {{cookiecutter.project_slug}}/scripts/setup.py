@@ -3,6 +3,7 @@ once.
 
     VENV=folder        where the environment lies (.venv)
     TORCH=cpu          PyTorch's build: cpu, or cuda or auto for this machine's GPU; remembered
+    PYTHON=python3.12  (make's own) which Python it is of; remembered
     LOCK=none          newest versions that pyproject.toml allows, not those of the lock file
     ... setup.py lock  write requirements.lock anew
 
@@ -42,6 +43,11 @@ UV_NAMES = {
     "trusted-host": ("UV_INSECURE_HOST", " "),
     "cert": ("SSL_CERT_FILE", " "),
 }
+# What would lead the installation past the environment; pip.conf may ask for `user` as well.
+PAST = "PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON UV_SYSTEM_PYTHON UV_PYTHON PYTHONPATH PYTHONHOME"
+for _name in PAST.split():
+    os.environ.pop(_name, None)
+os.environ["PIP_USER"] = "0"
 
 
 def say(line: str) -> None:
@@ -57,6 +63,9 @@ def check_tools() -> None:
         )
     if shutil.which("git") is None:
         sys.exit("error: git is needed and was not found: install it first")
+    odd = re.search('[%?{}"]|' + os.pathsep, str(ROOT))
+    if odd:
+        sys.exit(f"error: some tools cannot work below a path with {odd[0]!r}: move the project")
     if TORCH not in ("cpu", "cuda", "auto"):
         sys.exit(f"error: TORCH={TORCH} is unknown: set cpu, cuda or auto")
 
@@ -158,15 +167,14 @@ def local_torch(venv: Path) -> str | None:
     """`torch==version` where pip's own configuration offers a wheel of it on this machine."""
     if "find-links" not in pip_settings(venv) or TORCH != "cpu":
         return None
-    options = (
+    options = [
         "--dry-run",
         "--no-index",
         "--no-deps",
         "--ignore-installed",
         "--quiet",
-        "--report",
-        "-",
-    )
+        "--report=-",
+    ]
     found = run(
         python(venv), "-m", "pip", "install", *options, requirement("torch") or "torch", quiet=True
     )
@@ -229,6 +237,12 @@ def install(venv: Path) -> None:
         )
 
 
+def is_of_another(venv: Path) -> bool:
+    """Whether an environment is of another Python than this one."""
+    version = run(python(venv), "-c", "import sys; print(sys.version)", quiet=True)
+    return version.stdout.strip() != sys.version
+
+
 def make_environment() -> None:
     """Makes or renews the environment where what it depends on has changed."""
     venv = folder()
@@ -236,7 +250,7 @@ def make_environment() -> None:
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted and python(venv).exists():
         return
     say(f"Setting up {venv.name} (a few minutes the first time) ...")
-    if not python(venv).exists():
+    if not python(venv).exists() or is_of_another(venv):
         venv_command = run(sys.executable, "-m", "venv", "--clear", venv)
         if venv_command.returncode != 0:
             sys.exit(f"error: no virtual environment could be made in {venv}")
@@ -252,6 +266,10 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
 def make_repository() -> None:
     """DVC and the records need git: a repository and its first commit, where there is none."""
     inside = git("rev-parse", "--show-toplevel")
+    has_one = any((above / ".git").exists() for above in (ROOT, *ROOT.parents))
+    if has_one and inside.returncode != 0:
+        say(f"git fails, so that no run will name its commit: {' '.join(inside.stderr.split())}")
+        return
     if inside.returncode != 0 or git("check-ignore", "--quiet", str(ROOT)).returncode == 0:
         made = git("-c", "init.defaultBranch=main", "init", "--quiet")
         if made.returncode != 0:
@@ -274,15 +292,8 @@ def make_repository() -> None:
         say('    git add --all && git commit --message "The project as generated"')
         return
     git("add", "--all")
-    commit = git(
-        "-c",
-        "commit.gpgsign=false",
-        "commit",
-        "--quiet",
-        "--no-verify",
-        "-m",
-        "The project as generated",
-    )
+    options = ["--quiet", "--no-verify", "--message=The project as generated"]
+    commit = git("-c", "commit.gpgsign=false", "commit", *options)
     say(
         "Committed the project as generated."
         if commit.returncode == 0
@@ -298,20 +309,10 @@ def lock() -> None:
     env = uv_environment(folder())
     env.pop("UV_FIND_LINKS", None)  # one machine's wheels are not everyone's
     extras = [f"--extra={name}" for name in EXTRAS]
-    every = ["--universal", "--python-version=3.11", "--fork-strategy=fewest", "--upgrade"]
-    plain = ["--no-annotate", "--no-header", "--quiet", f"--output-file={LOCK}"]
-    compile_lock: list[str | Path] = [
-        python(folder()),
-        "-m",
-        "uv",
-        "pip",
-        "compile",
-        "pyproject.toml",
-        *extras,
-        *every,
-        *plain,
-    ]
-    sys.exit(run(*compile_lock, env=env).returncode)
+    every = "--universal --python-version=3.11 --fork-strategy=fewest --upgrade"
+    plain = f"--no-annotate --no-header --quiet --output-file={LOCK.name}"
+    command = ["-m", "uv", "pip", "compile", "pyproject.toml", *extras, *every.split()]
+    sys.exit(run(python(folder()), *command, *plain.split(), env=env).returncode)
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+# Programs that tests start have the code of this folder too, whatever the environment leads to.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
 PACKAGE = next(p.parent.name for p in (ROOT / "src").glob("*/settings.py"))
 NONE = Namespace(override=None, reason="a test")
 SMALL = [

@@ -1,4 +1,8 @@
+import json
+import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,10 +80,15 @@ def test_what_is_wrong_is_told_before_it_is_written(repository: Project) -> None
     with pytest.raises(ValueError, match="seed: "):
         write("seed=abc")
     assert Path("params.yaml").read_bytes() == before
-    for text, message in (("bad: [1", r"params\.yaml"), ("", "is empty")):
+    for text in ("bad: [1", "", "cut", "\0\0\0"):
         Path("params.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises((ValueError, yaml.YAMLError), match=message):
-            repository.settings()
+        for read in (repository.settings, write):
+            with pytest.raises(ValueError, match=r"`git checkout params\.yaml` brings the last"):
+                read()
+        assert Path("params.yaml").read_text(encoding="utf-8") == text
+    Path("params.yaml").unlink()
+    with pytest.raises(ValueError, match=r"is gone: `git checkout params\.yaml`"):
+        write()
     Path("configs/config.yaml").write_text("bad: [1", encoding="utf-8")
     with pytest.raises(ValueError, match=r"configs/config\.yaml"):
         write()
@@ -113,3 +122,62 @@ def test_a_second_pipeline_at_the_same_time_changes_nothing(repository: Project)
     with FileLock(".state/pipeline.lock"), pytest.raises(ValueError, match="another pipeline runs"):
         module("pipeline").run(None, Namespace(overrides=["seed=9"], keep=False, diff=False))
     assert Path("params.yaml").read_bytes() == before
+
+
+def test_what_is_printed_commits_everything(repository: Project) -> None:
+    for name in (
+        "dvc.yaml",
+        "docs/training.md",
+        "configs/experiment/mine.yaml",
+        "src/package/new.py",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        with Path(name).open("a", encoding="utf-8") as file:
+            file.write("# changed\n")
+    command = module("pipeline").next_commit()
+    assert command.endswith("git commit -m 'Update the model'")
+    for words in command.split(" && "):
+        git(*shlex.split(words)[1:])
+    assert module("pipeline").next_commit() is None
+
+
+def test_a_folder_that_is_a_link_is_told_before_the_work(
+    repository: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for name in ("artifacts", "reports"):
+        Path(name).symlink_to(tmp_path_factory.mktemp(name))
+        with pytest.raises(ValueError, match=f"{name} is a link"):
+            module("pipeline").check_links(repository.settings())
+        Path(name).unlink()
+    Path("data").rename("elsewhere")
+    Path("data").symlink_to("elsewhere")
+    with pytest.raises(ValueError, match="data is a link"):
+        module("pipeline").check_links(repository.settings())
+
+
+def test_only_dvc_at_work_holds_its_lock(project: Project) -> None:
+    """The numbers of killed processes are gone, of a zombie, or of another program."""
+    lock = Path(".dvc/tmp/rwlock")
+    lock.parent.mkdir(parents=True)
+
+    def check(number: int) -> bool:
+        entry = {"pid": number, "cmd": "dvc repro"}
+        lock.write_text(json.dumps({"write": {"/data": entry}}), encoding="utf-8")
+        module("pipeline").check_lock()
+        return not lock.exists()
+
+    with subprocess.Popen([sys.executable, "-c", "pass", "dvc"]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        assert all(map(check, (zombie.pid, os.getpid(), 4_000_000)))
+    wait = [sys.executable, "-c", "input()", "dvc", "push"]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE) as busy:
+        with pytest.raises(ValueError, match=f"dvc push` works here.*`kill {busy.pid}`"):
+            check(busy.pid)
+        lock.with_name("lock").write_text(f" {busy.pid}\n", encoding="utf-8")
+        for number in (4_000_000, os.getpid()):
+            with pytest.raises(ValueError, match=f"dvc push` works here.*`kill {busy.pid}`"):
+                check(number)
+        lock.unlink()
+        with pytest.raises(ValueError, match=f"`kill {busy.pid}`"):
+            module("pipeline").check_lock()
+        busy.kill()

@@ -4,6 +4,7 @@ called.
 
 import argparse
 import os
+import runpy
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -181,4 +182,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    package = Path(__file__).parent
+    here = Path("src", package.name).resolve()
+    if here.is_dir() and not here.samefile(package):
+        # In a second clone, a worktree or one of DVC's experiments, the environment leads to other
+        # code: what is run there, in all processes, is the code that lies there.
+        os.environ["PYTHONPATH"] = f"{here.parent}{os.pathsep}{os.getenv('PYTHONPATH', '')}"
+        sys.path.insert(0, str(here.parent))
+        del sys.modules[package.name]
+        runpy.run_module(package.name, run_name="__main__", alter_sys=True)
     sys.exit(main())

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .provenance import write_text
+
 TONES = {
     "pass": "good",
     "valid": "good",
@@ -108,9 +110,7 @@ def write(
     values |= {"title": title, "lead": lead, "sections": list(sections), "footer": footer}
     page = environment.get_template(template).render(values)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(page + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, page + "\n")
 
 
 def chance(p: float) -> str:

@@ -19,10 +19,13 @@ def read() -> dict[str, Any]:
     """The content of `params.yaml` in the working directory."""
     if not PARAMS.is_file():
         raise ValueError(f"no {PARAMS} here: run this in the project's root folder")
-    with PARAMS.open(encoding="utf-8") as file:
-        content = yaml.safe_load(file)
+    try:
+        content = yaml.safe_load(PARAMS.read_bytes())
+    except yaml.YAMLError as error:
+        content = f"{error}"
     if not isinstance(content, dict):
-        raise ValueError(f"{PARAMS} is empty: `git checkout {PARAMS}` brings the last one back")
+        remedy = f"`git checkout {PARAMS}` brings the last one back"
+        raise ValueError(f"{PARAMS} is empty or damaged: {remedy}; {content or ''}")
     return content
 
 

@@ -6,18 +6,21 @@ The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import yaml
 from filelock import FileLock, Timeout
 
 from . import logs, params
 from .data.changes import has_changed
 from .params import PARAMS, compose
-from .provenance import git
+from .provenance import git, write_text
 from .settings import Settings, parse
 from .tracking import flatten
 
@@ -48,24 +51,25 @@ def write_params(overrides: list[str], diff: bool = False) -> None:
     """
     composed = compose(overrides)
     parse(yaml.safe_load(composed))  # a wrong value is told before it is written
-    present = PARAMS.read_text(encoding="utf-8") if PARAMS.is_file() else composed
-    before = COMPOSED.read_text(encoding="utf-8") if COMPOSED.is_file() else ""
-    if present not in (before, composed) and params.read() != yaml.safe_load(composed):
-        old, new = flatten(params.read()), flatten(yaml.safe_load(composed))
+    if not PARAMS.is_file() and git("ls-files", "--", str(PARAMS)):
+        raise ValueError(f"{PARAMS} is gone: `git checkout {PARAMS}` brings the last one back")
+    present = params.read() if PARAMS.is_file() else yaml.safe_load(composed)
+    before = yaml.safe_load(COMPOSED.read_bytes()) if COMPOSED.is_file() else None
+    if present not in (before, yaml.safe_load(composed)):
+        old, new = flatten(present), flatten(yaml.safe_load(composed))
         keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         lines = [f"{key}: {old.get(key)} → {new.get(key)}" for key in keys]
         count = f"{len(keys)} settings changed (`pipeline --diff` shows them)"
         few = diff or len(keys) <= FEW
         print("\n".join(f"  {line}" for line in (lines if few else [count])), file=sys.stderr)
-        if not overrides and git("diff", "--name-only", "HEAD", "--", str(PARAMS)):
+        if not overrides and git("status", "--porcelain", "-uno", "--", str(PARAMS)):
             raise ValueError(
                 f"{PARAMS} holds an uncommitted experiment that composing would undo: name "
                 f"it (`make pipeline EXPERIMENT=...`), or drop it with `git checkout {PARAMS}`"
             )
-    PARAMS.write_text(composed, encoding="utf-8")
+    write_text(PARAMS, composed)
     if not overrides:
-        COMPOSED.parent.mkdir(exist_ok=True)
-        COMPOSED.write_text(composed, encoding="utf-8")
+        write_text(COMPOSED, composed)
 
 
 def repro(overrides: list[str], *options: str) -> None:
@@ -90,15 +94,48 @@ def repro(overrides: list[str], *options: str) -> None:
         )
 
 
+def check_links(settings: Settings) -> None:
+    """Raises ValueError where DVC would refuse, after the work, to keep what was made."""
+    paths = settings.paths
+    made = (paths.raw, paths.splits, paths.model, paths.bundle, paths.reports)
+    links = [part for path in made for part in (path, *path.parents) if part.is_symlink()]
+    if links:
+        raise ValueError(
+            f"{links[0]} is a link, behind which DVC keeps nothing: make it a folder; `dvc cache "
+            "dir --local PATH` moves what is large to another disk"
+        )
+
+
+def check_lock() -> None:
+    """DVC's lock goes by the numbers of processes, and those of killed ones may still be there, or
+    be others'. Raises ValueError where one of them is DVC at work.
+    """
+    lock = Path(".dvc/tmp/rwlock")
+    files = [file for file in (lock, lock.with_name("lock")) if file.is_file()]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    for number in re.findall(r'(?:"pid":|^|})\s*(\d+)', text):
+        with suppress(psutil.Error):
+            holder = psutil.Process(int(number))
+            command = " ".join(holder.cmdline())  # empty where it was killed and is not buried
+            if "dvc" in command:
+                raise ValueError(
+                    f"`{command}` works here: wait for it to end, or end it by `kill {number}`"
+                )
+    lock.unlink(missing_ok=True)
+
+
 def next_commit() -> str | None:
     """The exact command that commits what the pipeline changed, None where there is nothing to
     commit.
     """
-    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
-        return "git add --all && git commit -m 'The first model'"
-    paths = ["configs", "params.yaml", "dvc.lock", "audit", "data"]
-    changed = [p for p in paths if Path(p).exists() and git("status", "--porcelain", "--", p)]
-    return f"git add {' '.join(changed)} && git commit -m 'Update the model'" if changed else None
+    try:
+        changed = git("status", "--porcelain", "--", ".")
+        message = (
+            "Update the model" if git("rev-parse", "-q", "--verify", "HEAD") else "The first model"
+        )
+    except (OSError, ValueError):  # the record of the run has said so
+        return None
+    return f"git add --all . && git commit -m '{message}'" if changed else None
 
 
 def run(_: Settings | None, args: argparse.Namespace) -> int:
@@ -120,6 +157,8 @@ def run_alone(args: argparse.Namespace) -> int:
     if not args.keep:
         write_params(args.overrides, args.diff)
     settings = params.load()
+    check_links(settings)
+    check_lock()
     if args.refresh:
         repro(args.overrides, "--force", "--single-item", "ingest")
     elif has_changed(settings):

@@ -20,10 +20,13 @@ from typing import Any
 import psutil
 import yaml
 
+from . import logs
 from .settings import Settings
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parents[1]  # of the project
+HERE = Path()
+UNKNOWN = "unknown"
 MAX_NEW = 1_000_000  # bytes of an uncommitted new file: a larger one is data in the wrong place
 
 
@@ -73,19 +76,34 @@ def stamp(settings: Settings, stage: str, bundle: str | None = None) -> dict[str
     return {"stage": stage, "code": code, "data": data, "bundle": bundle}
 
 
-def git(*arguments: str) -> str:
-    """Output of a git command, empty where there is no repository or no git."""
-    with suppress(FileNotFoundError):
-        command = ["git", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return ""
+def git(*arguments: str, folder: Path = HERE) -> str:
+    """Output of a git command: empty where there is no repository, or nothing to answer. Raises
+    ValueError with what git says, its remedy included, or OSError where there is no git.
+    """
+    place = folder.resolve()
+    if not any((above / ".git").exists() for above in (place, *place.parents)):
+        return ""
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    # A question that is answered by no, such as whether a commit is there, ends without words.
+    problem = (done.stderr or done.stdout).split()
+    if done.returncode and problem:
+        raise ValueError(f"git fails in {place}: {' '.join(problem)}")
+    return done.stdout.strip()
+
+
+def head() -> str:
+    """The commit that is checked out here: empty where there is none, "unknown" where git fails."""
+    with suppress(OSError, ValueError):
+        return git("rev-parse", "--verify", "--quiet", "HEAD")
+    return UNKNOWN
 
 
 def user() -> str:
     """Who works here: git's name for it, or the system's."""
-    with suppress(OSError, KeyError):  # a container's user may have no name
+    with suppress(OSError, KeyError, ValueError):  # a container's user may have no name
         return git("config", "user.name") or getpass.getuser()
-    return "unknown"
+    return UNKNOWN
 
 
 def installed() -> str:
@@ -118,9 +136,10 @@ def provenance_tags(settings: Settings) -> dict[str, str]:
     from pyarrow.parquet import read_metadata
 
     splits = sorted(settings.paths.splits.glob("*.parquet"))
+    commit = head()
     tags = {
-        "code.commit": git("rev-parse", "--verify", "--quiet", "HEAD") or "none",
-        "code.dirty": str(bool(git("status", "--porcelain"))),
+        "code.commit": commit or "none",
+        "code.dirty": commit if commit == UNKNOWN else str(bool(git("status", "--porcelain"))),
         "data.version": data_version(settings),
         # One hash over all splits: whether two runs were scored on the same rows.
         "data.splits": hashlib.sha256("".join(map(sha256, splits)).encode()).hexdigest(),
@@ -146,8 +165,12 @@ def uncommitted() -> tuple[bytes, list[str]]:
     """All that differs from HEAD here, new files included, as `git apply` takes it; and the new
     files above MAX_NEW bytes, which it leaves out. The repository is not touched.
     """
-    if not git("rev-parse", "--verify", "--quiet", "HEAD"):
-        return b"", []
+    try:
+        if not git("rev-parse", "--verify", "--quiet", "HEAD"):
+            return b"", []
+    except (OSError, ValueError) as error:
+        logs.get("git").warning("the record of this run names no commit: %s", error)
+        return f"unknown: {error}\n".encode(), []
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "GIT_INDEX_FILE": f"{folder}/index", "GIT_LITERAL_PATHSPECS": "1"}
 
@@ -166,13 +189,13 @@ def uncommitted() -> tuple[bytes, list[str]]:
         return call(f"diff --binary {plain} HEAD -- ."), [os.fsdecode(name) for name in large]
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes beside the target and renames: a reader sees the old file or the new one, never half
     of one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 
@@ -182,6 +205,10 @@ def copy_content(source: Path, target: Path) -> None:
     draft = target.with_name(f".{target.name}.tmp")
     shutil.copyfile(source, draft)
     draft.replace(target)
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

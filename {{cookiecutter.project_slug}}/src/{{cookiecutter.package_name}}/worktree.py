@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def run_git(*arguments: str, cwd: Path | None = None) -> str:
-    """Output of a git command. Raises ValueError."""
-    done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ValueError(f"git {arguments[0]} failed: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
 @contextmanager
 def checkout(
     settings: Settings, job: str, commit: str = "HEAD", keep: bool = False
@@ -46,7 +38,7 @@ def checkout(
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = main / settings.paths.state / job
     _remove(folder)
-    run_git("worktree", "add", "--detach", "--quiet", str(folder / time), commit)
+    git("worktree", "add", "--detach", "--quiet", str(folder / time), commit)
     project = folder / time / git("rev-parse", "--show-prefix")
     tree = Worktree(settings, main, project, job, time)
     try:
@@ -59,7 +51,7 @@ def checkout(
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    run_git("worktree", "prune")
+    git("worktree", "prune")
 
 
 @dataclass
@@ -76,18 +68,17 @@ class Worktree:
     branch: str | None = None
 
     def call(self, module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int:
-        """Exit code of a Python module, run on the worktree's own sources, with its output in
+        """Exit code of a Python module that works in the worktree, with its output in
         logs/<job>-<time>.txt. Raises ValueError.
         """
         output = self.main / self.settings.paths.logs / f"{self.job}-{self.time}.txt"
         output.parent.mkdir(exist_ok=True)
         environment = dict(os.environ)
-        folders = {"PYTHONPATH": self.project / "src", "PATH": Path(sys.executable).parent}
-        for name, folder in folders.items():  # dvc.yaml calls plain `python`
-            environment[name] = f"{folder}{os.pathsep}{environment.get(name, '')}"
+        # dvc.yaml calls plain `python`, and that takes the code of the folder that it is called in.
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         command = [sys.executable, "-m", module, *arguments]
         with output.open("a", encoding="utf-8") as file:
-            code = _run(command, cwd=self.project, env=environment, stdout=file, stderr=file)
+            code = run_whole(command, cwd=self.project, env=environment, stdout=file, stderr=file)
         if code not in accepted:
             raise ValueError(
                 f"`{module} {arguments[0]}` failed with exit code {code}: read {output}"
@@ -123,7 +114,7 @@ class Worktree:
     def add_feedback(self, rows: "pd.DataFrame") -> None:
         """One more file of feedback, in a folder that from now on DVC keeps."""
         folder = self.settings.paths.feedback.as_posix()
-        run_git("rm", "-r", "--quiet", "--ignore-unmatch", folder, cwd=self.project)
+        git("rm", "-r", "--quiet", "--ignore-unmatch", folder, folder=self.project)
         self.feedback.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(self.feedback / f"{self.time}.parquet", index=False)
         self.call("dvc", "add", folder)
@@ -133,9 +124,9 @@ class Worktree:
         self.branch = f"routine/{self.time}"
         identity = ["-c", "user.name=routine", "-c", "user.email=routine@localhost"]
         options = [] if git("config", "user.email") else identity
-        run_git("switch", "--quiet", "-c", self.branch, cwd=self.project)
-        run_git("add", "--all", cwd=self.project)
-        run_git(*options, "commit", "--quiet", "-m", message, cwd=self.project)
+        git("switch", "--quiet", "-c", self.branch, folder=self.project)
+        git("add", "--all", folder=self.project)
+        git(*options, "commit", "--quiet", "-m", message, folder=self.project)
 
 
 def share_cache(tree: Worktree) -> None:
@@ -145,11 +136,12 @@ def share_cache(tree: Worktree) -> None:
     local = tree.main / ".dvc/config.local"
     if local.is_file():
         copy_content(local, tree.project / ".dvc" / local.name)
-    folder = Repo(str(tree.main)).cache.local_cache_dir
+    # Relative: DVC cannot write an umlaut into its configuration.
+    folder = os.path.relpath(Repo(str(tree.main)).cache.local_cache_dir, tree.project)
     tree.call("dvc", "config", "--local", "cache.dir", folder)
 
 
-def _run(command: list[str], **options: Any) -> int:
+def run_whole(command: list[str], **options: Any) -> int:
     """Exit code of a command; what it started ends too where this process is interrupted."""
     with subprocess.Popen(command, **options) as process:
         try:

@@ -125,8 +125,9 @@ def test_a_run_is_had_again_after_code_data_and_configuration_changed(
 @pytest.mark.parametrize(
     ("status", "tags", "message"),
     [
-        ("FINISHED", {"code.commit": "none"}, "commit none is not in this repository"),
-        ("FINISHED", {"code.commit": "0" * 40}, "commit 00000000 is not in this repository"),
+        ("FINISHED", {"code.commit": "none"}, "git could not say of which commit it was"),
+        ("FINISHED", {"code.commit": "unknown"}, "git could not say of which commit it was"),
+        ("FINISHED", {"code.commit": "0" * 40}, "commit 00000000 .* try `git fetch --all`"),
         ("FAILED", {}, "it is FAILED, and only a finished run can"),
         ("FINISHED", {"restored": "true"}, "only trainings record all of their inputs"),
     ],
@@ -146,6 +147,10 @@ def test_what_cannot_be_had_again_is_one_line(
     monkeypatch.setattr(tracking, "client", lambda _: SimpleNamespace(get_run=lambda _: run))
     monkeypatch.setattr(reproduce, "find_run", lambda *_: run)
     with pytest.raises(ValueError, match=message):
+        start("aaaa")
+    Path(".git/shallow").write_text(f"{commit}\n", encoding="utf-8")
+    shallow = "`git fetch --unshallow`" if "try `git fetch" in message else message
+    with pytest.raises(ValueError, match=shallow):
         start("aaaa")
 
 

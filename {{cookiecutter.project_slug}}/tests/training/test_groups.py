@@ -137,3 +137,13 @@ def test_a_wrong_value_is_refused_in_one_line(settings: Any) -> None:
             train(settings, **asked)
         line = module("logs").explain(caught.value)
         assert line is not None and message in line.replace("\n", " ")
+
+
+def test_what_a_cluster_sets_wrongly_is_a_line(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NTASKS": "4", "JOB_NAME": "mine", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    with pytest.raises(ValueError, match="Use `--ntasks-per-node=4` instead"):
+        module("training.fit").make_trainer(settings, [], [], True)

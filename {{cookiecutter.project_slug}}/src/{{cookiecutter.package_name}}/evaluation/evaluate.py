@@ -170,6 +170,8 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         shutil.rmtree(reports / "plots", ignore_errors=True)
         files = plots.draw_all(model, made, explanation, reports / "plots")
         write_json(reports / "evaluation.json", made)
+        scores = made["metrics"][made["candidate"]]
+        write_json(reports / "metrics.json", {split: scores[split] for split in ("val", "test")})
         rows = model.test.rows[["id", "content", "label"]].reset_index(drop=True)
         # Runs are compared row by row: a hash still names a row where nothing else may.
         rows = personal.rows(rows, dict.fromkeys(personal.marks(settings.data.features), "hash"))

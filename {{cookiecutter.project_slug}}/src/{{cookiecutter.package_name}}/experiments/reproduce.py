@@ -16,9 +16,9 @@ import yaml
 
 from .. import logs, tracking
 from ..params import PARAMS, load
-from ..provenance import git, read_json
+from ..provenance import UNKNOWN, git, read_json
 from ..settings import Settings
-from ..worktree import Worktree, checkout, run_git
+from ..worktree import Worktree, checkout
 from .compare import Record, differences, find_run, read
 
 COMPOSES = True  # what stands first is a run
@@ -68,10 +68,13 @@ def find(settings: Settings, name: str) -> Any:
     tags = training.data.tags
     status = training.info.status
     commit = tags.get("code.commit", "none")
+    is_shallow = git("rev-parse", "--is-shallow-repository") == "true"
+    missing = "--unshallow" if is_shallow else "--all"
     problems = {
         "only trainings record all of their inputs": "candidate" not in tags or "restored" in tags,
         f"it is {status}, and only a finished run can": status != "FINISHED",
-        f"its commit {commit[:8]} is not in this repository: try `git fetch --all`": not git(
+        "git could not say of which commit it was": commit in ("none", UNKNOWN),
+        f"its commit {commit[:8]} is not in this repository: try `git fetch {missing}`": not git(
             "rev-parse", "--verify", "--quiet", f"{commit}^0"
         ),
     }
@@ -94,7 +97,7 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
     values = yaml.safe_load(Path(config).read_text("utf-8"))
     values["paths"] = yaml.safe_load(params.read_text("utf-8"))["paths"]
     values["tracking"]["uri"] = f"sqlite:///{tree.project}/mlflow.db"
-    run_git("apply", "--allow-empty", "--whitespace=nowarn", patch, cwd=tree.project)
+    git("apply", "--allow-empty", "--whitespace=nowarn", patch, folder=tree.project)
     params.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     data = [str(paths.raw), str(paths.splits)]
     lock = (tree.project / "dvc.lock").read_text("utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tracking
-from ..provenance import git, user
+from ..provenance import head, user
 from ..settings import Settings
 from ..task.features import Features, instance_schema
 from .bundle import Bundle
@@ -156,7 +156,7 @@ def audit(
         "run_id": version.run_id,
         "code": version.tags["code"],
         "data": version.tags["data"],
-        "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
+        "commit": head() or None,
         "by": user(),
     }
     settings.paths.audit.parent.mkdir(parents=True, exist_ok=True)

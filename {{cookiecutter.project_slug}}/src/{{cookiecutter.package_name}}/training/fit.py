@@ -209,14 +209,17 @@ def make_trainer(
     options["enable_progress_bar"] = bar(settings)
     if not clips:
         options["gradient_clip_val"] = None
-    return L.Trainer(
-        **options,
-        default_root_dir=settings.paths.state,
-        logger=logger,
-        callbacks=callbacks,
-        enable_checkpointing=not settings.trainer.fast_dev_run,
-        enable_model_summary=False,
-    )
+    try:
+        return L.Trainer(
+            **options,
+            default_root_dir=settings.paths.state,
+            logger=logger,
+            callbacks=callbacks,
+            enable_checkpointing=not settings.trainer.fast_dev_run,
+            enable_model_summary=False,
+        )
+    except RuntimeError as error:  # SLURM's variables, say, do not fit
+        raise ValueError(f"the machine and `trainer` do not fit: {error}") from None
 
 
 def fit(trainer: L.Trainer, module: Module, data: DataModule, last: Path | None) -> None:
