@@ -239,7 +239,7 @@ def test_a_worker_that_dies_ends_the_training_with_one_line(project: Project) ->
             pid for pid in children(process.pid) if b"train_ddp_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         os.kill(workers[0], signal.SIGKILL)
-        assert process.wait(60) == 1
+        assert process.wait(60) == 2
     assert log(project).count("error: another process of this training has ended") == 1
     ended(project, "FAILED")
     project.run(*command)

@@ -79,7 +79,7 @@ def note(tags: Mapping[str, str], outcome: str) -> str:
     about = f"**{tags['title']}**"
     if ROWS in tags:
         about += f", {tags[ROWS]} training rows, code of commit `{tags['code.commit'][:8]}`"
-        about += " and uncommitted changes" * (tags["code.dirty"] == "True")
+        about += " and uncommitted changes" * (tags.get("code.dirty") == "True")
     again = tags["mlflow.source.name"]
     if CAN_REPRODUCE and {"candidate", "env.python"} <= tags.keys():  # it recorded all inputs
         again = f"python -m {__package__} reproduce {tags['record']}"

@@ -4,6 +4,7 @@ demand of it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ Labels = NDArray[Any]
 Inputs = dict[str, NDArray[Any]]
 """Model inputs by name, each [n, ...]."""
 Change = Callable[[Inputs], Inputs]
+MANY = 15  # classes: numbers in the cells of their table would overlap
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,10 @@ class Behaviour:
     directions: dict[str, Direction]
     slices: Callable[[Examples], dict[str, Flags]]
     columns: Callable[[Examples], dict[str, NDArray[Any]]]
+
+
+def names_on_axis(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Names of classes that overlap nothing below an axis, and how they are written there."""
+    long, many = len("".join(labels)) > 30, len(labels) > MANY
+    names = ["\n".join(wrap(name, 24)[: 1 if many else 2]) for name in labels]
+    return names, {"rotation": 90 if long else 0, "fontsize": 6 if many else 8}

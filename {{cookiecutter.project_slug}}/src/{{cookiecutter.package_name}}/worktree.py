@@ -68,14 +68,15 @@ class Worktree:
     branch: str | None = None
 
     def call(self, module: str, *arguments: str, accepted: tuple[int, ...] = (0,)) -> int:
-        """Exit code of a Python module that works in the worktree, with its output in
+        """Exit code of a Python module, run on the worktree's own sources, with its output in
         logs/<job>-<time>.txt. Raises ValueError.
         """
         output = self.main / self.settings.paths.logs / f"{self.job}-{self.time}.txt"
         output.parent.mkdir(exist_ok=True)
         environment = dict(os.environ)
-        # dvc.yaml calls plain `python`, and that takes the code of the folder that it is called in.
-        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        folders = {"PYTHONPATH": self.project / "src", "PATH": Path(sys.executable).parent}
+        for name, folder in folders.items():  # dvc.yaml calls plain `python`
+            environment[name] = f"{folder}{os.pathsep}{environment.get(name, '')}"
         command = [sys.executable, "-m", module, *arguments]
         with output.open("a", encoding="utf-8") as file:
             code = run_whole(command, cwd=self.project, env=environment, stdout=file, stderr=file)

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from .. import pages
-from ..modeling.kinds.classes import names_on_axis
 from ..packaging.bundle import Bundle
-from ..types import Floats
+from ..types import Floats, names_on_axis
 from .samples import Row, reference_sample, stored_sample
 
 MAX_HISTOGRAMS = 6

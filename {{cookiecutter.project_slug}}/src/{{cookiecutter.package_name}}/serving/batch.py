@@ -13,21 +13,16 @@ import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from .. import logs
-from ..data.ingest import typed
-from ..data.sources import Dialect, blocks, is_table
-from ..data.validate import wrong_rows
 from ..packaging.bundle import Bundle
 from ..settings import Data, Settings
 from ..task.features import FILE_COLUMN, encode
-from ..task.schema import columns
 from .predictor import Champion, load, load_live
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # imported where it is used, as are the stages of the data: for --help
 
 ROWS = 1024
 
@@ -56,6 +51,8 @@ def files_in(path: Path) -> list[Path]:
     """The file itself, or the tables in a folder; where it has none and the model takes files, all
     of them.
     """
+    from ..data.sources import is_table
+
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     if path.is_file():
@@ -73,6 +70,10 @@ def score(
     """Writes beside the target and renames at the end; returns the number of rows. `data` says how
     missing values and numbers are written.
     """
+    import pyarrow as pa
+    from pyarrow.csv import CSVWriter
+    from pyarrow.parquet import ParquetWriter
+
     tables = answered(
         champion, files, data.model_copy(update={"features": champion.bundle.card.features})
     )
@@ -83,7 +84,7 @@ def score(
         raise ValueError(f"no row of {files[0]} can be scored: {first['problem'][0]}")
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f".{output.name}.tmp")
-    writing = pyarrow.csv.CSVWriter if output.suffix == ".csv" else pq.ParquetWriter
+    writing = CSVWriter if output.suffix == ".csv" else ParquetWriter
     rows = problems = 0
     try:
         with writing(draft, first.schema) as writer:
@@ -103,8 +104,13 @@ def score(
     return rows
 
 
-def answered(champion: Champion, files: list[Path], data: Data) -> Iterator[pa.Table]:
+def answered(champion: Champion, files: list[Path], data: Data) -> "Iterator[pa.Table]":
     """Arrow tables of up to ROWS rows, each as it came with the added columns."""
+    import pyarrow as pa
+
+    from ..data.sources import Dialect, blocks, is_table
+    from ..task.schema import columns
+
     if is_table(files[0]):
         written = {k: v for k, v in data.source.items() if k in Dialect._fields}
         wanted = [*columns(data)]
@@ -123,8 +129,14 @@ def answered(champion: Champion, files: list[Path], data: Data) -> Iterator[pa.T
         yield with_answers(champion, data, table, where).drop_columns(FILE_COLUMN)
 
 
-def with_answers(champion: Champion, data: Data, table: pa.Table, where: str) -> pa.Table:
+def with_answers(champion: Champion, data: Data, table: "pa.Table", where: str) -> "pa.Table":
     """The table with the answers on its valid rows, and what is wrong with the others."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from ..data.ingest import typed
+    from ..data.validate import wrong_rows
+
     bundle = champion.bundle
     rows = typed(table.to_pandas(integer_object_nulls=True), data)
     problem = wrong_rows(rows, data)

@@ -3,15 +3,12 @@
 """
 
 from dataclasses import replace
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...settings import Data
-from ...types import Decisions, Flags, Floats, Inputs, Labels, Rule
-
-MANY = 15  # classes: numbers in the cells of their table would overlap
+from ...types import MANY, Decisions, Flags, Floats, Inputs, Labels, Rule, names_on_axis
 
 if TYPE_CHECKING:
     import pandas as pd  # which the server does not have
@@ -382,13 +379,6 @@ def hardness(answers: Decisions, label: Labels) -> Floats:
 def text(label: Any, labels: list[str]) -> str:
     """One label for reading."""
     return str(labels[label])
-
-
-def names_on_axis(labels: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Names that overlap nothing below an axis, and how they are written there."""
-    long, many = len("".join(labels)) > 30, len(labels) > MANY
-    names = ["\n".join(wrap(name, 24)[: 1 if many else 2]) for name in labels]
-    return names, {"rotation": 90 if long else 0, "fontsize": 6 if many else 8}
 
 
 def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any]:
