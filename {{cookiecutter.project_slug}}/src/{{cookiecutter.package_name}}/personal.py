@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .settings import Mark
 
 HIDDEN = "(personal)"
-DIGITS = 10  # of a hash: enough to tell the rows of one table apart
+SHORT = 10  # letters of a hash: enough to tell the rows of one table apart
 
 
 def marks(features: Mapping[str, Any]) -> "dict[str, Mark]":
@@ -31,7 +31,7 @@ def shown(value: Any, name: str, marks: "Mapping[str, Mark]") -> Any:
         return value
     if mark == "drop":
         return HIDDEN
-    return "#" + hashlib.sha256(f"{name}={value}".encode()).hexdigest()[:DIGITS]
+    return "#" + hashlib.sha256(f"{name}={value}".encode()).hexdigest()[:SHORT]
 
 
 def rows(table: "pd.DataFrame", marks: "Mapping[str, Mark]") -> "pd.DataFrame":

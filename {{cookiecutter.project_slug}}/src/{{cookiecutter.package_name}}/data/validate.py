@@ -137,7 +137,6 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         keys = pd.read_parquet(path, columns=[name for name in AROUND if name in columns.index])
         drift = checks.drift(before, sample, data.checks.max_drift) if before else []
         judged = judge(path, keys, columns, described, data)
-        labels = None if "label" in marks else keys.get("label")
         judged.append(checks.drift_check(drift, data.checks.max_drift))
         names = personal.rows(keys, marks).get("id", keys.index.to_series())
         first = first.assign(id=names.reindex(first["row"]).to_numpy())  # none of a whole column
@@ -155,7 +154,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             "examples": records(first.groupby(PAIR).head(checks.EXAMPLES)),
             "checks": judged,
             "drift": drift,
-            "labels": {} if labels is None else kinds.of(data.kind).label_summary(labels, data),
+            "labels": summary(keys, marks, data),
             "columns": dict(zip(columns.index, records(columns), strict=True)),
             "histograms": bars,
             "schema": in_words(rules),
@@ -164,7 +163,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         # DVC may have linked it to its cache.
         (reports / "invalid_rows.csv").unlink(missing_ok=True)
         first.to_csv(reports / "invalid_rows.csv", index=False)
-        page(report, settings.project.name, reports / "validation.html")
+        page(report, settings.project.title, reports / "validation.html")
         if wrong:
             log.error("invalid data: %s (reports/validation.html)", "; ".join(wrong[:5]))
             log.error("mend the source and run `make refresh`, or configs/ and `make pipeline`")
@@ -175,6 +174,14 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
         write_json(reports / "profile.json", {**new, "profile": checks.profile(sample)})
         log.info("%d rows valid, %d checks passed", len(keys), len(judged))
     return 0
+
+
+def summary(keys: pd.DataFrame, marks: dict[str, Any], data: Data) -> dict[str, float]:
+    """The labels in a few numbers, where there are any to be shown."""
+    if "label" in marks or "label" not in keys:
+        return {}
+    numbers: dict[str, float] = kinds.of(data.kind).label_summary(keys["label"], data)
+    return numbers
 
 
 def judge(

@@ -61,7 +61,7 @@ def write(
     }
     pages.write(
         path,
-        f"{settings.project.name}: is the model good enough?",
+        f"{settings.project.title}: is the model good enough?",
         footer=f"Owner {settings.project.owner} · code {origin['code'][:12]} "
         f"· data {origin['data'][:12]}",
         template="evaluation/report.html.j2",

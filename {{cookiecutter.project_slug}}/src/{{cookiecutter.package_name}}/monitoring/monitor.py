@@ -55,7 +55,7 @@ def monitor(settings: Settings) -> Report:
         report["versions"] = quality.by_version(everything, present, confidence)
         reports = settings.paths.reports
         write_json(reports / "monitor.json", report)
-        write_html(reports / "monitor.html", report, rows, bundle)
+        write_html(reports / "monitor.html", settings.project.title, report, rows, bundle)
         prometheus(reports / "monitor.prom", report)
         show(report)
         level = log.warning if report["alarm"] else log.info

@@ -28,11 +28,13 @@ NUMBERS = {  # of the quality: the gauge of Prometheus, and what it is
 }
 
 
-def write_html(path: Path, report: dict[str, Any], rows: list[Row], bundle: Bundle) -> None:
+def write_html(
+    path: Path, title: str, report: dict[str, Any], rows: list[Row], bundle: Bundle
+) -> None:
     """One self-contained page."""
     pages.write(
         path,
-        f"{bundle.card.name}: does the model still fit what it is asked?",
+        f"{title}: does the model still fit what it is asked?",
         template="monitoring/report.html.j2",
         report=report,
         quality=quality(report),
