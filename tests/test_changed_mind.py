@@ -52,7 +52,7 @@ def answers_elsewhere(project: Project, folder: Path) -> None:
     project.python("-m", "my_model", "batch", rows, scored)
     compare = (
         "import pandas, sys; a, b = map(pandas.read_parquet, sys.argv[1:]);"
-        "same = a['label'] == b['predicted_label'] if 'label' in a else (a['value'] - b['predicted_value']).abs() < 1e-3;"
+        "same = a['label'] == b['predicted_label'] if 'label' in a else abs(a['value'] - b['predicted_value']) < 1e-3;"
         "assert len(a) == len(b) and same.all() and (a['abstain'] == b['abstain']).all()"
     )
     project.python("-c", compare, answers, scored)

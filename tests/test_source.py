@@ -99,7 +99,7 @@ def test_files_and_functions_are_short() -> None:
     lengths = []
     for path in PACKAGE:
         text = path.read_text(encoding="utf-8")
-        limit = 400 if path.name == "settings.py" else 320  # of the former: every key of the configuration in one place
+        limit = 420 if path.name == "settings.py" else 320  # of the former: every key of the configuration in one place
         assert sum(bool(line.strip()) for line in text.splitlines()) <= limit, short(path)
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
