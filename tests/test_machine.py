@@ -1,5 +1,6 @@
 """The machine around a project: git that fails, clones that share an environment, line ends, pip's settings, paths."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -159,3 +160,34 @@ def test_dvcs_own_commands_have_metrics_plots_and_groups(trained: Project, tmp_p
     assert "torch.optim.SGD" in dvc("exp", "show", "--csv")
     difference = json.loads(dvc("metrics", "diff", "--json", "HEAD", dvc("exp", "list", "--name-only").split()[0]))
     assert difference
+
+
+@pytest.mark.slow
+def test_a_damaged_object_leaves_dvcs_cache_by_make_refresh(split_project: Project) -> None:
+    """DVC hashes no object whose time is unchanged: `verified` names the command, which mends other outputs as well."""
+    project = split_project
+    project.python("-c", "from my_model.pipeline import repro; repro([], 'split')")
+    files = [project.path / name for name in ("data/raw/data.parquet", "data/splits/test.parquet")]
+    whole = [file.read_bytes() for file in files]
+    for content in whole:
+        name = hashlib.md5(content).hexdigest()
+        item = project.path / ".dvc/cache/files/md5" / name[:2] / name[2:]
+        times = item.stat()
+        item.chmod(0o644)
+        item.write_bytes(content[:-1000] + bytes(1000))
+        os.utime(item, ns=(times.st_atime_ns, times.st_mtime_ns))
+        item.chmod(0o444)
+    for folder in ("raw", "splits"):
+        shutil.rmtree(project.path / "data" / folder)
+    project.python("-m", "dvc", "checkout", "ingest", "split")
+    assert [file.read_bytes() for file in files] != whole
+    refused = project.python("-m", "my_model", "validate", check=False)
+    assert refused.returncode == 2 and "run `make refresh`" in refused.stderr
+    mended = project.python("-c", "from my_model import pipeline; pipeline.mend_cache()")
+    assert "removed 2 damaged objects" in mended.stderr
+    project.python("-c", "from my_model.pipeline import repro; repro([], '--force', '--single-item', 'ingest')")
+    project.python("-c", "from my_model.pipeline import repro; repro([], 'split')")
+    for folder in ("raw", "splits"):
+        shutil.rmtree(project.path / "data" / folder)
+    project.python("-m", "dvc", "checkout", "ingest", "split")
+    assert [file.read_bytes() for file in files] == whole

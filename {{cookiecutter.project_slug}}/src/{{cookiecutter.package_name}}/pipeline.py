@@ -5,6 +5,7 @@ The exit code is promote's: 0 promoted or nothing new, 3 refused, 4 cannot tell.
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -37,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refresh",
         action="store_true",
-        help="read the source again: DVC cannot see that it changed",
+        help="read the source again, and look through DVC's cache: DVC cannot see what changed",
     )
     parser.add_argument(
         "--diff", action="store_true", help="list each setting that differs from params.yaml"
@@ -124,6 +125,27 @@ def check_lock() -> None:
     lock.unlink(missing_ok=True)
 
 
+def mend_cache() -> None:
+    """Removes what is damaged in DVC's cache, and has DVC look at all outputs again: it trusts what
+    it once wrote, would restore it for ever, and `dvc status` would be content.
+    """
+    from dvc.repo import Repo
+
+    repo, damaged = Repo(), []
+    for file in Path(repo.cache.local.path).glob("??/*"):
+        with file.open("rb") as content:
+            hash = hashlib.file_digest(content, "md5").hexdigest()
+        if not file.name.startswith(hash[2:]):
+            damaged.append(file)
+            file.unlink()
+    if damaged:
+        logs.get("pipeline").warning("removed %d damaged objects from DVC's cache", len(damaged))
+        for output in repo.index.outs:
+            for path in [Path(str(output)), *Path(str(output)).rglob("*")]:
+                if path.exists():
+                    os.utime(path)
+
+
 def next_commit() -> str | None:
     """The exact command that commits what the pipeline changed, None where there is nothing to
     commit.
@@ -160,6 +182,7 @@ def run_alone(args: argparse.Namespace) -> int:
     check_links(settings)
     check_lock()
     if args.refresh:
+        mend_cache()
         repro(args.overrides, "--force", "--single-item", "ingest")
     elif has_changed(settings):
         words = "%s changed since it was read: `make refresh` reads it again"

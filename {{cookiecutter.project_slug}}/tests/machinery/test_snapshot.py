@@ -55,7 +55,7 @@ def test_killed_at_any_step_the_snapshot_is_the_old_or_the_new_one_or_is_refused
             rows = len(ingest.read(project.settings()))
             seen.add({old: "old", len(pd.read_parquet(path)): "new"}[rows])
         except ValueError as error:
-            assert "run `dvc repro --force ingest`" in str(error)
+            assert "run `make refresh`" in str(error)
             seen.add("refused")
         project.run("ingest")  # a run after a kill is like any other
         assert len(ingest.read(project.settings())) == len(pd.read_parquet(path))

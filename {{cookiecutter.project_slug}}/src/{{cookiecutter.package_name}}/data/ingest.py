@@ -177,7 +177,7 @@ def verified(settings: Settings) -> Path:
     path = settings.paths.raw / FILE
     entry = read_json(settings.paths.raw / MANIFEST)["files"][FILE]
     if not path.is_file() or sha256(path) != entry["sha256"]:
-        remedy = "run `dvc repro --force ingest` or `dvc pull --force`"
+        remedy = "run `make refresh`, which looks through DVC's cache too"
         raise ValueError(f"{path} differs from its manifest: {remedy}")
     return path
 
