@@ -52,7 +52,7 @@ def content(**outcomes: str) -> dict[str, Any]:
 def settings(labels: list[str]) -> Any:
     goal = SimpleNamespace(metric="accuracy")
     data = SimpleNamespace(kind="binary", labels=labels, name="things", goal=goal)
-    return SimpleNamespace(data=data, project=SimpleNamespace(name="<b>bold</b>", owner="me"))
+    return SimpleNamespace(data=data, project=SimpleNamespace(title="<b>bold</b>", owner="me"))
 
 
 @pytest.mark.row("M3", "M5")

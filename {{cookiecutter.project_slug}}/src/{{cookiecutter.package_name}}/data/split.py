@@ -5,6 +5,7 @@ data is added.
 import argparse
 import hashlib
 import itertools
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -64,7 +65,7 @@ def times(values: pd.Series, time: Time) -> pd.Series:
     if pd.api.types.is_numeric_dtype(values):
         return values.astype(float)
     text, name = values.astype("str"), f"data.split.time.column={time.column}"
-    # Rows are named by their numbers: what they hold may be personal.
+    # Rows are named by their numbers and by the shape of what they hold, which may be personal.
     zoned = text.dropna().str.contains(ZONE)
     if zoned.any() and not zoned.all():
         raise ValueError(
@@ -75,9 +76,10 @@ def times(values: pd.Series, time: Time) -> pd.Series:
     wrong = text[moments.isna() & text.notna()]
     if len(wrong):
         form = time.format or "a number or ISO 8601, such as 2024-01-31"
+        shape = re.sub("[a-zA-Z]", "a", re.sub(r"\d", "9", wrong.iloc[0]))
         raise ValueError(
-            f"{name}: row {wrong.index[0]} (and {len(wrong) - 1} more) is not {form}: mend it, or "
-            "set data.split.time.format, such as '%d/%m/%Y'"
+            f"{name}: row {wrong.index[0]} has something like {shape!r}, which is not {form}: mend "
+            f"it and {len(wrong) - 1} more, or set data.split.time.format, such as '%d/%m/%Y'"
         )
     return moments
 
