@@ -128,6 +128,28 @@ def test_a_serving_setting_retrains_nothing_and_a_model_setting_does(trained: Pr
         params.write_text(text, encoding="utf-8")
 
 
+FIRST = ["make pipeline", "make serve", "make replay", "make monitor"]
+
+
+def test_the_first_commands_of_both_readmes_work_in_their_order(trained: Project) -> None:
+    """By somebody who asks once on the page and reads nothing else, behind a company's proxy."""
+    for folder in (trained.path, ROOT):
+        commands = re.findall(r"^    (make [a-z]+)", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+        assert [command for command in commands if command in FIRST] == FIRST
+    shutil.rmtree(trained.path / "store", ignore_errors=True)
+    proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9") | {"NO_PROXY": "", "no_proxy": ""}
+    behind = Project(trained.path, trained.env | proxy, trained.task)
+    address = f"127.0.0.1:{free_port()}"
+    port = f"OVERRIDES=serving.port={address.partition(':')[2]}"
+    behind.run("make", "pipeline")
+    with serving(behind, f"make serve {port}", address):
+        items = read(trained, "artifacts/bundle/examples.json")["instances"][:1]
+        ask(f"http://{address}/predict", {"instances": items})
+        behind.run("make", "replay", port)
+        behind.run("make", "monitor")
+    shutil.rmtree(trained.path / "store")
+
+
 def test_clean_requests_raise_no_alarm_and_corrupted_ones_do(monitored: Project) -> None:
     assert read(monitored, "reports/monitor.json")["alarm"] is True
     assert "alarm" in (monitored.path / "reports/monitor.html").read_text(encoding="utf-8").lower()
@@ -170,27 +192,6 @@ def test_a_person_tries_the_page_and_says_whether_it_was_right(trained: Project,
     with contextlib.closing(sqlite3.connect(trained.path / "store/predictions.db")) as store:
         rows = store.execute("SELECT f.label FROM predictions p JOIN feedback f USING (prediction_id)").fetchall()
     assert said in {str(label) for (label,) in rows}
-
-
-FIRST = ["make pipeline", "make serve", "make replay", "make monitor"]
-
-
-def test_the_first_commands_of_both_readmes_work_in_their_order(trained: Project) -> None:
-    """By somebody who asks once on the page and reads nothing else, behind a company's proxy."""
-    for folder in (trained.path, ROOT):
-        commands = re.findall(r"^    (make [a-z]+)", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-        assert [command for command in commands if command in FIRST] == FIRST
-    shutil.rmtree(trained.path / "store", ignore_errors=True)
-    proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9") | {"NO_PROXY": "", "no_proxy": ""}
-    behind = Project(trained.path, trained.env | proxy, trained.task)
-    address = f"127.0.0.1:{free_port()}"
-    port = f"OVERRIDES=serving.port={address.partition(':')[2]}"
-    behind.run("make", "pipeline")
-    with serving(behind, f"make serve {port}", address):
-        items = read(trained, "artifacts/bundle/examples.json")["instances"][:1]
-        ask(f"http://{address}/predict", {"instances": items})
-        behind.run("make", "replay", port)
-        behind.run("make", "monitor")
 
 
 def unproven(project: Project) -> dict[str, str]:
