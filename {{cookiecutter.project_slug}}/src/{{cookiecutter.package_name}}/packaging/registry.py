@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +70,9 @@ def register(settings: Settings, bundle: Bundle) -> "ModelVersion":
         ColSpec(anything(), name, name in item["required"]) for name in item["properties"]
     ]
     package, loader = Path(__file__).parents[1], settings.paths.state / "loader.py"
-    loader.parent.mkdir(exist_ok=True)
+    staged = loader.with_name("bundle")  # MLflow follows no links, such as those of DVC's cache
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.copytree(bundle.folder, staged, copy_function=shutil.copyfile)
     loader.write_text(LOADER.format(package=package.name), encoding="utf-8")
     with (
         tracking.current(settings, "register") as run,
@@ -82,7 +85,7 @@ def register(settings: Settings, bundle: Bundle) -> "ModelVersion":
             name="model",
             python_model=str(loader),
             signature=mlflow.models.ModelSignature(Schema(columns)),
-            artifacts={"bundle": str(bundle.folder)},
+            artifacts={"bundle": str(staged)},
             code_paths=[str(package)],  # it is to be loaded where the project is not installed
             # Asked for, not guessed: that takes minutes.
             pip_requirements=[f"{name}=={number}" for name, number in card.dependencies.items()],
