@@ -28,7 +28,7 @@ CANNOT_TELL = (
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 LOOK = 50  # steps between two looks at the loss, for which a GPU must wait
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU)
-STATE = ("history", "start_loss", "since", "warned", "numbers")
+STATE = ("history", "start_loss", "start_size", "since", "warned", "numbers")
 
 
 class Health(Callback):
@@ -39,6 +39,7 @@ class Health(Callback):
         self.limits = settings.health.model_dump()
         self.history: list[Epoch] = []
         self.start_loss: float | None = None  # of the first step
+        self.start_size: float | None = None  # of all weights
         self.warned: list[str] = []  # signs that were named
         self.since: dict[str, int] = {}  # the epoch since when each sign shows
         self.numbers: Numbers = {}  # of each sign
@@ -55,7 +56,8 @@ class Health(Callback):
         self.rows = 0
         self.clock = time.perf_counter()
         self.before = weights(module)[-1].detach().clone()
-        self.size = nn.utils.get_total_norm(weights(module)).item()
+        if self.start_size is None:
+            self.start_size = nn.utils.get_total_norm(weights(module)).item()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.on_train_epoch_start(trainer, module)  # inside an epoch that a checkpoint goes on with
@@ -68,7 +70,8 @@ class Health(Callback):
             self.start_loss = float(outputs["loss"])
         if trainer.is_last_batch:  # validation will clear the gradients
             self.epoch |= measure_layers(weights(module), self.before)
-            self.epoch["size"] = nn.utils.get_total_norm(weights(module)).item() / self.size
+            size = nn.utils.get_total_norm(weights(module)).item()
+            self.epoch["size"] = size / (self.start_size or 1.0)
             self.epoch["seconds"] = time.perf_counter() - self.clock
         if trainer.is_last_batch or trainer.global_step % LOOK == 0:
             self.check(trainer, outputs["loss"])

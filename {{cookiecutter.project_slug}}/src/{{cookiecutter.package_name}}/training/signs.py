@@ -106,7 +106,7 @@ def measure(history: list[Epoch], start_loss: float, constant: float) -> Numbers
     numbers = {
         "not_finite": 0.0,
         "dropout_high": last["dropped"],
-        "weights_shrink": epochs["size"].prod(),
+        "weights_shrink": last["size"],
         "learning_rate_high": loss.max() / max(start_loss, constant) - 1,
         "exploding_gradients": epochs["train/gradient_norm"].max(),
         "dead_units": last["dead"],
