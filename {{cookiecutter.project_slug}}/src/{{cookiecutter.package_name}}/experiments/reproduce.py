@@ -98,7 +98,7 @@ def train_again(tree: Worktree, training: Any, recorded: Record) -> Record:
     values["paths"] = yaml.safe_load(params.read_text("utf-8"))["paths"]
     values["tracking"]["uri"] = f"sqlite:///{tree.project}/mlflow.db"
     git("apply", "--allow-empty", "--whitespace=nowarn", patch, folder=tree.project)
-    params.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
+    params.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     data = [str(paths.raw), str(paths.splits)]
     lock = (tree.project / "dvc.lock").read_text("utf-8")
     if not all(tags[f"dvc.{path}"] in lock for path in data):
