@@ -50,12 +50,11 @@ def test_scores_a_file_in_pieces(
 
 @pytest.mark.row("S3")
 def test_scores_files_as_people_have_them(
-    settings: Settings, live: str, rows: Any, caplog: pytest.LogCaptureFixture
+    settings: Settings, live: str, rows: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A folder of what the model takes, or a CSV file: the answers are those of the Parquet file,
     and the last row, which is none, has a problem instead.
     """
-    caplog.set_level("INFO", "{{cookiecutter.package_name}}")
     rows.table[:20].to_parquet("in.parquet")
     assert score(settings, "in.parquet", "right.parquet") == 0
     if FILE_COLUMN:
@@ -74,7 +73,8 @@ def test_scores_files_as_people_have_them(
     assert (
         scored[sure].isna().tolist() == scored["problem"].notna().tolist() == [False] * 20 + [True]
     )
-    assert "20 rows scored to out.csv" in caplog.text and "1 rows have no answer" in caplog.text
+    said = capsys.readouterr().err
+    assert "20 rows scored to out.csv" in said and "1 rows have no answer" in said
 
 
 @pytest.mark.row("S3")
