@@ -1,6 +1,7 @@
 """Batch scoring: the bundle's own answers for files and folders, whole files or none."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,7 @@ def test_scores_a_file_in_pieces(
 
 
 @pytest.mark.row("S3")
-def test_scores_files_as_people_have_them(
-    settings: Settings, live: str, rows: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scores_files_as_people_have_them(settings: Settings, live: str, rows: Any) -> None:
     """A folder of what the model takes, or a CSV file: the answers are those of the Parquet file,
     and the last row, which is none, has a problem instead.
     """
@@ -73,8 +72,12 @@ def test_scores_files_as_people_have_them(
     assert (
         scored[sure].isna().tolist() == scored["problem"].notna().tolist() == [False] * 20 + [True]
     )
-    said = capsys.readouterr().err
-    assert "20 rows scored to out.csv" in said and "1 rows have no answer" in said
+    said, log = list[str](), logging.Logger("batch")
+    log.addFilter(lambda record: said.append(record.getMessage()) is None)
+    champion = load_live(settings.paths.live)
+    files, again = batch.files_in(place), Path("again.csv")
+    assert batch.score(champion, files, again, settings.data, log) == 21
+    assert said[0] == "20 rows scored to again.csv" and said[1].startswith("1 rows have no answer")
 
 
 @pytest.mark.row("S3")
