@@ -108,7 +108,9 @@ def explain(error: BaseException) -> str | None:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, ValidationError):
         lines = problems(error)
-    if library in ("mlflow", "requests") and re.search("API request|Pool|Error", lines[0]):
+    if library in ("mlflow", "requests") and re.search(
+        "API request|ConnectionPool|Connection aborted", lines[0]
+    ):
         return f"a server stopped answering: try again when it does ({lines[0][:200]})"
     if library in ("sqlite3", "sqlalchemy"):
         # The store of the predictions or of the tracker; the rest of the message is the query.

@@ -132,7 +132,9 @@ def mend_cache() -> None:
     from dvc.repo import Repo
 
     repo, damaged = Repo(), []
-    for file in Path(repo.cache.local.path).glob("??/*"):
+    objects = Path(repo.cache.local.path).glob("??/*")
+    # Another project that shares the cache may be writing there, under other names.
+    for file in [file for file in objects if re.fullmatch(r"[0-9a-f]{30}(\.dir)?", file.name)]:
         with file.open("rb") as content:
             hash = hashlib.file_digest(content, "md5").hexdigest()
         if not file.name.startswith(hash[2:]):

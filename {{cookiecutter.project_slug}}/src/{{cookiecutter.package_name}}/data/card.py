@@ -8,7 +8,7 @@ would leave the working tree changed after every new snapshot.
 import re
 from pathlib import Path
 
-from ..provenance import data_version, read_json
+from ..provenance import data_version, read_json, write_text
 from ..settings import Settings
 from .ingest import MANIFEST
 
@@ -54,8 +54,4 @@ def write(settings: Settings) -> None:
         columns=valid["columns"],
         splits=splits["rows"],
     )
-    # DVC may have linked it to its cache.
-    (reports / "data_card.md").unlink(missing_ok=True)
-    # DVC may have linked it to its cache.
-    (reports / "data_card.md").unlink(missing_ok=True)
-    (reports / "data_card.md").write_text(card, encoding="utf-8")
+    write_text(reports / "data_card.md", card)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from .. import logs, pages, personal
 from ..modeling import kinds
-from ..provenance import data_version, read_json, stamp, write_json
+from ..provenance import data_version, read_json, stamp, write_json, write_text
 from ..settings import Data, Settings
 from ..task.schema import columns as task_columns
 from . import checks, histograms
@@ -160,9 +160,7 @@ def run(settings: Settings, args: argparse.Namespace) -> int:
             "schema": in_words(rules),
         }
         write_json(reports / "validation.json", report)
-        # DVC may have linked it to its cache.
-        (reports / "invalid_rows.csv").unlink(missing_ok=True)
-        first.to_csv(reports / "invalid_rows.csv", index=False)
+        write_text(reports / "invalid_rows.csv", first.to_csv(index=False, lineterminator="\n"))
         page(report, settings.project.title, reports / "validation.html")
         if wrong:
             log.error("invalid data: %s (reports/validation.html)", "; ".join(wrong[:5]))

@@ -140,7 +140,9 @@ def with_answers(champion: Champion, data: Data, table: "pa.Table", where: str) 
     bundle = champion.bundle
     rows = typed(table.to_pandas(integer_object_nulls=True), data)
     problem = wrong_rows(rows, data)
-    valid, answers = typed(rows.drop(problem.index), data), pd.DataFrame(index=rows.index[:0])
+    # Without a wrong value among them, what is left of a column may be numbers.
+    valid = typed(rows.drop(problem.index), data) if len(problem) else rows
+    answers = pd.DataFrame(index=rows.index[:0])
     if len(valid):
         try:
             inputs = encode(

@@ -389,7 +389,8 @@ def plots(answers: Decisions, label: Labels, labels: list[str]) -> dict[str, Any
         from sklearn.metrics import ConfusionMatrixDisplay
 
         many, (names, ticks) = len(labels) > MANY, names_on_axis(labels)
-        figure.set_size_inches(5, 5.5 if ticks["rotation"] else 4.2 if len(labels) > 4 else 3)
+        height = 4.2 if len(labels) > 4 else 3
+        figure.set_size_inches(5, 5.5 if ticks["rotation"] else height)
         display = ConfusionMatrixDisplay(counts, display_labels=names)
         style: Any = {"cmap": "Blues", "colorbar": many, "include_values": not many}
         display.plot(ax=figure.subplots(), xticks_rotation=ticks["rotation"], **style)
